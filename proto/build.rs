@@ -1,0 +1,30 @@
+//! Generates the wire types with `protox`, so that no `protoc` is needed.
+
+use std::path::PathBuf;
+
+const FILES: [&str; 4] = [
+    "tbot/join/v1/join.proto",
+    "tbot/issue/v1/issue.proto",
+    "tbot/admin/v1/admin.proto",
+    "spiffe/workload/workload.proto",
+];
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    for file in FILES {
+        println!("cargo:rerun-if-changed={file}");
+    }
+    let descriptors = protox::compile(FILES, ["."])?;
+    // Kept for gRPC server reflection.
+    let out = PathBuf::from(std::env::var("OUT_DIR")?);
+    std::fs::write(
+        out.join("descriptors.bin"),
+        protox::prost::Message::encode_to_vec(&descriptors),
+    )?;
+    tonic_prost_build::configure()
+        // Secrets must not reach a debug dump: these get a hand-written Debug.
+        .skip_debug(["tbot.join.v1.TokenEvidence"])
+        .skip_debug(["tbot.admin.v1.AddBotResponse"])
+        .skip_debug(["X509SVID"])
+        .compile_fds(descriptors)?;
+    Ok(())
+}

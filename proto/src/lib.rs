@@ -1,0 +1,74 @@
+//! The wire contracts between issuer and agent, and the SPIFFE Workload API,
+//! generated from the `.proto` files beside this crate (which document every
+//! field with its unit).
+//!
+//! `issuer` and `tbot-proxy` never import each other: they meet only here.
+
+#![allow(missing_docs, unreachable_pub, unused_qualifications, clippy::all)]
+
+/// Joining: `JoinService`.
+pub mod join {
+    pub mod v1 {
+        tonic::include_proto!("tbot.join.v1");
+    }
+}
+
+/// Issuance: `IssueService`.
+pub mod issue {
+    pub mod v1 {
+        tonic::include_proto!("tbot.issue.v1");
+    }
+}
+
+/// Administration: `AdminService`.
+pub mod admin {
+    pub mod v1 {
+        tonic::include_proto!("tbot.admin.v1");
+    }
+}
+
+/// The SPIFFE Workload API.
+pub mod workload {
+    tonic::include_proto!("_");
+}
+
+/// Encoded `FileDescriptorSet` of every file, for gRPC server reflection.
+pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
+
+/// Object identifier of the bot certificate's extension that holds
+/// [`join::v1::JoinAttributes`]. An unregistered private arc, as the
+/// extension is read by our issuer only.
+pub const JOIN_ATTRIBUTES_OID: &str = "1.3.9999.20.1";
+
+/// What stands where a secret would, in every `Debug` of this crate.
+const REDACTED: &str = "[redacted]";
+
+impl std::fmt::Debug for join::v1::TokenEvidence {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("TokenEvidence")
+            .field("token", &REDACTED)
+            .finish()
+    }
+}
+
+impl std::fmt::Debug for admin::v1::AddBotResponse {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("AddBotResponse")
+            .field("bot", &self.bot)
+            .field("token", &REDACTED)
+            .field("token_expires", &self.token_expires)
+            .field("ca_pin", &self.ca_pin)
+            .field("grpc_address", &self.grpc_address)
+            .finish()
+    }
+}
+
+impl std::fmt::Debug for workload::X509svid {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("X509SVID")
+            .field("spiffe_id", &self.spiffe_id)
+            .field("x509_svid_key", &REDACTED)
+            .field("hint", &self.hint)
+            .finish_non_exhaustive()
+    }
+}
