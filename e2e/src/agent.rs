@@ -1,0 +1,218 @@
+use std::{
+    io::{Read, Write},
+    net::TcpStream,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::{Issuer, Process, binary, eventually, eventually_some, free_port};
+
+/// A running agent with a directory of its own.
+#[derive(Debug)]
+pub struct Agent {
+    home: TempDir,
+    diagnostics: u16,
+    head: String,
+    process: Process,
+}
+
+impl Agent {
+    /// Starts one with these services and waits until every one is ready.
+    #[track_caller]
+    pub fn start(issuer: &Issuer, token: &str, services: &[String]) -> Self {
+        let agent = Self::start_without_waiting(issuer, token, services);
+        agent.wait();
+        agent
+    }
+
+    /// Starts one with these services.
+    #[track_caller]
+    pub fn start_without_waiting(issuer: &Issuer, token: &str, services: &[String]) -> Self {
+        Self::start_with_pin(issuer, token, issuer.ca_pin(), services)
+    }
+
+    /// Starts one that logs everything, and waits until every service is ready.
+    #[track_caller]
+    pub fn start_verbose(issuer: &Issuer, token: &str, services: &[String]) -> Self {
+        let agent = Self::start_logging(issuer, token, issuer.ca_pin(), services, "trace");
+        agent.wait();
+        agent
+    }
+
+    /// Starts one that pins this CA.
+    #[track_caller]
+    pub fn start_with_pin(issuer: &Issuer, token: &str, pin: &str, services: &[String]) -> Self {
+        Self::start_logging(issuer, token, pin, services, "info")
+    }
+
+    #[track_caller]
+    fn start_logging(
+        issuer: &Issuer,
+        token: &str,
+        pin: &str,
+        services: &[String],
+        level: &str,
+    ) -> Self {
+        let home = TempDir::new().expect("temporary directory");
+        let diagnostics = free_port();
+        let path = home.path().display();
+        let head = format!(
+            "version: v1\n\
+             issuer: {{ address: \"{}\", ca_pins: [\"{pin}\"] }}\n\
+             onboarding: {{ join_method: token }}\n\
+             storage: {{ type: directory, path: {path}/storage }}\n\
+             diagnostics: {{ listen: \"127.0.0.1:{diagnostics}\" }}\n\
+             connection_log: {{ path: {path}/connections.jsonl }}\n",
+            issuer.address()
+        );
+        write_config(home.path(), &head, services);
+        let process = spawn(home.path(), token, level);
+        Self {
+            home,
+            diagnostics,
+            head,
+            process,
+        }
+    }
+
+    /// Waits until every service is ready.
+    #[track_caller]
+    pub fn wait(&self) {
+        eventually("every service of the agent is ready", || self.is_ready());
+    }
+
+    /// Whether `/readyz` says so.
+    pub fn is_ready(&self) -> bool {
+        matches!(self.get("/readyz"), Some((200, _)))
+    }
+
+    /// Stops it (`kill -9`) and starts it again on the same storage, without a token.
+    #[track_caller]
+    pub fn restart(&mut self) {
+        self.process.kill();
+        self.process = spawn(self.home.path(), "", "info");
+    }
+
+    /// Writes another list of services to its configuration file.
+    pub fn write_services(&self, services: &[String]) {
+        write_config(self.home.path(), &self.head, services);
+    }
+
+    /// Writes any text to its configuration file.
+    pub fn write_config_text(&self, text: &str) {
+        std::fs::write(self.home.path().join("agent.yaml"), text).expect("configuration");
+    }
+
+    /// A directory of this agent.
+    pub fn home(&self) -> &Path {
+        self.home.path()
+    }
+
+    /// A path in its directory.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.home.path().join(name)
+    }
+
+    /// The running process.
+    pub fn process(&mut self) -> &mut Process {
+        &mut self.process
+    }
+
+    /// What it has printed so far.
+    pub fn log(&self) -> String {
+        self.process.log()
+    }
+
+    /// The connection records written so far.
+    #[track_caller]
+    pub fn connections(&self) -> Vec<Value> {
+        std::fs::read_to_string(self.path("connections.jsonl"))
+            .unwrap_or_default()
+            .lines()
+            .map(|line| serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {line}")))
+            .collect()
+    }
+
+    /// Waits for a connection record.
+    #[track_caller]
+    pub fn connection(&self, what: &str, mut wanted: impl FnMut(&Value) -> bool) -> Value {
+        eventually_some(what, || self.connections().into_iter().find(|r| wanted(r)))
+    }
+
+    /// A GET on its diagnostics port: status and body.
+    pub fn get(&self, path: &str) -> Option<(u16, String)> {
+        let mut stream = TcpStream::connect(("127.0.0.1", self.diagnostics)).ok()?;
+        write!(
+            stream,
+            "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+        )
+        .ok()?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).ok()?;
+        let (head, body) = answer.split_once("\r\n\r\n")?;
+        let status = head.split(' ').nth(1)?.parse().ok()?;
+        Some((status, body.to_owned()))
+    }
+
+    /// The value of a metric whose line begins with `prefix`.
+    pub fn metric(&self, prefix: &str) -> Option<f64> {
+        let (_, text) = self.get("/metrics")?;
+        let line = text.lines().find(|line| line.starts_with(prefix))?;
+        line.rsplit(' ').next()?.parse().ok()
+    }
+}
+
+/// A `proxy-inbound` service that allows these ids.
+pub fn inbound(identity: &str, listen: u16, connect: &str, allow: &[&str]) -> String {
+    format!(
+        "type: proxy-inbound, name: {identity}-in, selector: {{ name: {identity} }}, \
+         listen: \"127.0.0.1:{listen}\", connect: \"{connect}\", allow: [{}]",
+        ids(allow)
+    )
+}
+
+/// A `proxy-outbound` service that expects these ids.
+pub fn outbound(identity: &str, listen: u16, connect: u16, expect: &[&str]) -> String {
+    format!(
+        "type: proxy-outbound, name: {identity}-out, selector: {{ name: {identity} }}, \
+         listen: \"127.0.0.1:{listen}\", connect: \"127.0.0.1:{connect}\", expect: [{}]",
+        ids(expect)
+    )
+}
+
+/// A `workload-identity-x509` output to a directory.
+pub fn x509_output(identity: &str, directory: &Path) -> String {
+    format!(
+        "type: workload-identity-x509, name: {identity}-files, selector: {{ name: {identity} }}, \
+         destination: {{ type: directory, path: {} }}",
+        directory.display()
+    )
+}
+
+fn ids(ids: &[&str]) -> String {
+    let rules: Vec<_> = ids.iter().map(|id| format!("{{ id: \"{id}\" }}")).collect();
+    rules.join(", ")
+}
+
+fn write_config(home: &Path, head: &str, services: &[String]) {
+    let lines: Vec<_> = services
+        .iter()
+        .map(|s| format!("  - {{ {s} }}\n"))
+        .collect();
+    let text = format!("{head}services:\n{}", lines.concat());
+    std::fs::write(home.join("agent.yaml"), text).expect("configuration");
+}
+
+#[track_caller]
+fn spawn(home: &Path, token: &str, log_level: &str) -> Process {
+    let mut command = Command::new(binary("tbot-proxy"));
+    command.arg("start").arg("-c").arg(home.join("agent.yaml"));
+    command.args(["--log-level", log_level]);
+    if !token.is_empty() {
+        command.env("TBOT_TOKEN", token);
+    }
+    Process::spawn(&mut command, &home.join("agent.log"))
+}

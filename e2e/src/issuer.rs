@@ -1,0 +1,183 @@
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::{Process, binary, eventually, eventually_some, free_port, run};
+
+/// Trust domain of every issuer of these tests.
+pub const TRUST_DOMAIN: &str = "e2e.example";
+
+/// A running issuer with a data directory of its own.
+#[derive(Debug)]
+pub struct Issuer {
+    home: TempDir,
+    port: u16,
+    pin: String,
+    process: Process,
+}
+
+impl Issuer {
+    /// Starts one and waits until it answers.
+    #[track_caller]
+    pub fn start() -> Self {
+        Self::start_logging("info")
+    }
+
+    /// Starts one that logs everything.
+    #[track_caller]
+    pub fn start_verbose() -> Self {
+        Self::start_logging("trace")
+    }
+
+    #[track_caller]
+    fn start_logging(level: &str) -> Self {
+        let home = TempDir::new().expect("temporary directory");
+        let port = free_port();
+        let process = spawn(home.path(), port, level);
+        let mut issuer = Self {
+            home,
+            port,
+            pin: String::new(),
+            process,
+        };
+        issuer.wait();
+        issuer.pin = string(&issuer.json(&["status"])["ca_pin"]);
+        issuer
+    }
+
+    #[track_caller]
+    fn wait(&self) {
+        eventually("the issuer answers", || {
+            let status = self.command(&["status", "-o", "json"]).output();
+            status.is_ok_and(|output| output.status.success())
+        });
+    }
+
+    /// `kill -9`.
+    pub fn kill(&mut self) {
+        self.process.kill();
+    }
+
+    /// Starts it again on the same data and port.
+    #[track_caller]
+    pub fn restart(&mut self) {
+        self.process = spawn(self.home.path(), self.port, "info");
+        self.wait();
+    }
+
+    /// Where agents reach it.
+    pub fn address(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
+    }
+
+    /// A directory of this test.
+    pub fn home(&self) -> &Path {
+        self.home.path()
+    }
+
+    /// What it has printed so far.
+    pub fn log(&self) -> String {
+        self.process.log()
+    }
+
+    /// The running process.
+    pub fn process(&mut self) -> &mut Process {
+        &mut self.process
+    }
+
+    /// An `issuer …` command against it.
+    pub fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(binary("issuer"));
+        command
+            .args(arguments)
+            .arg("--data-dir")
+            .arg(data_dir(self.home.path()));
+        command
+    }
+
+    /// Runs an `issuer …` command; its standard output.
+    #[track_caller]
+    pub fn run(&self, arguments: &[&str]) -> String {
+        run(&mut self.command(arguments))
+    }
+
+    /// Runs an `issuer … -o json` command.
+    #[track_caller]
+    pub fn json(&self, arguments: &[&str]) -> Value {
+        let text = self.run(&[arguments, &["-o", "json"]].concat());
+        serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"))
+    }
+
+    /// The pin of its CA (known even while it is away).
+    pub fn ca_pin(&self) -> &str {
+        &self.pin
+    }
+
+    /// Registers a workload identity `spiffe://e2e.example/<name>`, a role and a
+    /// bot for it; a join token.
+    #[track_caller]
+    pub fn register(&self, name: &str) -> String {
+        let file = self.home.path().join(format!("{name}.resources.yaml"));
+        let text = format!(
+            "kind: workload_identity\nversion: v1\nmetadata: {{ name: {name}, labels: {{ app: {name} }} }}\n\
+             spec: {{ spiffe: {{ id: /{name} }} }}\n\
+             ---\n\
+             kind: role\nversion: v1\nmetadata: {{ name: {name} }}\n\
+             spec: {{ allow: {{ workload_identity_labels: {{ app: [{name}] }} }} }}\n"
+        );
+        std::fs::write(&file, text).expect("resource file");
+        self.run(&["apply", "-f", file.to_str().expect("UTF-8 path")]);
+        self.token(name, &[])
+    }
+
+    /// A further join token of a bot, by `issuer bot add`.
+    #[track_caller]
+    pub fn token(&self, bot: &str, more: &[&str]) -> String {
+        let arguments = [&["bot", "add", bot, "--roles", bot][..], more].concat();
+        string(&self.json(&arguments)["token"])
+    }
+
+    /// The audit trail so far.
+    #[track_caller]
+    pub fn audit(&self) -> Vec<Value> {
+        self.run(&["audit", "-o", "json"])
+            .lines()
+            .map(|line| serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {line}")))
+            .collect()
+    }
+
+    /// Waits for an audit event.
+    #[track_caller]
+    pub fn audit_event(&self, what: &str, mut wanted: impl FnMut(&Value) -> bool) -> Value {
+        eventually_some(what, || self.audit().into_iter().find(|e| wanted(e)))
+    }
+}
+
+#[track_caller]
+fn spawn(home: &Path, port: u16, log_level: &str) -> Process {
+    Process::spawn(
+        Command::new(binary("issuer"))
+            .args(["serve", "--trust-domain", TRUST_DOMAIN])
+            .args(["--listen", &format!("127.0.0.1:{port}")])
+            .args(["--diagnostics", "127.0.0.1:0", "--log-level", log_level])
+            .arg("--data-dir")
+            .arg(data_dir(home)),
+        &home.join("issuer.log"),
+    )
+}
+
+fn data_dir(home: &Path) -> PathBuf {
+    home.join("issuer-data")
+}
+
+#[track_caller]
+fn string(value: &Value) -> String {
+    value
+        .as_str()
+        .unwrap_or_else(|| panic!("not a string: {value}"))
+        .to_owned()
+}

@@ -1,0 +1,20 @@
+//! Starts the real `issuer` and `tbot-proxy` binaries in a temporary directory
+//! and stops them when dropped. Test support only: failure is a panic that says
+//! what was being done.
+//!
+//! The binaries are those beside the running test (`target/<profile>/`):
+//! `cargo build --bins` makes them, `make test` runs it first.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod agent;
+mod echo;
+mod issuer;
+mod process;
+mod wait;
+
+pub use agent::{Agent, inbound, outbound, x509_output};
+pub use echo::EchoServer;
+pub use issuer::{Issuer, TRUST_DOMAIN};
+pub use process::{Exit, Process, binary, free_port, run, run_expecting_failure};
+pub use wait::{eventually, eventually_some};
