@@ -5,8 +5,6 @@
 //! The binaries are those beside the running test (`target/<profile>/`):
 //! `cargo build --bins` makes them, `make test` runs it first.
 
-#![allow(clippy::unwrap_used, clippy::expect_used)]
-
 mod agent;
 mod echo;
 mod issuer;
