@@ -1,0 +1,104 @@
+//! Why a service does not start, or does not take a changed configuration.
+
+use std::{io, path::PathBuf};
+
+use crate::Address;
+
+/// Why a service does not start. Each message names the service, the value and the remedy, in one line.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// The peers allow nobody (DESIGN D5).
+    #[error(
+        "service {service:?}: `peers` allows nobody; name at least one peer that it may talk to"
+    )]
+    AllowsNobody {
+        /// Service name.
+        service: String,
+    },
+    /// A DNS name to listen on.
+    #[error(
+        "service {service:?}: cannot listen on the name {host:?}; write an IP address of this host, or localhost"
+    )]
+    ListenName {
+        /// Service name.
+        service: String,
+        /// The name.
+        host: String,
+    },
+    /// Port 0 to connect to.
+    #[error(
+        "service {service:?}: cannot connect to {address}: port 0; write the port of the application"
+    )]
+    ConnectPort {
+        /// Service name.
+        service: String,
+        /// The address.
+        address: Address,
+    },
+    /// A limit of zero.
+    #[error("service {service:?}: the limit `{limit}` is zero; make it positive, or leave it out")]
+    ZeroLimit {
+        /// Service name.
+        service: String,
+        /// Which.
+        limit: &'static str,
+    },
+    /// Another process listens there.
+    #[error(
+        "service {service:?}: {address} is in use by another process; stop that one, or choose another address"
+    )]
+    InUse {
+        /// Service name.
+        service: String,
+        /// The address.
+        address: Address,
+    },
+    /// Something that is no socket is where the Unix socket should be.
+    #[error(
+        "service {service:?}: {} exists and is not a socket; remove it, or choose another path",
+        path.display()
+    )]
+    NotASocket {
+        /// Service name.
+        service: String,
+        /// The path.
+        path: PathBuf,
+    },
+    /// The folder of a Unix socket is not there.
+    #[error(
+        "service {service:?}: no folder for the socket {}; create {}",
+        path.display(),
+        path.parent().unwrap_or(path).display()
+    )]
+    NoFolder {
+        /// Service name.
+        service: String,
+        /// Path of the socket.
+        path: PathBuf,
+    },
+    /// The kernel refused.
+    #[error("service {service:?}: cannot listen on {address}: {source}")]
+    Listen {
+        /// Service name.
+        service: String,
+        /// The address.
+        address: Address,
+        /// The kernel's reason.
+        source: io::Error,
+    },
+    /// A changed configuration changes what a running service cannot.
+    #[error(
+        "service {service:?}: `{field}` cannot change from {from} to {to} while it runs; drain this service and start another"
+    )]
+    Unchangeable {
+        /// Service name.
+        service: String,
+        /// `name`, `direction` or `listen`.
+        field: &'static str,
+        /// As it is.
+        from: String,
+        /// As it was to become.
+        to: String,
+    },
+}

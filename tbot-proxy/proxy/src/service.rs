@@ -1,0 +1,298 @@
+//! A running service: what is in force, and how it changes and ends.
+
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use arc_swap::ArcSwap;
+use identity::{
+    ClientOptions, ClientTls, IdentitySource, PeerIdentity, ServerOptions, ServerTls, VerifyError,
+};
+use policy::Decision;
+use rustls::pki_types::CertificateDer;
+use tokio::{
+    runtime::Handle,
+    sync::oneshot,
+    task::{AbortHandle, JoinHandle},
+    time::timeout,
+};
+
+use crate::{
+    Address, CloseReason, Direction, RecordSink, ServiceConfig, StartError, accept,
+    close_reason::Close, lease, listener::Listener, meters::Meters, registry::Registry,
+};
+
+/// How long a drain waits for tasks that it has cut. They end at once, unless their threads are starved.
+const CUT_TAKES_AT_MOST: Duration = Duration::from_secs(5);
+
+/// A running service. Dropping it (rather than [`ProxyService::drain`]) stops it at once and cuts what lives.
+pub struct ProxyService {
+    service: Arc<Service>,
+    local_addr: Address,
+    stop: Option<oneshot::Sender<()>>,
+    accepting: JoinHandle<()>,
+    leases: AbortHandle,
+}
+
+impl ProxyService {
+    /// Binds and starts to serve on `runtime` (the data runtime). Connections are refused until `identity` has an SVID.
+    ///
+    /// # Errors
+    ///
+    /// A configuration that cannot be served, an address that cannot be listened on; nothing runs then.
+    pub fn start(
+        config: ServiceConfig,
+        identity: Arc<IdentitySource>,
+        sink: Arc<dyn RecordSink>,
+        runtime: &Handle,
+    ) -> Result<Self, StartError> {
+        config.check()?;
+        // Sockets belong to the runtime in which they are made.
+        let _entered = runtime.enter();
+        let listener = Listener::bind(&config.name, &config.listen)?;
+        let local_addr = listener.local_addr().map_err(|source| StartError::Listen {
+            service: config.name.clone(),
+            address: config.listen.clone(),
+            source,
+        })?;
+        tracing::info!(
+            service = config.name, direction = config.direction.as_str(),
+            listen = %local_addr, connect = %config.connect, "service listens"
+        );
+        let service = Arc::new(Service::new(config, identity, sink));
+        let (stop, stopped) = oneshot::channel();
+        let changes = service.source.subscribe();
+        Ok(Self {
+            local_addr,
+            stop: Some(stop),
+            accepting: runtime.spawn(accept::run(Arc::clone(&service), listener, stopped)),
+            leases: runtime
+                .spawn(lease::keep(Arc::clone(&service), changes))
+                .abort_handle(),
+            service,
+        })
+    }
+
+    /// The configuration in force.
+    pub fn config(&self) -> Arc<ServiceConfig> {
+        Arc::clone(&self.service.in_force().config)
+    }
+
+    /// Puts a changed configuration in force without touching the listener: live connections that the new policy refuses are cut.
+    ///
+    /// Deadlines of the relay hold for connections that are made from now on; `lease_grace` and `on_expiry` for all.
+    ///
+    /// # Errors
+    ///
+    /// Fails (and changes nothing) if `listen`, `direction` or `name` differ: then drain this one and start another.
+    pub fn update(&self, config: ServiceConfig) -> Result<(), StartError> {
+        config.check()?;
+        self.service.unchangeable(&config)?;
+        self.service.put_in_force(config);
+        Ok(())
+    }
+
+    /// Address listened on (with the real port for port 0).
+    pub fn local_addr(&self) -> Address {
+        self.local_addr.clone()
+    }
+
+    /// Live connections, those in their handshake too.
+    pub fn connections(&self) -> usize {
+        self.service.registry.open()
+    }
+
+    /// Stops accepting, waits for live connections up to `deadline`, then cuts the rest. Returns how many were cut.
+    ///
+    /// What clients have connected by now is served: the kernel's queue is emptied before the listener is closed. At the
+    /// return every connection has its record, and the file of a Unix socket is gone.
+    pub async fn drain(mut self, deadline: Duration) -> usize {
+        drop(self.stop.take());
+        if let Err(error) = (&mut self.accepting).await {
+            tracing::debug!(service = self.service.name, %error, "the accept loop had ended");
+        }
+        if timeout(deadline, self.service.emptied()).await.is_ok() {
+            return 0;
+        }
+        let detail = format_args!("still open {deadline:?} after the drain began");
+        let close = Close::new(CloseReason::Drained, detail);
+        let cut = self.service.registry.cut_everything(&close);
+        if timeout(CUT_TAKES_AT_MOST, self.service.emptied())
+            .await
+            .is_err()
+        {
+            tracing::warn!(
+                service = self.service.name,
+                open = self.connections(),
+                "cut connections are not gone yet"
+            );
+        }
+        cut
+    }
+}
+
+impl Drop for ProxyService {
+    fn drop(&mut self) {
+        self.accepting.abort();
+        self.leases.abort();
+        let close = Close::new(CloseReason::Stopped, "the service was stopped");
+        self.service.registry.cut_everything(&close);
+    }
+}
+
+/// What the connections of a service share.
+pub(crate) struct Service {
+    pub(crate) name: String,
+    pub(crate) direction: Direction,
+    pub(crate) source: Arc<IdentitySource>,
+    pub(crate) sink: Arc<dyn RecordSink>,
+    pub(crate) meters: Meters,
+    pub(crate) registry: Registry,
+    in_force: ArcSwap<InForce>,
+}
+
+impl Service {
+    fn new(config: ServiceConfig, source: Arc<IdentitySource>, sink: Arc<dyn RecordSink>) -> Self {
+        let tls = Tls::new(&source, &config);
+        Self {
+            name: config.name.clone(),
+            direction: config.direction,
+            meters: Meters::new(&config.name, config.direction),
+            sink,
+            source,
+            registry: Registry::default(),
+            in_force: ArcSwap::from_pointee(InForce {
+                config: Arc::new(config),
+                tls,
+            }),
+        }
+    }
+
+    /// Configuration and TLS of this moment. To be read anew by each step, not kept.
+    pub(crate) fn in_force(&self) -> Arc<InForce> {
+        self.in_force.load_full()
+    }
+
+    /// Rises with each change of the trust bundles.
+    pub(crate) fn trust_generation(&self) -> u64 {
+        self.source.current().bundle_generation
+    }
+
+    fn unchangeable(&self, config: &ServiceConfig) -> Result<(), StartError> {
+        let old = &self.in_force().config;
+        let refuse = |field, from: String, to: String| {
+            Err(StartError::Unchangeable {
+                service: self.name.clone(),
+                field,
+                from,
+                to,
+            })
+        };
+        if old.name != config.name {
+            return refuse("name", old.name.clone(), config.name.clone());
+        }
+        if old.direction != config.direction {
+            let text = |direction: Direction| direction.as_str().to_owned();
+            return refuse("direction", text(old.direction), text(config.direction));
+        }
+        if old.listen != config.listen {
+            return refuse("listen", old.listen.to_string(), config.listen.to_string());
+        }
+        Ok(())
+    }
+
+    /// In force first, then the walk over what lives: see `Connection::admit` for why in this order.
+    fn put_in_force(&self, config: ServiceConfig) {
+        let old = self.in_force();
+        let other_tls =
+            (old.config.resumption, old.config.tls12) != (config.resumption, config.tls12);
+        let other_policy = old.config.peers != config.peers;
+        let tls = if other_tls {
+            Tls::new(&self.source, &config)
+        } else {
+            old.tls.clone()
+        };
+        let config = Arc::new(config);
+        self.in_force.store(Arc::new(InForce {
+            config: Arc::clone(&config),
+            tls: tls.clone(),
+        }));
+        if other_policy {
+            tls.forget_sessions();
+            self.registry
+                .cut_peers(|peer| match config.peers.decide(&peer.id) {
+                    Decision::Allowed(_) => None,
+                    refused => Some(Close::new(
+                        CloseReason::PolicyChanged,
+                        format_args!("{refused}, by the policy put in force while it lived"),
+                    )),
+                });
+        }
+        self.registry.released.notify_one();
+        self.registry.expiry_moved.notify_one();
+    }
+
+    /// Waits until no connection is open.
+    async fn emptied(&self) {
+        while self.registry.open() > 0 {
+            self.registry.emptied.notified().await;
+        }
+    }
+}
+
+/// Configuration and TLS that belong together.
+pub(crate) struct InForce {
+    pub(crate) config: Arc<ServiceConfig>,
+    pub(crate) tls: Tls,
+}
+
+/// The service's side of TLS.
+#[derive(Clone)]
+pub(crate) enum Tls {
+    Server(Arc<ServerTls>),
+    Client(Arc<ClientTls>),
+}
+
+impl Tls {
+    fn new(source: &Arc<IdentitySource>, config: &ServiceConfig) -> Self {
+        let source = Arc::clone(source);
+        match config.direction {
+            Direction::Inbound => Self::Server(ServerTls::new(
+                source,
+                ServerOptions {
+                    tls12: config.tls12,
+                    resumption: config.resumption,
+                    ..ServerOptions::default()
+                },
+            )),
+            Direction::Outbound => Self::Client(ClientTls::new(
+                source,
+                ClientOptions {
+                    tls12: config.tls12,
+                    resumption: config.resumption,
+                    ..ClientOptions::default()
+                },
+            )),
+        }
+    }
+
+    /// Who the peer with this chain is now.
+    pub(crate) fn identify(
+        &self,
+        chain: &[CertificateDer<'static>],
+        now: SystemTime,
+    ) -> Result<PeerIdentity, VerifyError> {
+        match self {
+            Self::Server(tls) => tls.identify(Some(chain), now),
+            Self::Client(tls) => tls.identify(Some(chain), now),
+        }
+    }
+
+    fn forget_sessions(&self) {
+        match self {
+            Self::Server(tls) => tls.forget_sessions(),
+            Self::Client(tls) => tls.forget_sessions(),
+        }
+    }
+}
