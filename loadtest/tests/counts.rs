@@ -132,6 +132,26 @@ fn idle_connections_are_held_and_alive() {
     );
 }
 
+#[test]
+fn unix_sockets_are_targets_too() {
+    let dir = tempfile::tempdir().unwrap();
+    let socket = format!("unix://{}", dir.path().join("echo.sock").display());
+    let backend = Backend::listen("echo", &socket);
+    let options = ["--target", &backend.address, "--count=30", "--warmup=0s"];
+    let report = server::report(&server::run("rr", &options));
+    assert_eq!(report["succeeded"], 30);
+    assert!(report["tls"].is_null());
+}
+
+#[test]
+fn a_backend_listens_on_loopback_only() {
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_loadtest"));
+    let output = command
+        .args(["serve", "--mode=echo", "--listen=0.0.0.0:0", "--for=1s"])
+        .output();
+    assert_eq!(output.unwrap().status.code(), Some(2));
+}
+
 /// `loadtest serve`, ended when dropped.
 struct Backend {
     child: std::process::Child,
@@ -140,17 +160,13 @@ struct Backend {
 
 impl Backend {
     fn start(mode: &str) -> Self {
+        Self::listen(mode, "127.0.0.1:0")
+    }
+
+    fn listen(mode: &str, address: &str) -> Self {
         use std::io::BufRead;
         let mut child = std::process::Command::new(env!("CARGO_BIN_EXE_loadtest"))
-            .args([
-                "serve",
-                "--mode",
-                mode,
-                "--listen",
-                "127.0.0.1:0",
-                "--for",
-                "60s",
-            ])
+            .args(["serve", "--mode", mode, "--listen", address, "--for", "60s"])
             .stdout(std::process::Stdio::piped())
             .spawn()
             .unwrap();
