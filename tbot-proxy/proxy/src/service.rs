@@ -115,7 +115,7 @@ impl ProxyService {
         if timeout(deadline, self.service.emptied()).await.is_ok() {
             return 0;
         }
-        let detail = format_args!("still open {deadline:?} after the drain began");
+        let detail = format!("still open {deadline:?} after the drain began");
         let close = Close::new(CloseReason::Drained, detail);
         let cut = self.service.registry.cut_everything(&close);
         if timeout(CUT_TAKES_AT_MOST, self.service.emptied())
