@@ -1,1 +1,32 @@
-//! stub
+//! The agent that runs beside workloads: joins the issuer, keeps identities fresh,
+//! writes them to files, and carries plain traffic over SPIFFE mutual TLS.
+//!
+//! Where to begin: [`agent`] puts it together; `bot` keeps the identity that the
+//! agent itself has, `svid` those of workloads, over the connection in `link`;
+//! `services` turns a configuration into what runs; `output` writes files; the
+//! connection path is the crate `proxy`.
+
+pub mod agent;
+mod bot;
+pub mod cli;
+pub mod configuration;
+mod diagnostics;
+pub mod file_set;
+mod join;
+mod key;
+mod link;
+mod metrics;
+mod output;
+mod records;
+mod schedule;
+mod services;
+mod state;
+mod storage;
+mod svid;
+mod trust;
+
+pub use join::JoinError;
+pub use link::{CallError, LinkError};
+pub use output::write_x509;
+pub use records::RecordsError;
+pub use storage::StorageError;

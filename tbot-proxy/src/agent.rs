@@ -1,0 +1,330 @@
+//! The agent as a whole: what it is made of, how it starts, changes and ends.
+//!
+//! Two runtimes (DESIGN D12): *control* joins, renews, writes outputs and answers
+//! diagnostics; *data* carries traffic, one worker a core. Listeners are bound
+//! first, so that an address in use is known at once; the issuer may be away for as
+//! long as it likes.
+
+use std::{
+    io,
+    path::PathBuf,
+    process::ExitCode,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use identity::IdentitySource;
+use tokio::{
+    runtime::{Builder, Handle, Runtime},
+    signal::unix::{Signal, SignalKind, signal},
+    sync::watch,
+    task::JoinSet,
+};
+use tokio_util::task::AbortOnDropHandle;
+
+use crate::{
+    bot::Bot,
+    configuration::{Configuration, ConfigurationError, Onboarding, Overrides},
+    diagnostics::Diagnostics,
+    join::JoinError,
+    link::IssuerLink,
+    metrics::{RELOADS, result},
+    records::{Records, RecordsError, Writer},
+    services::Services,
+    state::{Health, IdentityState},
+    storage::{BotStorage, StorageError},
+    trust::Trust,
+};
+
+/// Runs the agent until it is told to end or cannot go on.
+pub fn run(path: PathBuf, overrides: Overrides) -> Result<ExitCode, AgentError> {
+    let configuration = Configuration::read(&path, &overrides)?;
+    let control = runtime("control", Some(2))?;
+    let data = runtime("data", None)?;
+    let outcome = control.block_on(async {
+        let agent = Agent::start(path, overrides, configuration, data.handle()).await?;
+        agent.serve().await
+    });
+    data.shutdown_timeout(Duration::from_secs(1));
+    control.shutdown_timeout(Duration::from_secs(1));
+    outcome
+}
+
+struct Agent {
+    path: PathBuf,
+    overrides: Overrides,
+    configuration: Configuration,
+    onboarding: watch::Sender<Onboarding>,
+    trust: Arc<Trust>,
+    services: Services,
+    records: Arc<Records>,
+    writer: Option<Writer>,
+    draining: Arc<AtomicBool>,
+    signals: Signals,
+    bot: AbortOnDropHandle<JoinError>,
+    _follower: AbortOnDropHandle<()>,
+}
+
+impl Agent {
+    async fn start(
+        path: PathBuf,
+        overrides: Overrides,
+        configuration: Configuration,
+        data: &Handle,
+    ) -> Result<Self, AgentError> {
+        let signals = Signals::catch().map_err(AgentError::Signals)?;
+        let metrics =
+            crate::metrics::install().map_err(|error| AgentError::Metrics(error.to_string()))?;
+        let storage = BotStorage::open(&configuration.storage)?;
+        let stored = storage.load()?;
+        let (records, writer) = Records::open(configuration.connection_log.as_deref())?;
+        let records = Arc::new(records);
+        let health = Health::default();
+        for service in &configuration.services {
+            health.not_ready(&service.name, "starting");
+        }
+        let draining = Arc::new(AtomicBool::new(false));
+        let (bot_state, bot_watch) = watch::channel(IdentityState::waiting(
+            "the agent has not joined: connecting to the issuer",
+        ));
+        if let Some(address) = configuration.diagnostics {
+            let diagnostics = Diagnostics {
+                health: health.clone(),
+                bot: bot_watch.clone(),
+                metrics: metrics.clone(),
+                draining: draining.clone(),
+            };
+            diagnostics
+                .start(address)
+                .await
+                .map_err(|error| AgentError::Diagnostics { address, error })?;
+        }
+        tokio::spawn(async move {
+            loop {
+                tokio::time::sleep(Duration::from_secs(5)).await;
+                metrics.run_upkeep();
+            }
+        });
+        let source = IdentitySource::new();
+        let link = IssuerLink::new(configuration.issuer.address.clone(), source.clone());
+        let trust = Trust::new(
+            stored
+                .as_ref()
+                .map(|stored| stored.bundles.clone())
+                .unwrap_or_default(),
+        );
+        let mut services = Services {
+            link: link.clone(),
+            trust: trust.clone(),
+            bot: bot_watch,
+            health,
+            sink: records.clone(),
+            data: data.clone(),
+            identities: Default::default(),
+            running: Default::default(),
+            draining: JoinSet::new(),
+        };
+        services
+            .apply(&configuration.services, configuration.shutdown_grace)
+            .await?;
+        let (onboarding, onboarding_watch) = watch::channel(configuration.onboarding.clone());
+        let bot = Bot {
+            issuer: configuration.issuer.clone(),
+            onboarding: onboarding_watch,
+            storage: Arc::new(storage),
+            source: source.clone(),
+            link: link.clone(),
+            trust: trust.clone(),
+            state: bot_state,
+        };
+        let bot = AbortOnDropHandle::new(tokio::spawn(bot.run(stored)));
+        let follower = AbortOnDropHandle::new(tokio::spawn(trust.clone().follow(link, source)));
+        Ok(Self {
+            path,
+            overrides,
+            configuration,
+            onboarding,
+            trust,
+            services,
+            records,
+            writer,
+            draining,
+            signals,
+            bot,
+            _follower: follower,
+        })
+    }
+
+    async fn serve(mut self) -> Result<ExitCode, AgentError> {
+        loop {
+            let signals = &mut self.signals;
+            tokio::select! {
+                ended = &mut self.bot => return Err(match ended {
+                    Ok(refused) => AgentError::Join(refused),
+                    Err(error) => AgentError::Bot(error.to_string()),
+                }),
+                Some(()) = signals.reload.recv() => self.reload().await,
+                Some(()) = signals.renew.recv() => {
+                    tracing::info!("SIGUSR1: renewing every identity");
+                    self.trust.order_now();
+                }
+                _ = signals.terminate.recv() => return Ok(self.end().await),
+                _ = signals.interrupt.recv() => return Ok(self.end().await),
+            }
+        }
+    }
+
+    /// `SIGHUP`. A file with mistakes changes nothing.
+    async fn reload(&mut self) {
+        self.records.reopen();
+        let reloaded = match Configuration::read(&self.path, &self.overrides) {
+            Ok(new) => self.put_in_force(new).await,
+            Err(ConfigurationError::Mistakes(mistakes)) => {
+                for mistake in mistakes.iter() {
+                    tracing::error!("{mistake}");
+                }
+                Err("the file has mistakes".to_owned())
+            }
+            Err(error) => Err(error.to_string()),
+        };
+        metrics::counter!(RELOADS, "result" => result(reloaded.is_ok())).increment(1);
+        match reloaded {
+            Ok(()) => tracing::info!(file = %self.path.display(), "configuration reloaded"),
+            Err(error) => {
+                tracing::error!(file = %self.path.display(), error, "configuration not reloaded: the old one goes on");
+            }
+        }
+    }
+
+    async fn put_in_force(&mut self, new: Configuration) -> Result<(), String> {
+        let old = &self.configuration;
+        let fixed = [
+            ("issuer", old.issuer != new.issuer),
+            ("storage", old.storage != new.storage),
+            ("diagnostics", old.diagnostics != new.diagnostics),
+            ("connection_log", old.connection_log != new.connection_log),
+        ];
+        for (key, changed) in fixed {
+            if changed {
+                tracing::warn!(key, "a change that takes effect at the next start");
+            }
+        }
+        self.services
+            .apply(&new.services, new.shutdown_grace)
+            .await
+            .map_err(|error| error.to_string())?;
+        self.onboarding.send_replace(new.onboarding.clone());
+        self.configuration = new;
+        Ok(())
+    }
+
+    /// Ends: new connections are refused, live ones have the grace to end.
+    async fn end(mut self) -> ExitCode {
+        let grace = self.configuration.shutdown_grace;
+        tracing::info!(
+            grace_seconds = grace.as_secs_f64(),
+            "ending: a second signal ends at once"
+        );
+        self.draining.store(true, Ordering::Relaxed);
+        let code = tokio::select! {
+            () = self.services.drain(grace) => ExitCode::SUCCESS,
+            () = self.signals.end() => {
+                tracing::warn!("ending at once");
+                ExitCode::FAILURE
+            }
+        };
+        drop(self.services);
+        if let Some(writer) = self.writer {
+            _ = tokio::task::spawn_blocking(|| writer.finish()).await;
+        }
+        tracing::info!("ended");
+        code
+    }
+}
+
+struct Signals {
+    reload: Signal,
+    renew: Signal,
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn catch() -> io::Result<Self> {
+        Ok(Self {
+            reload: signal(SignalKind::hangup())?,
+            renew: signal(SignalKind::user_defined1())?,
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
+    }
+
+    /// Waits for an order to end.
+    async fn end(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}
+
+fn runtime(name: &'static str, workers: Option<usize>) -> Result<Runtime, AgentError> {
+    let mut builder = Builder::new_multi_thread();
+    builder.enable_all().thread_name(name);
+    if let Some(workers) = workers {
+        builder.worker_threads(workers);
+    }
+    builder.build().map_err(AgentError::Runtime)
+}
+
+/// Why the agent does not run. Each message is one line, but for the mistakes of
+/// the configuration, which are one line each.
+#[derive(Debug, thiserror::Error)]
+pub enum AgentError {
+    /// The configuration cannot be used.
+    #[error(transparent)]
+    Configuration(#[from] ConfigurationError),
+    /// The storage cannot be used.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+    /// The connection log cannot be written.
+    #[error(transparent)]
+    Records(#[from] RecordsError),
+    /// The issuer refuses, or is not the one that the pin names.
+    #[error(transparent)]
+    Join(JoinError),
+    /// A service does not start.
+    #[error(transparent)]
+    Service(#[from] proxy::StartError),
+    /// Diagnostics cannot listen.
+    #[error("diagnostics: cannot listen on {address}: {}", in_use(error))]
+    Diagnostics {
+        /// Where.
+        address: std::net::SocketAddr,
+        /// Why.
+        error: io::Error,
+    },
+    /// The metrics recorder cannot be installed.
+    #[error("metrics: {0}")]
+    Metrics(String),
+    /// The kernel gives no threads.
+    #[error("cannot start threads: {0}")]
+    Runtime(io::Error),
+    /// Signals cannot be caught.
+    #[error("cannot catch signals: {0}")]
+    Signals(io::Error),
+    /// A defect of ours.
+    #[error("the task that keeps the bot identity has ended: {0}")]
+    Bot(String),
+}
+
+fn in_use(error: &io::Error) -> String {
+    if error.kind() == io::ErrorKind::AddrInUse {
+        "it is in use by another process; stop that one, or choose another address".to_owned()
+    } else {
+        error.to_string()
+    }
+}

@@ -1,0 +1,96 @@
+use super::*;
+
+fn file<'a>(name: &'a str, contents: &'a str) -> SetFile<'a> {
+    SetFile {
+        name,
+        contents: contents.as_bytes(),
+    }
+}
+
+fn open(directory: &Path) -> FileSet {
+    FileSet::open(directory, Links::ByName).unwrap()
+}
+
+fn versions(directory: &Path) -> usize {
+    fs::read_dir(directory)
+        .unwrap()
+        .flatten()
+        .filter(|entry| entry.file_type().unwrap().is_dir())
+        .count()
+}
+
+#[test]
+fn a_set_replaces_the_one_before() {
+    let home = tempfile::tempdir().unwrap();
+    let directory = home.path().join("deep/er");
+    let set = open(&directory);
+    for round in 0..5 {
+        let text = format!("{round}");
+        set.replace(&[file("a", &text), file("sub/b", &text)])
+            .unwrap();
+        assert_eq!(fs::read_to_string(directory.join("a")).unwrap(), text);
+        assert_eq!(fs::read_to_string(directory.join("sub/b")).unwrap(), text);
+    }
+    assert_eq!(versions(&directory), 2, "the newest and the one before");
+    set.replace(&[file("a", "alone")]).unwrap();
+    assert!(fs::symlink_metadata(directory.join("sub")).is_err());
+    assert_eq!(set.read("a").unwrap().unwrap(), b"alone");
+    assert_eq!(set.read("sub/b").unwrap(), None);
+}
+
+#[test]
+fn only_the_owner_reads_and_writes() {
+    let home = tempfile::tempdir().unwrap();
+    let directory = home.path().join("out");
+    let set = open(&directory);
+    set.replace(&[file("key", "secret"), file("sub/b", "x")])
+        .unwrap();
+    let mode = |path: PathBuf| fs::metadata(path).unwrap().permissions().mode() & 0o7777;
+    assert_eq!(mode(directory.clone()), 0o700);
+    assert_eq!(mode(directory.join("..data")), 0o700);
+    assert_eq!(mode(directory.join("sub")), 0o700);
+    assert_eq!(mode(directory.join("key")), 0o600);
+    assert_eq!(mode(directory.join("sub/b")), 0o600);
+}
+
+#[test]
+fn a_directory_that_others_write_to_is_refused() {
+    let home = tempfile::tempdir().unwrap();
+    for mode in [0o777, 0o770, 0o702] {
+        fs::set_permissions(home.path(), fs::Permissions::from_mode(mode)).unwrap();
+        let error = FileSet::open(home.path(), Links::ByName)
+            .unwrap_err()
+            .to_string();
+        assert!(error.contains("others may write"), "{error}");
+    }
+    let file = home.path().join("file");
+    fs::write(&file, "").unwrap();
+    let error = FileSet::open(&file, Links::ByName).unwrap_err().to_string();
+    assert!(error.contains("cannot create directory"), "{error}");
+}
+
+#[test]
+fn a_foreign_file_stays_and_the_old_set_too() {
+    let home = tempfile::tempdir().unwrap();
+    let set = open(home.path());
+    set.replace(&[file("a", "1")]).unwrap();
+    fs::write(home.path().join("b"), "mine").unwrap();
+    let error = set.replace(&[file("a", "2"), file("b", "2")]).unwrap_err();
+    assert!(error.to_string().contains("move it away"), "{error}");
+    assert_eq!(fs::read_to_string(home.path().join("a")).unwrap(), "1");
+    assert_eq!(fs::read_to_string(home.path().join("b")).unwrap(), "mine");
+    assert_eq!(versions(home.path()), 1, "the failed set is gone");
+}
+
+#[test]
+fn what_a_crash_left_is_removed() {
+    let home = tempfile::tempdir().unwrap();
+    let set = open(home.path());
+    fs::create_dir(home.path().join("..00000000000000aa")).unwrap();
+    symlink("nowhere", home.path().join(NEXT)).unwrap();
+    fs::create_dir(home.path().join("..mine")).unwrap();
+    set.replace(&[file("a", "1")]).unwrap();
+    assert!(!home.path().join("..00000000000000aa").exists());
+    assert!(fs::symlink_metadata(home.path().join(NEXT)).is_err());
+    assert!(home.path().join("..mine").exists());
+}

@@ -1,0 +1,233 @@
+//! Joining: a token for a first bot identity.
+//!
+//! The agent has no trust bundle yet. It knows the issuer by the pin of its CA,
+//! and sends the token only after the handshake has shown that CA and the name
+//! `spiffe://<td>/issuer` under it.
+
+use std::{
+    fs, io,
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use identity::{CaPin, ClientOptions, TlsError, TrustBundleSet, pinned_client_config};
+use proto::join::v1::{
+    AgentInfo, BotCertificate, JoinRequest, TokenEvidence, TrustBundle, join_request::Evidence,
+    join_service_client::JoinServiceClient,
+};
+use rustls_pki_types::{CertificateDer, pem::PemObject};
+use secrecy::{ExposeSecret, SecretString};
+use tonic::Code;
+
+use crate::{
+    configuration::{HostPort, Issuer, IssuerTrust, Onboarding, TokenSource},
+    key::{Key, KeyError, time_of},
+    link::{CallError, LinkError, channel_over, one_call, open},
+    storage::{State, Stored},
+    trust::read_bundle,
+};
+
+/// Path of the issuer's SPIFFE ID (DESIGN section 5).
+const ISSUER_PATH: &str = "/issuer";
+
+/// Joins once.
+pub(crate) async fn join(issuer: &Issuer, onboarding: &Onboarding) -> Result<Stored, JoinError> {
+    let token = onboarding.token.as_ref().ok_or(JoinError::NoToken)?;
+    let token = read_token(token)?;
+    let pins = pins(&issuer.trust)?;
+    let options = ClientOptions {
+        alpn: vec![b"h2".to_vec()],
+        ..ClientOptions::default()
+    };
+    let config = pinned_client_config(&pins, ISSUER_PATH, &options).map_err(LinkError::from)?;
+    let stream = open(&issuer.address, config).await?;
+    let channel = channel_over(stream)
+        .await
+        .map_err(|error| LinkError::Away {
+            address: issuer.address.clone(),
+            error,
+        })?;
+    let key = Key::generate()?;
+    let request = JoinRequest {
+        csr_der: key.csr(),
+        evidence: Some(Evidence::Token(TokenEvidence {
+            token: token.expose_secret().to_owned(),
+        })),
+        agent: Some(agent_info()),
+    };
+    let answer = one_call(JoinServiceClient::new(channel).join(request))
+        .await
+        .map_err(|error| match error {
+            CallError::Refused { code, message } => JoinError::Refused {
+                address: issuer.address.clone(),
+                code,
+                message,
+            },
+            other => JoinError::Call(other),
+        })?;
+    stored(&key, answer.certificate, answer.trust_bundle, None).map_err(JoinError::Answer)
+}
+
+/// What an answer of `Join` or `Renew` makes with the key that it was asked for.
+pub(crate) fn stored(
+    key: &Key,
+    certificate: Option<BotCertificate>,
+    bundle: Option<TrustBundle>,
+    renew_epoch: Option<u64>,
+) -> Result<Stored, String> {
+    let certificate = certificate.ok_or("it holds no certificate")?;
+    let bundle = read_bundle(&bundle.ok_or("it holds no trust bundle")?)?;
+    let renew_at = time_of(certificate.renew_at)
+        .and_then(|at| at.duration_since(UNIX_EPOCH).ok())
+        .map(|since| since.as_secs());
+    let svid = key
+        .certified(certificate.chain_der)
+        .map_err(|error| error.to_string())?;
+    if svid.id().trust_domain() != *bundle.trust_domain() {
+        return Err(format!(
+            "the certificate is of {}, the trust bundle of {}",
+            svid.id(),
+            bundle.trust_domain()
+        ));
+    }
+    if svid.not_after() <= SystemTime::now() {
+        return Err("the certificate has expired already: check the clocks".to_owned());
+    }
+    Ok(Stored {
+        svid: Arc::new(svid),
+        bundles: TrustBundleSet::new([bundle]),
+        next_key: None,
+        state: State {
+            bot_name: certificate.bot_name,
+            instance_id: certificate.instance_id,
+            generation: certificate.generation,
+            renew_at,
+            renew_epoch,
+        },
+    })
+}
+
+/// What the agent says of itself.
+pub(crate) fn agent_info() -> AgentInfo {
+    let hostname = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    AgentInfo {
+        hostname: hostname.trim().chars().take(255).collect(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+    }
+}
+
+fn read_token(source: &TokenSource) -> Result<SecretString, JoinError> {
+    let token = match source {
+        TokenSource::Value(token) => token.clone(),
+        TokenSource::File(path) => {
+            let text = fs::read_to_string(path).map_err(|error| JoinError::TokenFile {
+                path: path.clone(),
+                error,
+            })?;
+            SecretString::from(text.trim())
+        }
+    };
+    if token.expose_secret().is_empty() {
+        return Err(JoinError::NoToken);
+    }
+    Ok(token)
+}
+
+fn pins(trust: &IssuerTrust) -> Result<Vec<CaPin>, JoinError> {
+    let path = match trust {
+        IssuerTrust::Pins(pins) => return Ok(pins.clone()),
+        IssuerTrust::CaFile(path) => path,
+    };
+    let failed = |error: String| JoinError::CaFile {
+        path: path.clone(),
+        error,
+    };
+    let pins = CertificateDer::pem_file_iter(path)
+        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
+        .map_err(|error| failed(error.to_string()))?
+        .iter()
+        .map(CaPin::of_certificate)
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(|error| failed(error.to_string()))?;
+    if pins.is_empty() {
+        return Err(failed("there is no certificate in it".to_owned()));
+    }
+    Ok(pins)
+}
+
+/// How long to wait for the issuer's word before going on without it.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Why the agent has not joined.
+#[derive(Debug, thiserror::Error)]
+pub enum JoinError {
+    /// There is none.
+    #[error(
+        "no join token: set TBOT_TOKEN, or onboarding.token to the token or the path of its file; `issuer bot add NAME` prints one"
+    )]
+    NoToken,
+    /// Its file cannot be read.
+    #[error("join token: cannot read {}: {error}", path.display())]
+    TokenFile {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        error: io::Error,
+    },
+    /// The CA file cannot be read.
+    #[error("issuer.ca_path: cannot read {}: {error}; it holds the issuer's CA in PEM", path.display())]
+    CaFile {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        error: String,
+    },
+    /// There is no connection.
+    #[error(transparent)]
+    Link(#[from] LinkError),
+    /// The call has no answer.
+    #[error(transparent)]
+    Call(CallError),
+    /// The issuer says no.
+    #[error(
+        "issuer {address} refuses the join token ({message}): it is wrong, used or expired; `issuer bot add NAME` prints a new one"
+    )]
+    Refused {
+        /// Where it is.
+        address: HostPort,
+        /// gRPC status code.
+        code: Code,
+        /// Its words.
+        message: String,
+    },
+    /// The answer cannot be used.
+    #[error("the issuer's answer cannot be used: {0}")]
+    Answer(String),
+    /// There is no key.
+    #[error("{0}")]
+    Key(String),
+}
+
+impl JoinError {
+    /// Whether trying again is no use until somebody changes something.
+    pub(crate) fn is_definitive(&self) -> bool {
+        match self {
+            Self::Link(error) => error.is_impostor(),
+            Self::Call(_) => false,
+            _ => true,
+        }
+    }
+}
+
+impl From<KeyError> for JoinError {
+    fn from(error: KeyError) -> Self {
+        Self::Key(error.to_string())
+    }
+}
+
+impl From<TlsError> for JoinError {
+    fn from(error: TlsError) -> Self {
+        Self::Link(LinkError::Tls(error))
+    }
+}

@@ -1,0 +1,176 @@
+//! `workload-identity-x509`: the SVID and the trust bundles as files, for
+//! software that reads them (DESIGN section 5).
+//!
+//! | file | contents |
+//! |---|---|
+//! | `svid.pem` | leaf and intermediates |
+//! | `svid_key.pem` | its key, PKCS#8 |
+//! | `bundle.pem` | CA certificates of the own trust domain |
+//! | `federated/<td>.pem` | those of each other trust domain |
+//! | `bundle_map.json` | all trust bundles, by trust domain |
+//!
+//! They change together ([`FileSet`]). A failure makes this service not ready,
+//! leaves the last set in place and is retried; other services go on.
+
+use std::{path::PathBuf, sync::Arc};
+
+use identity::{Identity, TrustBundleSet, X509Svid};
+use tokio::sync::watch;
+use tokio_util::task::AbortOnDropHandle;
+
+use crate::{
+    file_set::{FileSet, FileSetError, Links, SetFile},
+    metrics::{OUTPUT_WRITES, SVID_EXPIRY, result, timestamp},
+    schedule::Backoff,
+    state::{Health, IdentityState},
+    svid::KeptIdentity,
+};
+
+/// An output that is kept up to date until this is dropped.
+#[derive(Debug)]
+pub(crate) struct OutputTask {
+    _task: AbortOnDropHandle<()>,
+}
+
+impl OutputTask {
+    pub(crate) fn start(
+        name: String,
+        directory: PathBuf,
+        identity: &KeptIdentity,
+        health: Health,
+    ) -> Self {
+        let output = Output {
+            name,
+            directory,
+            state: identity.state.clone(),
+            changes: identity.source.subscribe(),
+            health,
+        };
+        Self {
+            _task: AbortOnDropHandle::new(tokio::spawn(output.run())),
+        }
+    }
+}
+
+struct Output {
+    name: String,
+    directory: PathBuf,
+    state: watch::Receiver<IdentityState>,
+    changes: watch::Receiver<Arc<Identity>>,
+    health: Health,
+}
+
+impl Output {
+    async fn run(mut self) {
+        let mut backoff = Backoff::default();
+        let mut written = None;
+        let mut failure: Option<String> = None;
+        loop {
+            let identity = self.changes.borrow_and_update().clone();
+            let mut retry = None;
+            if let Some(svid) = &identity.svid
+                && written != Some(identity.generation)
+            {
+                match self.write(svid.clone(), identity.bundles.clone()).await {
+                    Ok(()) => {
+                        written = Some(identity.generation);
+                        failure = None;
+                        backoff.reset();
+                        let expiry = timestamp(svid.not_after());
+                        metrics::gauge!(SVID_EXPIRY, "service" => self.name.clone()).set(expiry);
+                    }
+                    Err(error) => {
+                        tracing::error!(service = self.name, error, "output not written");
+                        failure = Some(error);
+                        retry = Some(backoff.next());
+                    }
+                }
+            }
+            self.tell(written.is_some(), failure.clone());
+            tokio::select! {
+                () = sleep(retry) => {}
+                Ok(()) = self.changes.changed() => {}
+                Ok(()) = self.state.changed() => {}
+            }
+        }
+    }
+
+    fn tell(&mut self, written: bool, failure: Option<String>) {
+        let IdentityState { held, reason } = self.state.borrow_and_update().clone();
+        match failure {
+            Some(failure) => self.health.not_ready(&self.name, failure),
+            None if held && written => self.health.ready(&self.name, reason),
+            None => {
+                let reason = reason.unwrap_or_else(|| "not written yet".to_owned());
+                self.health.not_ready(&self.name, reason);
+            }
+        }
+    }
+
+    async fn write(&self, svid: Arc<X509Svid>, bundles: Arc<TrustBundleSet>) -> Result<(), String> {
+        let directory = self.directory.clone();
+        let written = tokio::task::spawn_blocking(move || {
+            let files = FileSet::open(&directory, Links::ByName)?;
+            write_x509(&files, &svid, &bundles)
+        })
+        .await;
+        let written = match written {
+            Ok(written) => written.map_err(|error| error.to_string()),
+            Err(error) => Err(error.to_string()),
+        };
+        metrics::counter!(
+            OUTPUT_WRITES,
+            "service" => self.name.clone(),
+            "result" => result(written.is_ok()),
+        )
+        .increment(1);
+        written
+    }
+}
+
+/// Writes the files of an SVID and its trust bundles as one set.
+pub fn write_x509(
+    files: &FileSet,
+    svid: &X509Svid,
+    bundles: &TrustBundleSet,
+) -> Result<(), FileSetError> {
+    let (chain, key) = (svid.chain_pem(), svid.key_pem());
+    let map = bundles.to_map_json();
+    let own = svid.id().trust_domain();
+    let mut pems = vec![];
+    for bundle in bundles.iter() {
+        let name = if *bundle.trust_domain() == own {
+            "bundle.pem".to_owned()
+        } else {
+            format!("federated/{}.pem", bundle.trust_domain())
+        };
+        pems.push((name, bundle.to_pem()));
+    }
+    let mut set = vec![
+        SetFile {
+            name: "svid.pem",
+            contents: chain.as_bytes(),
+        },
+        SetFile {
+            name: "svid_key.pem",
+            contents: key.as_bytes(),
+        },
+        SetFile {
+            name: "bundle_map.json",
+            contents: &map,
+        },
+    ];
+    set.extend(pems.iter().map(|(name, pem)| SetFile {
+        name,
+        contents: pem.as_bytes(),
+    }));
+    files.replace(&set)
+}
+
+/// Sleeps, or for ever if there is nothing to wait for.
+async fn sleep(delay: Option<std::time::Duration>) {
+    match delay {
+        Some(delay) => tokio::time::sleep(delay).await,
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,228 @@
+//! What the issuer tells without being asked: trust bundles, and orders to renew.
+//!
+//! One follower holds one `Watch` stream. Every message is complete state, so a
+//! lost connection loses nothing: the next stream begins with what holds then. An
+//! order to renew is a number that rises; each identity knows the number that it
+//! was obtained under, so that an order given while the agent was away, or before
+//! the stream was open, is still followed.
+
+use std::{sync::Arc, time::Duration};
+
+use identity::{IdentitySource, Serial, TrustBundle, TrustBundleSet, TrustDomain};
+use proto::{
+    issue::v1::{WatchRequest, WatchResponse, issue_service_client::IssueServiceClient},
+    join::v1::TrustBundle as WireBundle,
+};
+use tokio::sync::watch;
+
+use crate::{
+    link::{CallError, IssuerLink},
+    metrics::{BUNDLE_UPDATES, ISSUER_WATCHED},
+    schedule::Backoff,
+};
+
+/// The trust bundles and the order to renew that hold now; both can be followed.
+#[derive(Debug)]
+pub(crate) struct Trust {
+    bundles: watch::Sender<Arc<TrustBundleSet>>,
+    order: watch::Sender<Option<RenewOrder>>,
+}
+
+/// The newest order to renew.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct RenewOrder {
+    /// `WatchResponse.renew_epoch`.
+    pub(crate) epoch: u64,
+    /// Spread the renewal over this.
+    pub(crate) within: Duration,
+    /// Rises with each order that was given here (`SIGUSR1`).
+    pub(crate) local: u64,
+}
+
+impl Trust {
+    pub(crate) fn new(bundles: TrustBundleSet) -> Arc<Self> {
+        Arc::new(Self {
+            bundles: watch::Sender::new(Arc::new(bundles)),
+            order: watch::Sender::new(None),
+        })
+    }
+
+    pub(crate) fn bundles(&self) -> watch::Receiver<Arc<TrustBundleSet>> {
+        self.bundles.subscribe()
+    }
+
+    /// `None` until the issuer has told.
+    pub(crate) fn order(&self) -> watch::Receiver<Option<RenewOrder>> {
+        self.order.subscribe()
+    }
+
+    /// Puts bundles in force for every one who follows.
+    pub(crate) fn set_bundles(&self, bundles: TrustBundleSet) {
+        let changed = self.bundles.send_if_modified(|old| {
+            let changed = **old != bundles;
+            if changed {
+                *old = Arc::new(bundles);
+            }
+            changed
+        });
+        if changed {
+            metrics::counter!(BUNDLE_UPDATES).increment(1);
+        }
+    }
+
+    /// Replaces the bundle of one trust domain.
+    pub(crate) fn set_bundle(&self, bundle: TrustBundle) {
+        let others: Vec<_> = self
+            .bundles
+            .borrow()
+            .iter()
+            .filter(|old| old.trust_domain() != bundle.trust_domain())
+            .map(|old| TrustBundle::clone(old))
+            .collect();
+        self.set_bundles(TrustBundleSet::new(others.into_iter().chain([bundle])));
+    }
+
+    /// Orders every identity to be renewed now.
+    pub(crate) fn order_now(&self) {
+        self.order.send_modify(|order| {
+            let (epoch, local) = order.map_or((0, 0), |order| (order.epoch, order.local));
+            *order = Some(RenewOrder {
+                epoch,
+                within: Duration::ZERO,
+                local: local + 1,
+            });
+        });
+    }
+
+    fn accept(&self, message: WatchResponse) -> Result<(), String> {
+        let bundles = message
+            .trust_bundles
+            .iter()
+            .map(read_bundle)
+            .collect::<Result<Vec<_>, _>>()?;
+        if bundles.is_empty() {
+            return Err("the issuer sent no trust bundle".to_owned());
+        }
+        self.set_bundles(TrustBundleSet::new(bundles));
+        self.order.send_if_modified(|order| {
+            let new = RenewOrder {
+                epoch: message.renew_epoch,
+                within: crate::key::duration_of(message.renew_within).unwrap_or_default(),
+                local: order.map_or(0, |order| order.local),
+            };
+            let changed = order.is_none_or(|old| old.epoch != new.epoch);
+            if changed {
+                *order = Some(new);
+            }
+            changed
+        });
+        Ok(())
+    }
+
+    /// Follows the issuer for as long as the process lives.
+    pub(crate) async fn follow(self: Arc<Self>, link: Arc<IssuerLink>, bot: Arc<IdentitySource>) {
+        let mut backoff = Backoff::default();
+        let mut identity = bot.subscribe();
+        loop {
+            let serial = wait_for_identity(&mut identity).await;
+            let ended = self.follow_once(&link, &mut identity, &serial, &mut backoff);
+            let Err(reason) = ended.await else {
+                continue;
+            };
+            metrics::gauge!(ISSUER_WATCHED).set(0.0);
+            let delay = backoff.next();
+            tracing::warn!(
+                reason,
+                retry_in_seconds = delay.as_secs_f64().round(),
+                "not following the issuer's pushes"
+            );
+            tokio::time::sleep(delay).await;
+        }
+    }
+
+    /// Follows one stream. `Ok`: the bot identity has changed, begin again under the new one.
+    async fn follow_once(
+        &self,
+        link: &IssuerLink,
+        identity: &mut watch::Receiver<Arc<identity::Identity>>,
+        serial: &Serial,
+        backoff: &mut Backoff,
+    ) -> Result<(), String> {
+        let mut stream = link
+            .call(|channel| async move {
+                IssueServiceClient::new(channel)
+                    .watch(WatchRequest {})
+                    .await
+            })
+            .await
+            .map_err(|error| error.to_string())?;
+        loop {
+            tokio::select! {
+                message = stream.message() => match message {
+                    Ok(Some(message)) => {
+                        self.accept(message)?;
+                        metrics::gauge!(ISSUER_WATCHED).set(1.0);
+                        backoff.reset();
+                    }
+                    Ok(None) => return Err("the issuer ended the stream".to_owned()),
+                    Err(status) => return Err(CallError::from(status).to_string()),
+                },
+                changed = identity.changed() => {
+                    let now = identity.borrow().svid.as_ref().map(|svid| svid.serial().clone());
+                    if changed.is_err() || now.as_ref() != Some(serial) {
+                        return Ok(());
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Which order an identity was obtained under.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Obtained {
+    /// `None`: the order was not known.
+    pub(crate) epoch: Option<u64>,
+    pub(crate) local: u64,
+}
+
+impl Obtained {
+    pub(crate) fn under(order: Option<RenewOrder>) -> Self {
+        Self {
+            epoch: order.map(|order| order.epoch),
+            local: order.map_or(0, |order| order.local),
+        }
+    }
+
+    /// Whether `order` is a newer one. Where the order was not known, this is it.
+    /// So it is when the number falls: the issuer was set back.
+    pub(crate) fn is_older_than(&mut self, order: RenewOrder) -> bool {
+        if order.local > self.local || self.epoch.is_some_and(|epoch| order.epoch > epoch) {
+            return true;
+        }
+        self.epoch = Some(order.epoch);
+        false
+    }
+}
+
+/// Serial number of the bot certificate, once there is one.
+async fn wait_for_identity(identity: &mut watch::Receiver<Arc<identity::Identity>>) -> Serial {
+    loop {
+        let held = identity.borrow_and_update().svid.clone();
+        if let Some(svid) = held {
+            return svid.serial().clone();
+        }
+        if identity.changed().await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+/// A trust bundle as it travels.
+pub(crate) fn read_bundle(wire: &WireBundle) -> Result<TrustBundle, String> {
+    let name = &wire.trust_domain;
+    let trust_domain =
+        TrustDomain::parse(name).map_err(|error| format!("trust bundle of `{name}`: {error}"))?;
+    TrustBundle::from_spiffe_json(trust_domain, &wire.spiffe_bundle_json)
+        .map_err(|error| format!("trust bundle of `{name}`: {error}"))
+}
