@@ -15,6 +15,7 @@
 //!
 //! Socket options (`TCP_NODELAY`, keepalive) are the caller's.
 mod buffers;
+mod byte_stream;
 mod deadline;
 mod engine;
 mod handshake;

@@ -127,3 +127,51 @@ async fn openssl_s_client() {
         assert!(matches!(end, End::Complete | End::TlsTruncated), "{end:?}");
     }
 }
+
+/// TLS 1.2 renegotiation is refused, and nothing of it reaches the application.
+#[tokio::test]
+async fn renegotiation_is_refused() {
+    let pki = Pki::new();
+    let dir = tempfile::tempdir().unwrap();
+    let identity = dir.path().join("identity.pem");
+    std::fs::write(&identity, format!("{}{}", pki.leaf_pem, pki.key_pem)).unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let mut openssl = Command::new("openssl")
+        .args([
+            "s_client",
+            "-tls1_2",
+            "-servername",
+            "localhost",
+            "-connect",
+        ])
+        .arg(listener.local_addr().unwrap().to_string())
+        .arg("-cert")
+        .arg(&identity)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let (socket, _) = soon(listener.accept()).await.unwrap();
+    let tls = soon(accept(socket.into(), Arc::new(pki.server(&TLS12))))
+        .await
+        .unwrap();
+    let (mut app, plain) = support::tcp_pair().await;
+    let relay = tokio::spawn(relay(
+        tls,
+        plain.into(),
+        Deadlines::default(),
+        Arc::default(),
+    ));
+    let stdin = openssl.stdin.as_mut().unwrap();
+    stdin.write_all(b"hello\n").unwrap();
+    assert_eq!(read_exactly(&mut app, 6).await, b"hello\n");
+    stdin.write_all(b"R\n").unwrap();
+    let output = tokio::task::spawn_blocking(move || openssl.wait_with_output().unwrap());
+    let output = soon(output).await.unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(said.contains("no renegotiation"), "{said}");
+    let end = rig::end(relay).await;
+    assert!(!matches!(end, End::Complete), "{end:?}");
+    assert!(read_to_end(&mut app).await.0.is_empty());
+}

@@ -1,4 +1,5 @@
 //! Large transfers in both directions at once, and the smallest writes, arrive whole and in order.
+#![allow(clippy::unwrap_used)]
 #[path = "support/rig.rs"]
 mod rig;
 #[path = "support/support.rs"]

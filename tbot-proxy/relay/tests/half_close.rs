@@ -1,4 +1,5 @@
 //! Each direction ends by itself, and an end that is not clean is a reset to the other side.
+#![allow(clippy::unwrap_used)]
 #[path = "support/rig.rs"]
 mod rig;
 #[path = "support/support.rs"]

@@ -109,6 +109,36 @@ async fn a_stalled_reader_bounds_memory_and_leaves_the_other_direction_alone() {
     assert_eq!(&answer, b"answer");
 }
 
+/// However much waits, one poll moves a bounded part of it and asks to be polled again.
+#[tokio::test]
+async fn one_turn_is_bounded() {
+    let (mut peer, mut relay, app) = rig().await;
+    let reading = tokio::spawn(async move {
+        let mut app = app;
+        tokio::io::copy(&mut app, &mut tokio::io::sink()).await
+    });
+    let chunk = vec![7; 100_000];
+    let mut total = 0;
+    for _ in 0..50 {
+        // Fill the sockets while nobody polls the relay.
+        while timeout(Duration::from_millis(20), peer.write_all(&chunk))
+            .await
+            .is_ok()
+        {}
+        let before = relay.counters.tls_to_plain.load(Ordering::Relaxed);
+        let polled = std::future::poll_fn(|cx| Poll::Ready(Pin::new(&mut relay).poll(cx))).await;
+        assert!(polled.is_pending());
+        let moved = relay.counters.tls_to_plain.load(Ordering::Relaxed) - before;
+        assert!(
+            moved <= (TURN + crate::buffers::TLS_READ) as u64,
+            "{moved} bytes in one poll"
+        );
+        total += moved;
+    }
+    assert!(total > TURN as u64, "{total} bytes in all");
+    reading.abort();
+}
+
 /// Guards the memory of an idle connection: the futures a proxy holds, and the boxed TLS state.
 #[test]
 fn sizes() {
