@@ -279,6 +279,19 @@ impl Registry {
         expired
     }
 
+    /// Puts every peer on the list of expiries again: other terms hold from now on.
+    pub(crate) fn renew_expiries(&self) {
+        let mut guard = self.lock();
+        let state = &mut *guard;
+        let all = state
+            .peers
+            .iter()
+            .map(|(number, peer)| (peer.identity.not_after, *number));
+        state.expiries.extend(all);
+        drop(guard);
+        self.expiry_moved.notify_one();
+    }
+
     /// What the lock guards stays whole whoever panics, for no step of a change calls foreign code.
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)

@@ -230,7 +230,7 @@ impl Service {
                 });
         }
         self.registry.released.notify_one();
-        self.registry.expiry_moved.notify_one();
+        self.registry.renew_expiries();
     }
 
     /// Waits until no connection is open.

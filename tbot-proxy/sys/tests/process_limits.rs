@@ -1,5 +1,7 @@
 //! The limits are really those of the process afterwards, as the kernel tells them.
 
+#![allow(clippy::unwrap_used)]
+
 use std::fs;
 
 /// Soft and hard limit of `name`, as `/proc/self/limits` prints them.

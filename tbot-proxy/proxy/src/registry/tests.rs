@@ -1,1 +1,129 @@
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
+use identity::{ChainVerifier, TrustBundleSet, testing::TestCa};
+use rustls::pki_types::CertificateDer;
+use tokio::time::{advance, pause};
+
+use super::{GIVES_WAY_AFTER, Registry, Room};
+use crate::{CloseReason, close_reason::Close};
+
+type Chain = Vec<CertificateDer<'static>>;
+
+/// A proven peer whose identity ends after `ttl`.
+fn peer(ca: &TestCa, path: &str, ttl: Duration) -> (Chain, identity::PeerIdentity) {
+    let chain = ca.svid(path, ttl).chain().to_vec();
+    let bundles = TrustBundleSet::new([ca.bundle()]);
+    let now = SystemTime::now();
+    let identity = ChainVerifier::new(0)
+        .verify(&chain, &bundles, 0, now)
+        .unwrap();
+    (chain, identity)
+}
+
+fn overload(_: Duration) -> Close {
+    CloseReason::Overload.into()
+}
+
+#[tokio::test]
+async fn connections_of_one_chain_are_one_peer_and_end_as_one() {
+    let ca = TestCa::new("td");
+    let registry = Registry::default();
+    let (chain, identity) = peer(&ca, "/a", Duration::from_secs(100));
+    let lives = [(); 3].map(|()| registry.enter());
+    let registered = lives
+        .each_ref()
+        .map(|live| registry.register(live, &chain, identity.clone()));
+    assert_eq!(registered[0].peer, registered[2].peer);
+    assert!(Arc::ptr_eq(
+        &registered[0].identity,
+        &registered[2].identity
+    ));
+    assert_eq!(registry.chains().len(), 1);
+
+    let close = Close::from(CloseReason::TrustWithdrawn);
+    registry.cut_peer(registered[0].peer, &close);
+    for live in &lives {
+        assert_eq!(live.take_cut().unwrap().reason, CloseReason::TrustWithdrawn);
+        registry.leave(live, Some(registered[0].peer));
+    }
+    assert_eq!((registry.open(), registry.chains().len()), (0, 0));
+    assert_eq!(registry.next_expiry(), None);
+}
+
+#[tokio::test]
+async fn expiries_come_soonest_first_and_once() {
+    let ca = TestCa::new("td");
+    let registry = Registry::default();
+    let now = SystemTime::now();
+    let mut registered = Vec::new();
+    for ttl in [300, 100, 200] {
+        let (chain, identity) = peer(&ca, "/a", Duration::from_secs(ttl));
+        let live = registry.enter();
+        registered.push((registry.register(&live, &chain, identity), live));
+    }
+    let first = registered[1].0.identity.not_after;
+    assert_eq!(registry.next_expiry(), Some(first));
+    assert!(registry.take_expired(now).is_empty());
+    let expired = registry.take_expired(now + Duration::from_secs(250));
+    let peers: Vec<_> = expired.iter().map(|(number, _)| *number).collect();
+    assert_eq!(peers, [registered[1].0.peer, registered[2].0.peer]);
+    assert!(
+        registry
+            .take_expired(now + Duration::from_secs(250))
+            .is_empty()
+    );
+    assert_eq!(
+        registry.next_expiry(),
+        Some(registered[0].0.identity.not_after)
+    );
+    assert!(registry.is_expired(peers[0], first));
+    assert!(!registry.is_expired(registered[0].0.peer, first));
+}
+
+#[tokio::test]
+async fn only_the_unproven_give_way_oldest_first_and_not_at_once() {
+    pause();
+    let ca = TestCa::new("td");
+    let registry = Registry::default();
+    let (chain, identity) = peer(&ca, "/a", Duration::from_secs(100));
+    let proven = registry.enter();
+    registry.register(&proven, &chain, identity);
+    let oldest = registry.enter();
+    advance(Duration::from_millis(10)).await;
+    let younger = registry.enter();
+    assert_eq!(registry.room(4, 3), Room::Free);
+    let full = Room::Full {
+        gives_way: Some(oldest.entered + GIVES_WAY_AFTER),
+    };
+    assert_eq!(registry.room(3, 3), full);
+    assert_eq!(registry.room(4, 2), full);
+
+    registry.cut_oldest_pending(overload);
+    assert!(oldest.take_cut().is_none());
+    advance(GIVES_WAY_AFTER).await;
+    registry.cut_oldest_pending(overload);
+    assert_eq!(oldest.take_cut().unwrap().reason, CloseReason::Overload);
+    assert!(younger.take_cut().is_none());
+    registry.cut_oldest_pending(overload);
+    assert!(younger.take_cut().is_some());
+    registry.cut_oldest_pending(overload);
+    assert!(proven.take_cut().is_none());
+    // What gave way is open until its task has ended.
+    assert_eq!(registry.open(), 3);
+    assert_eq!(registry.room(3, 3), Room::Full { gives_way: None });
+}
+
+#[tokio::test]
+async fn a_cut_reaches_a_task_that_is_attached_later_and_the_first_reason_holds() {
+    let registry = Registry::default();
+    let live = registry.enter();
+    assert_eq!(registry.cut_everything(&CloseReason::Drained.into()), 1);
+    assert_eq!(registry.cut_everything(&CloseReason::Stopped.into()), 0);
+    let task = tokio::spawn(std::future::pending::<()>());
+    live.attach(task.abort_handle());
+    assert!(task.await.unwrap_err().is_cancelled());
+    assert_eq!(live.take_cut().unwrap().reason, CloseReason::Drained);
+}
