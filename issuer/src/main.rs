@@ -1,1 +1,7 @@
-fn main() {}
+//! The `issuer` program.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    issuer::cli::run()
+}

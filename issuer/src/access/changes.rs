@@ -1,0 +1,366 @@
+//! Changes of resources by an operator: all of a request or none, each recorded.
+
+use std::time::{Duration, SystemTime};
+
+use crate::{
+    audit::{Change, Event, EventName},
+    resources::{
+        BotSpec, Kind, Metadata, Resource, ResourceName, Spec, TOKEN_TTL_CAP, TokenSecret,
+        TokenSpec,
+    },
+    store::{StoreError, Tx, audit, instances, resources, settings, tokens, tokens::StoredToken},
+};
+
+/// What became of an applied resource.
+#[derive(Debug, Clone)]
+pub struct Applied {
+    /// As the issuer holds it now.
+    pub resource: Resource,
+    /// What happened; `None`: it was so already.
+    pub change: Option<Change>,
+}
+
+/// Creates or replaces resources. An error undoes all of them.
+pub async fn apply(
+    tx: &mut Tx,
+    wanted: Vec<Resource>,
+    operator: &str,
+    now: SystemTime,
+) -> Result<Vec<Applied>, ChangeError> {
+    let mut applied = Vec::with_capacity(wanted.len());
+    for resource in wanted {
+        applied.push(apply_one(tx, resource, operator, now).await?);
+    }
+    // After all are in place, so that their order does not matter.
+    for done in &applied {
+        check_references(tx, &done.resource).await?;
+    }
+    Ok(applied)
+}
+
+async fn apply_one(
+    tx: &mut Tx,
+    mut resource: Resource,
+    operator: &str,
+    now: SystemTime,
+) -> Result<Applied, ChangeError> {
+    let kind = resource.kind();
+    let name = resource.metadata.name.to_string();
+    let token = match &resource.spec {
+        Spec::Token(token) => Some(check_token(tx, &resource, token, now).await?),
+        _ => None,
+    };
+    let old = match &token {
+        Some((_, old)) => old.clone(),
+        None => resources::read(tx.connection(), kind, &name).await?,
+    };
+    let stored = old.as_ref().map_or(0, |old| old.metadata.revision);
+    let expected = resource.metadata.revision;
+    if expected != 0 && expected != stored {
+        return Err(ChangeError::Revision {
+            kind,
+            name,
+            expected,
+            stored,
+        });
+    }
+    if let Spec::Token(token) = &mut resource.spec {
+        token.secret = None;
+    }
+    if let Some(old) = old
+        && old.says_the_same(&resource)
+    {
+        return Ok(Applied {
+            resource: old,
+            change: None,
+        });
+    }
+    resource.metadata.revision = stored + 1;
+    match &token {
+        Some((hash, _)) => put_token(tx, &resource, hash, now).await?,
+        None => resources::put(tx.connection(), &resource).await?,
+    }
+    let change = match stored {
+        0 => Change::Create,
+        _ => Change::Update,
+    };
+    record(tx, &resource, change, operator, now).await?;
+    tx.changes().access += 1;
+    Ok(Applied {
+        resource,
+        change: Some(change),
+    })
+}
+
+type CheckedToken = ([u8; 32], Option<Resource>);
+
+async fn check_token(
+    tx: &mut Tx,
+    resource: &Resource,
+    token: &TokenSpec,
+    now: SystemTime,
+) -> Result<CheckedToken, ChangeError> {
+    let name = &resource.metadata.name;
+    let invalid = |why: &str| ChangeError::Invalid(format!("token {name}: {why}"));
+    let Some(secret) = &token.secret else {
+        return Err(invalid("its secret is missing"));
+    };
+    let Some(expires) = resource.metadata.expires else {
+        return Err(invalid(
+            "metadata.expires is missing: a token ends, at the latest in 24h",
+        ));
+    };
+    if expires <= now {
+        return Err(invalid("metadata.expires is in the past"));
+    }
+    if expires > now + TOKEN_TTL_CAP {
+        return Err(invalid("metadata.expires is more than 24h away"));
+    }
+    let hash = secret.sha256();
+    let old = tokens::read(tx.connection(), &hash).await?;
+    if old.as_ref().is_some_and(|old| old.used_at.is_some()) {
+        return Err(invalid("it has been used: make another"));
+    }
+    let old = match old {
+        Some(old) => Some(
+            old.to_resource()
+                .map_err(|error| StoreError::Damaged(error.to_string()))?,
+        ),
+        None => None,
+    };
+    Ok((hash, old))
+}
+
+async fn put_token(
+    tx: &mut Tx,
+    resource: &Resource,
+    hash: &[u8; 32],
+    now: SystemTime,
+) -> Result<(), ChangeError> {
+    let (Spec::Token(token), Some(expires)) = (&resource.spec, resource.metadata.expires) else {
+        return Err(ChangeError::Invalid("not a token".to_owned()));
+    };
+    let stored = StoredToken {
+        hash: hash.to_vec(),
+        name: resource.metadata.name.to_string(),
+        bot_name: token.bot_name.to_string(),
+        labels: resource.metadata.labels.clone(),
+        revision: resource.metadata.revision,
+        expires,
+        used_at: None,
+    };
+    tokens::put(tx.connection(), &stored, now).await?;
+    // Long enough after their end that a late use still finds its reason.
+    let forgotten = now - Duration::from_secs(7 * 24 * 3600);
+    Ok(tokens::remove_ended(tx.connection(), forgotten).await?)
+}
+
+async fn check_references(tx: &mut Tx, resource: &Resource) -> Result<(), ChangeError> {
+    let name = &resource.metadata.name;
+    match &resource.spec {
+        Spec::Bot(bot) => {
+            for role in &bot.roles {
+                let found = resources::read(tx.connection(), Kind::Role, role.as_str()).await?;
+                if found.is_none() {
+                    return Err(ChangeError::Missing(format!(
+                        "bot {name} is to hold role {role}, which does not exist: apply the role first, or together with it"
+                    )));
+                }
+            }
+        }
+        Spec::Token(token) => {
+            let bot = token.bot_name.as_str();
+            let found = resources::read(tx.connection(), Kind::Bot, bot).await?;
+            if found.is_none() {
+                return Err(ChangeError::Missing(format!(
+                    "token {name} is for bot {bot}, which does not exist: apply the bot first, or together with it"
+                )));
+            }
+        }
+        Spec::Role(_) | Spec::WorkloadIdentity(_) => {}
+    }
+    Ok(())
+}
+
+async fn record(
+    tx: &mut Tx,
+    resource: &Resource,
+    change: Change,
+    operator: &str,
+    now: SystemTime,
+) -> Result<(), StoreError> {
+    let name = resource.metadata.name.as_str();
+    let mut event = Event::success(EventName::Resource(resource.kind(), change))
+        .with("name", name)
+        .with("revision", resource.metadata.revision)
+        .with("user", operator);
+    match &resource.spec {
+        Spec::Bot(bot) => {
+            let roles: Vec<_> = bot.roles.iter().map(ResourceName::as_str).collect();
+            event = event.with("bot_name", name).with("roles", roles);
+        }
+        Spec::Token(token) => event = event.with("bot_name", token.bot_name.as_str()),
+        Spec::WorkloadIdentity(spec) => event = event.with("spiffe_path", spec.path.as_str()),
+        Spec::Role(_) => {}
+    }
+    if let Some(expires) = resource.metadata.expires {
+        event = event.with_time("expires", expires);
+    }
+    audit::append(tx, &event, now).await?;
+    Ok(())
+}
+
+/// Removes a resource. With a bot go its tokens and instances; a role that a bot
+/// holds stays.
+pub async fn delete(
+    tx: &mut Tx,
+    kind: Kind,
+    name: &str,
+    operator: &str,
+    now: SystemTime,
+) -> Result<(), ChangeError> {
+    if kind == Kind::Role {
+        refuse_role_in_use(tx, name).await?;
+    }
+    let found = match kind {
+        Kind::Token => tokens::remove(tx.connection(), name).await?,
+        _ => resources::remove(tx.connection(), kind, name).await?,
+    };
+    if !found {
+        return Err(ChangeError::NotFound {
+            kind,
+            name: name.to_owned(),
+        });
+    }
+    let mut event = Event::success(EventName::Resource(kind, Change::Delete))
+        .with("name", name)
+        .with("user", operator);
+    if kind == Kind::Bot {
+        tokens::remove_of_bot(tx.connection(), name).await?;
+        instances::remove_of_bot(tx.connection(), name).await?;
+        event = event.with("bot_name", name);
+    }
+    audit::append(tx, &event, now).await?;
+    tx.changes().access += 1;
+    Ok(())
+}
+
+async fn refuse_role_in_use(tx: &mut Tx, name: &str) -> Result<(), ChangeError> {
+    let bots = resources::list(tx.connection(), Kind::Bot).await?;
+    let holders: Vec<_> = bots
+        .iter()
+        .filter(|bot| match &bot.spec {
+            Spec::Bot(spec) => spec.roles.iter().any(|role| role.as_str() == name),
+            _ => false,
+        })
+        .map(|bot| bot.metadata.name.as_str())
+        .collect();
+    if holders.is_empty() {
+        return Ok(());
+    }
+    Err(ChangeError::InUse(format!(
+        "role {name} is held by {}: take it from them first",
+        holders.join(", ")
+    )))
+}
+
+/// Makes a bot, or adds roles to it, and a token for it.
+pub async fn add_bot(
+    tx: &mut Tx,
+    name: ResourceName,
+    roles: Vec<ResourceName>,
+    secret: TokenSecret,
+    token_ttl: Duration,
+    operator: &str,
+    now: SystemTime,
+) -> Result<(Resource, SystemTime), ChangeError> {
+    let mut bot = resources::read(tx.connection(), Kind::Bot, name.as_str())
+        .await?
+        .unwrap_or_else(|| Resource {
+            metadata: metadata(name.clone(), None),
+            spec: Spec::Bot(BotSpec::default()),
+        });
+    if let Spec::Bot(spec) = &mut bot.spec {
+        for role in roles {
+            if !spec.roles.contains(&role) {
+                spec.roles.push(role);
+            }
+        }
+    }
+    let expires = now + token_ttl;
+    let token = Resource {
+        metadata: metadata(secret.public_name(), Some(expires)),
+        spec: Spec::Token(TokenSpec {
+            bot_name: name,
+            secret: Some(secret),
+        }),
+    };
+    let mut applied = apply(tx, vec![bot, token], operator, now).await?;
+    Ok((applied.swap_remove(0).resource, expires))
+}
+
+fn metadata(name: ResourceName, expires: Option<SystemTime>) -> Metadata {
+    Metadata {
+        name,
+        labels: Default::default(),
+        revision: 0,
+        expires,
+    }
+}
+
+/// Orders every agent to renew, spread over `within`; the new epoch.
+pub async fn order_renewal(
+    tx: &mut Tx,
+    within: Duration,
+    operator: &str,
+    now: SystemTime,
+) -> Result<u64, StoreError> {
+    let epoch = settings::read_number(tx.connection(), settings::RENEW_EPOCH).await? + 1;
+    settings::write(tx.connection(), settings::RENEW_EPOCH, &epoch.to_string()).await?;
+    let event = Event::success(EventName::RenewOrder)
+        .with("renew_epoch", epoch)
+        .with("within_seconds", within.as_secs())
+        .with("user", operator);
+    audit::append(tx, &event, now).await?;
+    tx.changes().renew = Some((epoch, within));
+    Ok(epoch)
+}
+
+/// Why a change was not made.
+#[derive(Debug, thiserror::Error)]
+pub enum ChangeError {
+    /// What was asked for is not right.
+    #[error("{0}")]
+    Invalid(String),
+    /// It refers to what is not there.
+    #[error("{0}")]
+    Missing(String),
+    /// It is needed by something else.
+    #[error("{0}")]
+    InUse(String),
+    /// It is not there.
+    #[error("there is no {kind} {name:?}: `issuer get {kind}` lists them")]
+    NotFound {
+        /// What kind.
+        kind: Kind,
+        /// Which one.
+        name: String,
+    },
+    /// It has changed since it was read.
+    #[error(
+        "{kind} {name} is at revision {stored}, not {expected}: read it again and repeat the change"
+    )]
+    Revision {
+        /// What kind.
+        kind: Kind,
+        /// Which one.
+        name: String,
+        /// What the change was made on.
+        expected: u64,
+        /// What is stored; 0: nothing.
+        stored: u64,
+    },
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}

@@ -1,0 +1,111 @@
+//! What the outside sees: gRPC for agents on the network, gRPC for operators on
+//! a Unix socket, HTTP for probes and scrapers on loopback.
+
+pub mod admin;
+pub mod admin_socket;
+pub mod diagnostics;
+pub mod issue;
+pub mod join;
+pub mod listener;
+pub mod own_svid;
+
+use std::time::SystemTime;
+
+use proto::join::v1 as pb;
+use tokio::sync::watch;
+use tonic::Status;
+
+use crate::{
+    access::{Caller, Denial, Refusal},
+    api::listener::ConnectionInfo,
+    service::Issuer,
+};
+
+/// Largest request that is read.
+pub const REQUEST_MAX: usize = 64 * 1024;
+
+/// The trust bundle as it travels.
+pub(crate) fn trust_bundle(issuer: &Issuer) -> pb::TrustBundle {
+    pb::TrustBundle {
+        trust_domain: issuer.trust_domain().to_string(),
+        spiffe_bundle_json: issuer.bundle.to_spiffe_json(),
+    }
+}
+
+/// The bot that calls. Its certificate was verified when it connected; a
+/// connection may outlive it, so its end is looked at again with each call.
+#[allow(clippy::result_large_err)]
+pub(crate) fn caller<T>(request: &tonic::Request<T>, now: SystemTime) -> Result<Caller, Status> {
+    let info = request.extensions().get::<ConnectionInfo>();
+    let Some(caller) = info.and_then(|info| info.caller.clone()) else {
+        return Err(Status::unauthenticated(
+            "a bot certificate is needed as TLS client certificate: join first",
+        ));
+    };
+    if caller.not_after <= now {
+        return Err(Status::unauthenticated(
+            "the bot certificate of this connection has expired: connect with its successor, or join again",
+        ));
+    }
+    Ok(caller)
+}
+
+/// What the wire learns of a refusal: enough to act on, nothing of what the
+/// caller may not know.
+pub(crate) fn status(refusal: Refusal) -> Status {
+    match refusal {
+        Refusal::Store(error) => {
+            tracing::error!(%error, "a request could not be recorded and is refused");
+            Status::unavailable("the issuer's store is unavailable: try again")
+        }
+        Refusal::Denied { denial, detail } => match denial {
+            Denial::UnknownToken | Denial::UsedToken | Denial::ExpiredToken => {
+                Status::unauthenticated("the join token is wrong, used or expired")
+            }
+            Denial::UnknownBot | Denial::UnknownInstance => {
+                Status::permission_denied("this bot instance is not known (any more): join again")
+            }
+            Denial::Locked => Status::permission_denied(
+                "this bot instance is locked: an operator decides (`issuer bot instances`)",
+            ),
+            Denial::CopiedIdentity => Status::permission_denied(
+                "this bot certificate was renewed already: its identity was copied, and the instance is now locked",
+            ),
+            Denial::UnknownGeneration => Status::permission_denied(
+                "this bot certificate is newer than the issuer's records: join again",
+            ),
+            Denial::UnknownWorkloadIdentity | Denial::NoRole => {
+                Status::permission_denied("no role of this bot allows this workload identity")
+            }
+            Denial::InvalidId => Status::permission_denied(
+                "this workload identity cannot be issued (`issuer audit` tells why)",
+            ),
+            Denial::InvalidCsr | Denial::InvalidTtl | Denial::InvalidRequest => {
+                Status::invalid_argument(detail)
+            }
+            Denial::Authority => {
+                tracing::error!(detail, "the authority cannot sign");
+                Status::unavailable("the issuer's authority cannot sign now")
+            }
+        },
+    }
+}
+
+/// A moment as it travels.
+pub(crate) fn timestamp(time: SystemTime) -> prost_types::Timestamp {
+    prost_types::Timestamp::from(time)
+}
+
+/// A duration of whole seconds as it travels.
+pub(crate) fn seconds(duration: std::time::Duration) -> prost_types::Duration {
+    prost_types::Duration {
+        seconds: i64::try_from(duration.as_secs()).unwrap_or(i64::MAX),
+        nanos: 0,
+    }
+}
+
+/// Returns when the issuer drains.
+pub(crate) async fn drained(draining: &mut watch::Receiver<bool>) {
+    // An error means that the sender is gone: the process is ending.
+    let _ = draining.wait_for(|draining| *draining).await;
+}

@@ -1,0 +1,407 @@
+//! `tbot.admin.v1.AdminService` on the admin socket.
+
+use std::{
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use proto::admin::v1::{self as pb, admin_service_server::AdminService};
+use tokio::sync::{mpsc, watch};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status};
+
+use super::{admin_socket::Operator, drained, timestamp};
+use crate::{
+    access::{
+        self,
+        changes::{self, Applied, ChangeError},
+    },
+    audit::Change,
+    resources::{Kind, NameError, Resource, ResourceName, TOKEN_TTL_CAP, TokenSecret, wire},
+    service::Issuer,
+    store::{
+        StoreError, audit, audit::Filter, audit::StoredEvent, instances, instances::BotInstance,
+        resources, tokens,
+    },
+};
+
+/// Life of a token when none is named.
+const DEFAULT_TOKEN_TTL: Duration = Duration::from_secs(30 * 60);
+/// Events that are read at once.
+const AUDIT_PAGE: u32 = 256;
+
+/// Administration.
+#[derive(Debug)]
+pub struct AdminApi {
+    /// Store and authority.
+    pub issuer: Arc<Issuer>,
+    /// `host:port` that agents are to use.
+    pub grpc_address: String,
+    /// Where probes and scrapers are answered.
+    pub diagnostics_address: SocketAddr,
+    /// Turns true when the issuer drains.
+    pub draining: watch::Receiver<bool>,
+}
+
+fn operator<T>(request: &Request<T>) -> String {
+    match request.extensions().get::<Operator>() {
+        Some(operator) => format!("uid:{}", operator.uid),
+        None => "unknown".to_owned(),
+    }
+}
+
+fn refused(error: ChangeError) -> Status {
+    match &error {
+        ChangeError::Invalid(_) => Status::invalid_argument(error.to_string()),
+        ChangeError::Missing(_) | ChangeError::InUse(_) => {
+            Status::failed_precondition(error.to_string())
+        }
+        ChangeError::NotFound { .. } => Status::not_found(error.to_string()),
+        ChangeError::Revision { .. } => Status::aborted(error.to_string()),
+        ChangeError::Store(store) => unavailable(store.clone()),
+    }
+}
+
+/// An operator may see what ails the store.
+fn unavailable(error: StoreError) -> Status {
+    tracing::error!(%error, "an operator's request failed");
+    Status::unavailable(error.to_string())
+}
+
+fn invalid(error: NameError) -> Status {
+    Status::invalid_argument(error.to_string())
+}
+
+#[tonic::async_trait]
+impl AdminService for AdminApi {
+    async fn get_status(
+        &self,
+        _request: Request<pb::GetStatusRequest>,
+    ) -> Result<Response<pb::GetStatusResponse>, Status> {
+        let authority = &self.issuer.authority;
+        Ok(Response::new(pb::GetStatusResponse {
+            trust_domain: self.issuer.trust_domain().to_string(),
+            ca_pin: authority.pin(),
+            ca_not_after: Some(timestamp(authority.not_after())),
+            grpc_address: self.grpc_address.clone(),
+            spiffe_bundle_json: self.issuer.bundle.to_spiffe_json(),
+            ca_pem: self.issuer.bundle.to_pem(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            diagnostics_address: self.diagnostics_address.to_string(),
+        }))
+    }
+
+    async fn apply_resources(
+        &self,
+        request: Request<pb::ApplyResourcesRequest>,
+    ) -> Result<Response<pb::ApplyResourcesResponse>, Status> {
+        let operator = operator(&request);
+        let now = SystemTime::now();
+        let wanted = request
+            .into_inner()
+            .resources
+            .into_iter()
+            .map(|resource| self.checked(resource))
+            .collect::<Result<Vec<_>, _>>()
+            .map_err(invalid)?;
+        let applied = self
+            .issuer
+            .store
+            .write(move |tx| {
+                Box::pin(async move { changes::apply(tx, wanted, &operator, now).await })
+            })
+            .await
+            .map_err(refused)?;
+        Ok(Response::new(pb::ApplyResourcesResponse {
+            results: applied.iter().map(applied_resource).collect(),
+        }))
+    }
+
+    async fn get_resources(
+        &self,
+        request: Request<pb::GetResourcesRequest>,
+    ) -> Result<Response<pb::GetResourcesResponse>, Status> {
+        let request = request.into_inner();
+        let kind: Kind = request.kind.parse().map_err(invalid)?;
+        let found = self
+            .read_resources(kind, &request.name)
+            .await
+            .map_err(unavailable)?;
+        if found.is_empty() && !request.name.is_empty() {
+            return Err(refused(ChangeError::NotFound {
+                kind,
+                name: request.name,
+            }));
+        }
+        Ok(Response::new(pb::GetResourcesResponse {
+            resources: found.iter().map(wire::to_wire).collect(),
+        }))
+    }
+
+    async fn delete_resource(
+        &self,
+        request: Request<pb::DeleteResourceRequest>,
+    ) -> Result<Response<pb::DeleteResourceResponse>, Status> {
+        let operator = operator(&request);
+        let request = request.into_inner();
+        let kind: Kind = request.kind.parse().map_err(invalid)?;
+        let now = SystemTime::now();
+        self.issuer
+            .store
+            .write(move |tx| {
+                Box::pin(
+                    async move { changes::delete(tx, kind, &request.name, &operator, now).await },
+                )
+            })
+            .await
+            .map_err(refused)?;
+        Ok(Response::new(pb::DeleteResourceResponse {}))
+    }
+
+    async fn add_bot(
+        &self,
+        request: Request<pb::AddBotRequest>,
+    ) -> Result<Response<pb::AddBotResponse>, Status> {
+        let operator = operator(&request);
+        let request = request.into_inner();
+        let name = ResourceName::parse(&request.name).map_err(invalid)?;
+        let roles = request
+            .roles
+            .iter()
+            .map(|role| ResourceName::parse(role))
+            .collect::<Result<Vec<_>, _>>()
+            .map_err(invalid)?;
+        let ttl = match &request.token_ttl {
+            None => DEFAULT_TOKEN_TTL,
+            Some(ttl) => wire::whole_seconds(ttl, TOKEN_TTL_CAP).ok_or_else(|| {
+                Status::invalid_argument(format!(
+                    "the token's life {ttl} is not accepted: whole seconds, at least 1s, at most 24h"
+                ))
+            })?,
+        };
+        let secret = TokenSecret::generate()
+            .map_err(|_| Status::internal("the system gives no randomness"))?;
+        let token = secret.expose().to_owned();
+        let now = SystemTime::now();
+        let (bot, expires) = self
+            .issuer
+            .store
+            .write(move |tx| {
+                Box::pin(async move {
+                    changes::add_bot(tx, name, roles, secret, ttl, &operator, now).await
+                })
+            })
+            .await
+            .map_err(refused)?;
+        Ok(Response::new(pb::AddBotResponse {
+            bot: Some(wire::to_wire(&bot)),
+            token,
+            token_expires: Some(timestamp(expires)),
+            ca_pin: self.issuer.authority.pin(),
+            grpc_address: self.grpc_address.clone(),
+        }))
+    }
+
+    async fn unlock_bot_instance(
+        &self,
+        request: Request<pb::UnlockBotInstanceRequest>,
+    ) -> Result<Response<pb::UnlockBotInstanceResponse>, Status> {
+        let operator = operator(&request);
+        let request = request.into_inner();
+        let told = format!("{}/{}", request.bot_name, request.instance_id);
+        let now = SystemTime::now();
+        let unlocked = self
+            .issuer
+            .store
+            .write(move |tx| {
+                Box::pin(async move {
+                    let (bot, instance) = (&request.bot_name, &request.instance_id);
+                    access::unlock_instance(tx, bot, instance, &operator, now).await
+                })
+            })
+            .await
+            .map_err(unavailable)?;
+        if !unlocked {
+            return Err(Status::not_found(format!(
+                "{told} is no locked instance: `issuer bot instances` lists them"
+            )));
+        }
+        Ok(Response::new(pb::UnlockBotInstanceResponse {}))
+    }
+
+    async fn list_bot_instances(
+        &self,
+        request: Request<pb::ListBotInstancesRequest>,
+    ) -> Result<Response<pb::ListBotInstancesResponse>, Status> {
+        let bot_name = request.into_inner().bot_name;
+        let read = async {
+            let mut connection = self.issuer.store.read().await?;
+            instances::list(&mut connection, &bot_name).await
+        };
+        let found = read.await.map_err(unavailable)?;
+        Ok(Response::new(pb::ListBotInstancesResponse {
+            instances: found.into_iter().map(bot_instance).collect(),
+        }))
+    }
+
+    async fn renew_now(
+        &self,
+        request: Request<pb::RenewNowRequest>,
+    ) -> Result<Response<pb::RenewNowResponse>, Status> {
+        let operator = operator(&request);
+        let within = request.into_inner().within.unwrap_or_default();
+        let within = Duration::try_from(within)
+            .ok()
+            .filter(|within| *within <= Duration::from_secs(24 * 3600))
+            .ok_or_else(|| Status::invalid_argument("the window is at least 0s and at most 24h"))?;
+        let now = SystemTime::now();
+        let renew_epoch = self
+            .issuer
+            .store
+            .write(move |tx| {
+                Box::pin(async move { changes::order_renewal(tx, within, &operator, now).await })
+            })
+            .await
+            .map_err(unavailable)?;
+        tracing::info!(renew_epoch, ?within, "agents are told to renew");
+        Ok(Response::new(pb::RenewNowResponse { renew_epoch }))
+    }
+
+    type SearchAuditStream = ReceiverStream<Result<pb::AuditEvent, Status>>;
+
+    async fn search_audit(
+        &self,
+        request: Request<pb::SearchAuditRequest>,
+    ) -> Result<Response<Self::SearchAuditStream>, Status> {
+        let request = request.into_inner();
+        let (send, receive) = mpsc::channel(64);
+        let issuer = self.issuer.clone();
+        let draining = self.draining.clone();
+        tokio::spawn(async move {
+            if let Err(status) = search(&issuer, request, draining, &send).await {
+                // The operator may be gone.
+                let _ = send.send(Err(status)).await;
+            }
+        });
+        Ok(Response::new(ReceiverStream::new(receive)))
+    }
+}
+
+impl AdminApi {
+    /// Validates a resource, its id in this trust domain included (ID-16).
+    fn checked(&self, resource: pb::Resource) -> Result<Resource, NameError> {
+        let resource = wire::from_wire(resource)?;
+        if let crate::resources::Spec::WorkloadIdentity(spec) = &resource.spec {
+            spec.path.id(self.issuer.trust_domain())?;
+        }
+        Ok(resource)
+    }
+
+    async fn read_resources(&self, kind: Kind, name: &str) -> Result<Vec<Resource>, StoreError> {
+        let mut connection = self.issuer.store.read().await?;
+        if kind == Kind::Token {
+            let damaged = |error: NameError| StoreError::Damaged(error.to_string());
+            let found = tokens::list(&mut connection, name).await?;
+            return found
+                .iter()
+                .map(|token| token.to_resource().map_err(damaged))
+                .collect();
+        }
+        if name.is_empty() {
+            return resources::list(&mut connection, kind).await;
+        }
+        let found = resources::read(&mut connection, kind, name).await?;
+        Ok(found.into_iter().collect())
+    }
+}
+
+fn applied_resource(applied: &Applied) -> pb::AppliedResource {
+    use pb::applied_resource::Outcome;
+    let outcome = match applied.change {
+        None => Outcome::Unchanged,
+        Some(Change::Create) => Outcome::Created,
+        Some(Change::Update | Change::Delete) => Outcome::Updated,
+    };
+    pb::AppliedResource {
+        resource: Some(wire::to_wire(&applied.resource)),
+        outcome: outcome.into(),
+    }
+}
+
+fn bot_instance(instance: BotInstance) -> pb::BotInstance {
+    pb::BotInstance {
+        bot_name: instance.bot_name,
+        instance_id: instance.instance_id,
+        generation: instance.generation,
+        joined: Some(timestamp(instance.joined)),
+        last_renewed: Some(timestamp(instance.renewed)),
+        not_after: Some(timestamp(instance.not_after)),
+        locked_reason: instance.locked_reason.unwrap_or_default(),
+        hostname: instance.hostname,
+    }
+}
+
+fn audit_event(event: StoredEvent) -> pb::AuditEvent {
+    pb::AuditEvent {
+        sequence: event.sequence,
+        time: Some(timestamp(event.time)),
+        event: event.event,
+        success: event.success,
+        fields_json: event.fields,
+    }
+}
+
+async fn search(
+    issuer: &Issuer,
+    request: pb::SearchAuditRequest,
+    mut draining: watch::Receiver<bool>,
+    send: &mpsc::Sender<Result<pb::AuditEvent, Status>>,
+) -> Result<(), Status> {
+    let filter = Filter {
+        events: request.events,
+        bot_name: request.bot_name,
+        spiffe_id: request.spiffe_id,
+    };
+    let mut changes = issuer.store.changes();
+    let mut left = match request.limit {
+        0 => u64::MAX,
+        limit => limit,
+    };
+    let mut from = request.from_sequence.max(1);
+    loop {
+        let newest = changes.borrow_and_update().audit_sequence;
+        while from <= newest {
+            let page = async {
+                let mut connection = issuer.store.read().await?;
+                audit::read(&mut connection, &filter, from, AUDIT_PAGE).await
+            };
+            let (events, next) = page.await.map_err(unavailable)?;
+            for event in events {
+                if left == 0 {
+                    return Ok(());
+                }
+                left -= 1;
+                if send.send(Ok(audit_event(event))).await.is_err() {
+                    return Ok(());
+                }
+            }
+            if next == from {
+                // The filter has nothing more up to here.
+                from = newest + 1;
+            } else {
+                from = next;
+            }
+        }
+        if !request.follow || left == 0 {
+            return Ok(());
+        }
+        tokio::select! {
+            changed = changes.changed() => if changed.is_err() { return Ok(()) },
+            () = send.closed() => return Ok(()),
+            () = drained(&mut draining) => {
+                return Err(Status::unavailable("the issuer is stopping"));
+            }
+        }
+    }
+}

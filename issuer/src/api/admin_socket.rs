@@ -1,0 +1,138 @@
+//! The admin socket: a Unix socket whose callers are known by their uid.
+
+use std::{
+    io,
+    os::unix::fs::PermissionsExt,
+    path::Path,
+    pin::Pin,
+    task::{Context, Poll},
+};
+
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::{UnixListener, UnixStream},
+    sync::{mpsc, watch},
+};
+use tonic::transport::server::Connected;
+
+use super::drained;
+
+/// Who operates.
+#[derive(Debug, Clone)]
+pub struct Operator {
+    /// User id of the process.
+    pub uid: u32,
+    /// Process id, if the kernel tells.
+    pub pid: Option<i32>,
+}
+
+/// A connection of an operator.
+#[derive(Debug)]
+pub struct AdminConnection {
+    stream: UnixStream,
+    operator: Operator,
+}
+
+impl Connected for AdminConnection {
+    type ConnectInfo = Operator;
+
+    fn connect_info(&self) -> Operator {
+        self.operator.clone()
+    }
+}
+
+impl AsyncRead for AdminConnection {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(context, buffer)
+    }
+}
+
+impl AsyncWrite for AdminConnection {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(context, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+}
+
+/// Binds the socket. What lies there from a run that was killed is removed (the
+/// data directory's lock says that nobody serves it). Its mode is 0600, unless
+/// other users are admitted: then everybody may knock, and the uid decides.
+pub fn bind(path: &Path, admitted: &[u32]) -> io::Result<UnixListener> {
+    use std::os::unix::fs::FileTypeExt;
+    match std::fs::symlink_metadata(path) {
+        Ok(facts) if facts.file_type().is_socket() => std::fs::remove_file(path)?,
+        Ok(_) => {
+            return Err(io::Error::other(
+                "something that is no socket is in its place",
+            ));
+        }
+        Err(_) => {}
+    }
+    let listener = UnixListener::bind(path)?;
+    let mode = if admitted.is_empty() { 0o600 } else { 0o666 };
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))?;
+    Ok(listener)
+}
+
+/// Accepts operators until the issuer has drained; others are turned away.
+pub async fn accept(
+    listener: UnixListener,
+    admitted: Vec<u32>,
+    ready: mpsc::Sender<io::Result<AdminConnection>>,
+    mut stopped: watch::Receiver<bool>,
+) {
+    let own = rustix::process::geteuid().as_raw();
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = drained(&mut stopped) => return,
+        };
+        let stream = match accepted {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                tracing::warn!(%error, "an operator's connection could not be accepted");
+                tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+                continue;
+            }
+        };
+        let Ok(credentials) = stream.peer_cred() else {
+            continue;
+        };
+        let operator = Operator {
+            uid: credentials.uid(),
+            pid: credentials.pid(),
+        };
+        if operator.uid != 0 && operator.uid != own && !admitted.contains(&operator.uid) {
+            let Operator { uid, pid } = operator;
+            tracing::warn!(
+                uid,
+                pid,
+                "a user who may not was refused on the admin socket"
+            );
+            metrics::counter!("issuer_admin_refused_total").increment(1);
+            continue;
+        }
+        if ready
+            .send(Ok(AdminConnection { stream, operator }))
+            .await
+            .is_err()
+        {
+            return;
+        }
+    }
+}

@@ -1,0 +1,107 @@
+//! `tbot.join.v1.JoinService` over the network.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant, SystemTime},
+};
+
+use proto::join::v1::{self as pb, join_request::Evidence, join_service_server::JoinService};
+use tonic::{Request, Response, Status};
+
+use super::{caller, listener::ConnectionInfo, status, timestamp, trust_bundle};
+use crate::{
+    access::Refusal,
+    authority::SubjectKey,
+    join::{self, Agent, BotGrant, Renewal, TokenJoin, limit::FailedJoins},
+    resources::TokenSecret,
+    service::Issuer,
+};
+
+/// Joins and renewals.
+#[derive(Debug)]
+pub struct JoinApi {
+    /// Store and authority.
+    pub issuer: Arc<Issuer>,
+    /// Life of bot certificates.
+    pub bot_ttl: Duration,
+    /// Who failed lately.
+    pub failed: FailedJoins,
+}
+
+#[tonic::async_trait]
+impl JoinService for JoinApi {
+    async fn join(
+        &self,
+        request: Request<pb::JoinRequest>,
+    ) -> Result<Response<pb::JoinResponse>, Status> {
+        let info = request.extensions().get::<ConnectionInfo>();
+        let remote = info.map(|info| info.remote);
+        if let Some(remote) = remote
+            && !self.failed.admits(remote.ip(), Instant::now())
+        {
+            metrics::counter!("issuer_joins_total", "result" => "rate_limited").increment(1);
+            return Err(Status::resource_exhausted(
+                "too many failed joins from this address: wait a minute",
+            ));
+        }
+        let request = request.into_inner();
+        let Some(Evidence::Token(evidence)) = request.evidence else {
+            return Err(Status::invalid_argument("the request carries no evidence"));
+        };
+        let join = TokenJoin {
+            secret: TokenSecret::presented(&evidence.token),
+            key: SubjectKey::from_csr(&request.csr_der),
+            agent: Agent::new(request.agent),
+            remote,
+            ttl: self.bot_ttl,
+        };
+        let result = join::join_by_token(&self.issuer, join, SystemTime::now()).await;
+        if let (Err(Refusal::Denied { denial, detail }), Some(remote)) = (&result, remote) {
+            self.failed.failed(remote.ip(), Instant::now());
+            tracing::warn!(reason = denial.as_str(), detail, %remote, "a join was refused");
+        }
+        let grant = result.map_err(status)?;
+        tracing::info!(id = %grant.id, hostname = grant.instance.hostname, "a bot joined");
+        Ok(Response::new(pb::JoinResponse {
+            certificate: Some(certificate(grant)),
+            trust_bundle: Some(trust_bundle(&self.issuer)),
+        }))
+    }
+
+    async fn renew(
+        &self,
+        request: Request<pb::RenewRequest>,
+    ) -> Result<Response<pb::RenewResponse>, Status> {
+        let now = SystemTime::now();
+        let caller = caller(&request, now)?;
+        let request = request.into_inner();
+        let id = caller.id.clone();
+        let renewal = Renewal {
+            caller,
+            key: SubjectKey::from_csr(&request.csr_der),
+            agent: Agent::new(request.agent),
+            ttl: self.bot_ttl,
+        };
+        let result = join::renew(&self.issuer, renewal, now).await;
+        if let Err(Refusal::Denied { denial, detail }) = &result {
+            tracing::warn!(reason = denial.as_str(), detail, %id, "a renewal was refused");
+        }
+        let grant = result.map_err(status)?;
+        tracing::info!(%id, generation = grant.instance.generation, "a bot renewed");
+        Ok(Response::new(pb::RenewResponse {
+            certificate: Some(certificate(grant)),
+            trust_bundle: Some(trust_bundle(&self.issuer)),
+        }))
+    }
+}
+
+fn certificate(grant: BotGrant) -> pb::BotCertificate {
+    pb::BotCertificate {
+        chain_der: vec![grant.leaf.certificate.to_vec()],
+        not_after: Some(timestamp(grant.leaf.validity.not_after)),
+        renew_at: Some(timestamp(grant.renew_at)),
+        bot_name: grant.instance.bot_name,
+        instance_id: grant.instance.instance_id,
+        generation: grant.instance.generation,
+    }
+}

@@ -1,0 +1,96 @@
+//! The issuer's own X509-SVID, `spiffe://<td>/issuer`: made at start, renewed at
+//! half of its life, recorded like every other.
+
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use aws_lc_rs::{
+    encoding::{AsDer, PublicKeyX509Der},
+    signature::{ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair, KeyPair},
+};
+use identity::{IdentitySource, SpiffeId, TrustBundleSet, X509Svid};
+use rustls_pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
+use tokio::sync::watch;
+
+use super::drained;
+use crate::{
+    audit::{Event, EventName},
+    authority::{LeafTemplate, SignError, SubjectKey},
+    service::Issuer,
+    store::{StoreError, audit},
+};
+
+/// Life of the issuer's own SVID.
+const TTL: Duration = Duration::from_secs(24 * 3600);
+/// When to try again after a failure.
+const RETRY: Duration = Duration::from_secs(10);
+
+/// The source that the listener's TLS follows, with a first SVID in it.
+pub async fn start(
+    issuer: Arc<Issuer>,
+    mut draining: watch::Receiver<bool>,
+) -> anyhow::Result<Arc<IdentitySource>> {
+    let svid = make(&issuer, SystemTime::now()).await?;
+    let mut next = half_life(&svid);
+    let bundles = TrustBundleSet::new([issuer.bundle.as_ref().clone()]);
+    let source = IdentitySource::with(svid, bundles);
+    let renewed = source.clone();
+    tokio::spawn(async move {
+        loop {
+            tokio::select! {
+                () = tokio::time::sleep(next) => {}
+                () = drained(&mut draining) => return,
+            }
+            next = match make(&issuer, SystemTime::now()).await {
+                Ok(svid) => {
+                    let next = half_life(&svid);
+                    renewed.set_svid(Arc::new(svid));
+                    next
+                }
+                Err(error) => {
+                    tracing::error!(%error, "the issuer's own identity could not be renewed");
+                    RETRY
+                }
+            };
+        }
+    });
+    Ok(source)
+}
+
+fn half_life(svid: &X509Svid) -> Duration {
+    let left = svid.not_after().duration_since(SystemTime::now());
+    (left.unwrap_or_default() / 2).max(RETRY)
+}
+
+async fn make(issuer: &Issuer, now: SystemTime) -> anyhow::Result<X509Svid> {
+    let id = SpiffeId::new(issuer.trust_domain(), "/issuer")?;
+    let pair = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_ASN1_SIGNING).map_err(|_| SignError)?;
+    let public: PublicKeyX509Der<'_> = pair.public_key().as_der().map_err(|_| SignError)?;
+    let key = SubjectKey::from_own_key(public.as_ref());
+    let leaf = issuer.authority.sign_leaf(&LeafTemplate {
+        id: &id,
+        dns_sans: &[],
+        key: &key,
+        validity: issuer.authority.validity(now, TTL)?,
+        join_attributes: None,
+    })?;
+    let event = Event::success(EventName::SvidIssued)
+        .with("spiffe_id", id.as_str())
+        .with("svid_type", "x509")
+        .with("serial_number", leaf.serial.to_string())
+        .with_time("not_before", leaf.validity.not_before)
+        .with_time("not_after", leaf.validity.not_after)
+        .with("public_key_sha256", hex::encode(key.sha256()))
+        .with("user", "issuer");
+    issuer
+        .store
+        .write::<_, StoreError, _>(move |tx| {
+            Box::pin(async move { audit::append(tx, &event, now).await })
+        })
+        .await?;
+    let pkcs8 = pair.to_pkcs8v1().map_err(|_| SignError)?;
+    let private = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(pkcs8.as_ref().to_vec()));
+    Ok(X509Svid::new(vec![leaf.certificate], private)?)
+}

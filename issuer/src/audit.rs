@@ -1,0 +1,148 @@
+//! What is recorded of every decision.
+//!
+//! An event is put together here and written by [`crate::store::audit::append`]
+//! in the transaction that it tells of: either both are on the disk or neither.
+//! Names and fields follow Teleport's (DESIGN D9). Secrets have no field.
+
+use std::{fmt, net::SocketAddr, time::SystemTime};
+
+use serde_json::{Map, Value};
+
+use crate::authority::rfc3339;
+
+/// Names of events.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EventName {
+    /// An agent asked to become a bot.
+    BotJoin,
+    /// A bot instance asked for its next certificate.
+    BotRenew,
+    /// An X509-SVID was asked for.
+    SvidIssued,
+    /// The authority made itself a key.
+    AuthorityCreate,
+    /// An instance was locked.
+    LockCreate,
+    /// A lock was removed.
+    LockDelete,
+    /// Agents were ordered to renew.
+    RenewOrder,
+    /// A resource was made, changed or removed.
+    Resource(crate::resources::Kind, Change),
+}
+
+/// What happened to a resource.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Change {
+    /// It is new.
+    Create,
+    /// It is different.
+    Update,
+    /// It is gone.
+    Delete,
+}
+
+impl EventName {
+    /// As recorded.
+    pub fn as_str(self) -> &'static str {
+        use crate::resources::Kind;
+        match self {
+            Self::BotJoin => "bot.join",
+            Self::BotRenew => "bot.renew",
+            Self::SvidIssued => "spiffe.svid.issued",
+            Self::AuthorityCreate => "authority.create",
+            Self::LockCreate => "lock.create",
+            Self::LockDelete => "lock.delete",
+            Self::RenewOrder => "renew.order",
+            Self::Resource(Kind::Bot, Change::Create) => "bot.create",
+            Self::Resource(Kind::Bot, Change::Update) => "bot.update",
+            Self::Resource(Kind::Bot, Change::Delete) => "bot.delete",
+            Self::Resource(Kind::Role, Change::Create) => "role.create",
+            Self::Resource(Kind::Role, Change::Update) => "role.update",
+            Self::Resource(Kind::Role, Change::Delete) => "role.delete",
+            Self::Resource(Kind::Token, Change::Create) => "token.create",
+            Self::Resource(Kind::Token, Change::Update) => "token.update",
+            Self::Resource(Kind::Token, Change::Delete) => "token.delete",
+            Self::Resource(Kind::WorkloadIdentity, Change::Create) => "workload_identity.create",
+            Self::Resource(Kind::WorkloadIdentity, Change::Update) => "workload_identity.update",
+            Self::Resource(Kind::WorkloadIdentity, Change::Delete) => "workload_identity.delete",
+        }
+    }
+}
+
+impl fmt::Display for EventName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// One decision, to be recorded.
+#[derive(Debug, Clone)]
+pub struct Event {
+    name: EventName,
+    success: bool,
+    fields: Map<String, Value>,
+}
+
+impl Event {
+    /// Of something that was granted, or done.
+    pub fn success(name: EventName) -> Self {
+        Self {
+            name,
+            success: true,
+            fields: Map::new(),
+        }
+    }
+
+    /// Of something that was refused, and why.
+    pub fn denial(name: EventName, reason: &str) -> Self {
+        let denial = Self {
+            name,
+            success: false,
+            fields: Map::new(),
+        };
+        denial.with("reason", reason)
+    }
+
+    /// With a field.
+    pub fn with(mut self, field: &'static str, value: impl Into<Value>) -> Self {
+        self.fields.insert(field.to_owned(), value.into());
+        self
+    }
+
+    /// With a time, as RFC 3339.
+    pub fn with_time(self, field: &'static str, time: SystemTime) -> Self {
+        self.with(field, rfc3339(time))
+    }
+
+    /// With the address that the caller called from, where there is one.
+    pub fn with_remote(self, remote: Option<SocketAddr>) -> Self {
+        match remote {
+            Some(remote) => self.with("remote_address", remote.to_string()),
+            None => self,
+        }
+    }
+
+    /// Its name.
+    pub fn name(&self) -> EventName {
+        self.name
+    }
+
+    /// Whether what was asked was granted.
+    pub fn is_success(&self) -> bool {
+        self.success
+    }
+
+    /// A field that is text; empty if there is none.
+    pub fn text_field(&self, field: &str) -> &str {
+        self.fields
+            .get(field)
+            .and_then(Value::as_str)
+            .unwrap_or_default()
+    }
+
+    /// All fields, as a JSON object.
+    pub fn fields_json(&self) -> String {
+        Value::Object(self.fields.clone()).to_string()
+    }
+}

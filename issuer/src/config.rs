@@ -1,0 +1,245 @@
+//! Configuration of `issuer serve`, in two stages: what the operator typed
+//! ([`Given`], from flags, `ISSUER_…` and a YAML file) and what was resolved
+//! ([`Settings`]). Flag before environment before file before default.
+
+use std::{
+    net::{SocketAddr, ToSocketAddrs},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use ::config::{Document, Fields, Mistakes, format_duration, parse_duration};
+use identity::TrustDomain;
+
+use crate::join::DEFAULT_BOT_TTL;
+
+/// Where the state lies if nothing is said.
+pub const DEFAULT_DATA_DIR: &str = "./issuer-data";
+/// Where agents connect if nothing is said.
+pub const DEFAULT_LISTEN: &str = "0.0.0.0:3025";
+/// Where probes and scrapers connect if nothing is said.
+pub const DEFAULT_DIAGNOSTICS: &str = "127.0.0.1:3081";
+/// The trust domain of a new store if nothing is said.
+pub const DEFAULT_TRUST_DOMAIN: &str = "example.org";
+/// Name of the admin socket in the data directory.
+pub const ADMIN_SOCKET: &str = "admin.sock";
+const BOT_TTL_RANGE: std::ops::RangeInclusive<Duration> =
+    Duration::from_secs(1)..=Duration::from_secs(24 * 3600);
+
+/// What was said, in one place (flags and environment, or the file).
+#[derive(Debug, Clone, Default)]
+pub struct Given {
+    /// `--data-dir`, `data_dir`.
+    pub data_dir: Option<PathBuf>,
+    /// `--trust-domain`, `trust_domain`.
+    pub trust_domain: Option<String>,
+    /// `--listen`, `listen`.
+    pub listen: Option<String>,
+    /// `--public-address`, `public_address`.
+    pub public_address: Option<String>,
+    /// `--diagnostics`, `diagnostics`.
+    pub diagnostics: Option<String>,
+    /// `--key-file`, `key_file`.
+    pub key_file: Option<PathBuf>,
+    /// `--socket`, `admin_socket`.
+    pub admin_socket: Option<PathBuf>,
+    /// `--admin-uid`, `admin_uids`.
+    pub admin_uids: Vec<u32>,
+    /// `--bot-ttl`, `bot_ttl`.
+    pub bot_ttl: Option<String>,
+}
+
+impl Given {
+    /// Reads the configuration file. Every mistake is reported, each with
+    /// `file:line:column`.
+    pub fn from_file(path: &Path) -> Result<Self, ConfigError> {
+        let name = path.display().to_string();
+        let text = std::fs::read_to_string(path).map_err(|error| {
+            ConfigError(format!(
+                "the configuration file {name:?} cannot be read ({error}): correct --config"
+            ))
+        })?;
+        let mistakes = |mistakes: Mistakes| ConfigError(mistakes.to_string());
+        let documents = Document::parse_all(&name, &text).map_err(mistakes)?;
+        match documents.as_slice() {
+            [] => Ok(Self::default()),
+            [document] => document.resolve(read).map_err(mistakes),
+            [_, second, ..] => {
+                let (line, column) = second.position();
+                Err(ConfigError(format!(
+                    "{name}:{line}:{column}: a second document: one file holds one configuration"
+                )))
+            }
+        }
+    }
+
+    /// What was said here, else there.
+    pub fn or(self, other: Self) -> Self {
+        Self {
+            data_dir: self.data_dir.or(other.data_dir),
+            trust_domain: self.trust_domain.or(other.trust_domain),
+            listen: self.listen.or(other.listen),
+            public_address: self.public_address.or(other.public_address),
+            diagnostics: self.diagnostics.or(other.diagnostics),
+            key_file: self.key_file.or(other.key_file),
+            admin_socket: self.admin_socket.or(other.admin_socket),
+            admin_uids: match self.admin_uids.is_empty() {
+                true => other.admin_uids,
+                false => self.admin_uids,
+            },
+            bot_ttl: self.bot_ttl.or(other.bot_ttl),
+        }
+    }
+
+    /// Resolves to what the issuer runs with.
+    pub fn resolve(self) -> Result<Settings, ConfigError> {
+        let data_dir = self
+            .data_dir
+            .unwrap_or_else(|| PathBuf::from(DEFAULT_DATA_DIR));
+        let listen = self.listen.unwrap_or_else(|| DEFAULT_LISTEN.to_owned());
+        let diagnostics = self
+            .diagnostics
+            .unwrap_or_else(|| DEFAULT_DIAGNOSTICS.to_owned());
+        let bot_ttl = match &self.bot_ttl {
+            None => DEFAULT_BOT_TTL,
+            Some(text) => parse_bot_ttl(text).map_err(ConfigError)?,
+        };
+        if let Some(address) = &self.public_address {
+            check_host_port(address).map_err(ConfigError)?;
+        }
+        Ok(Settings {
+            trust_domain: self
+                .trust_domain
+                .as_deref()
+                .map(parse_trust_domain)
+                .transpose()
+                .map_err(ConfigError)?,
+            default_trust_domain: parse_trust_domain(DEFAULT_TRUST_DOMAIN).map_err(ConfigError)?,
+            listen: parse_address("listen", &listen).map_err(ConfigError)?,
+            diagnostics: parse_address("diagnostics", &diagnostics).map_err(ConfigError)?,
+            public_address: self.public_address,
+            key_file: self.key_file,
+            admin_socket: self
+                .admin_socket
+                .unwrap_or_else(|| data_dir.join(ADMIN_SOCKET)),
+            admin_uids: self.admin_uids,
+            bot_ttl,
+            data_dir,
+        })
+    }
+}
+
+/// Resolved configuration.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Where the state lies.
+    pub data_dir: PathBuf,
+    /// The trust domain, if one was named.
+    pub trust_domain: Option<TrustDomain>,
+    /// What it is for a new store if none was named.
+    pub default_trust_domain: TrustDomain,
+    /// Where agents connect.
+    pub listen: SocketAddr,
+    /// What agents are told to connect to, if it is not `listen`.
+    pub public_address: Option<String>,
+    /// Where probes and scrapers connect.
+    pub diagnostics: SocketAddr,
+    /// The key file, if one was named.
+    pub key_file: Option<PathBuf>,
+    /// The admin socket.
+    pub admin_socket: PathBuf,
+    /// Users who may administrate beside root and the issuer's own.
+    pub admin_uids: Vec<u32>,
+    /// Life of bot certificates.
+    pub bot_ttl: Duration,
+}
+
+fn read(fields: &mut Fields<'_>) -> Option<Given> {
+    let text = |text: &str| Ok(text.to_owned());
+    let path = |text: &str| Ok(PathBuf::from(text));
+    Some(Given {
+        data_dir: fields.optional("data_dir", path),
+        trust_domain: fields.optional("trust_domain", |text| {
+            parse_trust_domain(text).map(|trust_domain| trust_domain.to_string())
+        }),
+        listen: fields.optional("listen", |text| {
+            parse_address("listen", text).map(|_| text.to_owned())
+        }),
+        public_address: fields.optional("public_address", |text| {
+            check_host_port(text).map(|()| text.to_owned())
+        }),
+        diagnostics: fields.optional("diagnostics", |text| {
+            parse_address("diagnostics", text).map(|_| text.to_owned())
+        }),
+        key_file: fields.optional("key_file", path),
+        admin_socket: fields.optional("admin_socket", path),
+        admin_uids: fields.scalars("admin_uids", |text| {
+            text.parse()
+                .map_err(|_| format!("{text:?} is not a user id: write a number"))
+        }),
+        bot_ttl: fields.optional("bot_ttl", |value| {
+            parse_bot_ttl(value)?;
+            text(value)
+        }),
+    })
+}
+
+fn parse_trust_domain(text: &str) -> Result<TrustDomain, String> {
+    TrustDomain::parse(text).map_err(|error| {
+        format!(
+            "the trust domain {text:?} is not accepted ({error}): write a name such as example.org"
+        )
+    })
+}
+
+fn parse_bot_ttl(text: &str) -> Result<Duration, String> {
+    let ttl = parse_duration(text)?;
+    if ttl.subsec_nanos() == 0 && BOT_TTL_RANGE.contains(&ttl) {
+        return Ok(ttl);
+    }
+    Err(format!(
+        "bot_ttl {text:?} is not accepted: whole seconds from {} to {}",
+        format_duration(*BOT_TTL_RANGE.start()),
+        format_duration(*BOT_TTL_RANGE.end())
+    ))
+}
+
+/// `host:port`, `ip:port` or `:port`.
+fn parse_address(what: &str, text: &str) -> Result<SocketAddr, String> {
+    let wrong = || format!("{what} {text:?} is not an address: write ip:port, as {DEFAULT_LISTEN}");
+    if let Some(port) = text.strip_prefix(':') {
+        let port: u16 = port.parse().map_err(|_| wrong())?;
+        return Ok(SocketAddr::from(([0, 0, 0, 0], port)));
+    }
+    if let Ok(address) = text.parse() {
+        return Ok(address);
+    }
+    check_host_port(text).map_err(|_| wrong())?;
+    text.to_socket_addrs()
+        .ok()
+        .and_then(|mut addresses| addresses.next())
+        .ok_or_else(wrong)
+}
+
+fn check_host_port(text: &str) -> Result<(), String> {
+    let parts = text.rsplit_once(':');
+    let fits = parts.is_some_and(|(host, port)| {
+        !host.is_empty()
+            && !host.contains(|character: char| character.is_whitespace() || character == '/')
+            && port.parse::<u16>().is_ok_and(|port| port > 0)
+    });
+    match fits {
+        true => Ok(()),
+        false => Err(format!(
+            "{text:?} is not an address: write host:port, as issuer.example.org:3025"
+        )),
+    }
+}
+
+/// What is wrong with the configuration: one line a mistake.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct ConfigError(String);
+
+#[cfg(test)]
+mod tests;

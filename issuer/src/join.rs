@@ -1,0 +1,360 @@
+//! How an agent becomes a bot, and stays one.
+//!
+//! **Join** exchanges evidence for a first certificate. A token works once: it is
+//! consumed in the transaction that records the join.
+//!
+//! **Renew** exchanges a certificate for its successor. Each carries a
+//! generation. Whoever copies a bot's identity shares its generation with the
+//! rightful holder; once one of the two has renewed, the other presents an old
+//! one, and the instance is locked. An answer can get lost, so repeating a
+//! renewal with the same key returns the same generation and is no sign of a copy.
+
+pub mod limit;
+
+use std::{
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use identity::SpiffeId;
+use prost::Message;
+use proto::join::v1 as pb;
+use subtle::ConstantTimeEq;
+
+use crate::{
+    access::{self, Caller, Denial, Refusal},
+    audit::{Event, EventName},
+    authority::{Authority, AuthorityError, CsrError, Leaf, LeafTemplate, SubjectKey},
+    issue::remaining,
+    resources::{Kind, TokenSecret},
+    service::Issuer,
+    store::{StoreError, Tx, audit, instances, instances::BotInstance, resources, tokens},
+};
+
+/// Life of a bot certificate unless the operator says otherwise.
+pub const DEFAULT_BOT_TTL: Duration = Duration::from_secs(3600);
+/// The join method of this module.
+const METHOD_TOKEN: &str = "token";
+const HOSTNAME_MAX: usize = 255;
+const VERSION_MAX: usize = 64;
+
+/// What the agent says of itself: recorded, never used in a decision.
+#[derive(Debug, Clone, Default)]
+pub struct Agent {
+    hostname: String,
+    version: String,
+}
+
+impl Agent {
+    /// Cut to size, without control characters.
+    pub fn new(info: Option<pb::AgentInfo>) -> Self {
+        let tidy = |mut text: String, max: usize| {
+            text.retain(|character| !character.is_control());
+            text.truncate(text.floor_char_boundary(max));
+            text
+        };
+        let info = info.unwrap_or_default();
+        Self {
+            hostname: tidy(info.hostname, HOSTNAME_MAX),
+            version: tidy(info.version, VERSION_MAX),
+        }
+    }
+}
+
+/// A first certificate is asked for.
+#[derive(Debug, Clone)]
+pub struct TokenJoin {
+    /// The presented secret.
+    pub secret: TokenSecret,
+    /// The key to certify, taken from the request.
+    pub key: Result<SubjectKey, CsrError>,
+    /// What the agent says of itself.
+    pub agent: Agent,
+    /// Where it calls from.
+    pub remote: Option<SocketAddr>,
+    /// Life of the certificate.
+    pub ttl: Duration,
+}
+
+/// The next certificate is asked for.
+#[derive(Debug, Clone)]
+pub struct Renewal {
+    /// Who asks.
+    pub caller: Caller,
+    /// The key to certify, taken from the request.
+    pub key: Result<SubjectKey, CsrError>,
+    /// What the agent says of itself.
+    pub agent: Agent,
+    /// Life of the certificate.
+    pub ttl: Duration,
+}
+
+/// A bot certificate.
+#[derive(Debug, Clone)]
+pub struct BotGrant {
+    /// The certificate.
+    pub leaf: Leaf,
+    /// Its SPIFFE ID.
+    pub id: SpiffeId,
+    /// When to renew.
+    pub renew_at: SystemTime,
+    /// The instance as it is now.
+    pub instance: BotInstance,
+}
+
+/// Joins by a token, or refuses; either is recorded when this returns.
+pub async fn join_by_token(
+    issuer: &Issuer,
+    request: TokenJoin,
+    now: SystemTime,
+) -> Result<BotGrant, Refusal> {
+    let authority = issuer.authority.clone();
+    let decision = issuer
+        .store
+        .write::<_, StoreError, _>(move |tx| {
+            Box::pin(async move {
+                let decision = decide_join(tx, &authority, &request, now).await;
+                record_join(tx, &request, decision, now).await
+            })
+        })
+        .await
+        .unwrap_or_else(|error| Err(Refusal::Store(error)));
+    count("issuer_joins_total", &decision);
+    decision
+}
+
+async fn decide_join(
+    tx: &mut Tx,
+    authority: &Arc<Authority>,
+    request: &TokenJoin,
+    now: SystemTime,
+) -> Result<BotGrant, Refusal> {
+    let hash = request.secret.sha256();
+    let token = tokens::read(tx.connection(), &hash).await?;
+    // Looked up by hash, so that timing tells nothing of the secret; compared
+    // once more in constant time, so that nothing hangs on how a database compares.
+    let token = token
+        .filter(|token| bool::from(token.hash.as_slice().ct_eq(&hash)))
+        .ok_or_else(|| Refusal::denied(Denial::UnknownToken, "no such token"))?;
+    if let Some(used_at) = token.used_at {
+        let detail = format!("it was used at {}", crate::authority::rfc3339(used_at));
+        return Err(Refusal::denied(Denial::UsedToken, detail));
+    }
+    if token.expires <= now {
+        let detail = format!("it expired at {}", crate::authority::rfc3339(token.expires));
+        return Err(Refusal::denied(Denial::ExpiredToken, detail));
+    }
+    let bot = resources::read(tx.connection(), Kind::Bot, &token.bot_name).await?;
+    if bot.is_none() {
+        let detail = format!("there is no bot {}", token.bot_name);
+        return Err(Refusal::denied(Denial::UnknownBot, detail));
+    }
+    let key = admissible(&request.key)?;
+    let mut instance = BotInstance {
+        instance_id: uuid::Uuid::new_v4().to_string(),
+        bot_name: token.bot_name,
+        generation: 1,
+        key_sha256: key.sha256().to_vec(),
+        joined: now,
+        renewed: now,
+        not_after: now,
+        hostname: request.agent.hostname.clone(),
+        agent_version: request.agent.version.clone(),
+        join_method: METHOD_TOKEN.to_owned(),
+        // The name of an ephemeral token is its secret.
+        join_token_name: String::new(),
+        locked_reason: None,
+    };
+    let (id, leaf) = sign(authority, &mut instance, key, request.ttl, now)?;
+    tokens::consume(tx.connection(), &hash, &instance.instance_id, now).await?;
+    instances::add(tx.connection(), &instance).await?;
+    Ok(grant(leaf, id, instance, now))
+}
+
+async fn record_join(
+    tx: &mut Tx,
+    request: &TokenJoin,
+    decision: Result<BotGrant, Refusal>,
+    now: SystemTime,
+) -> Result<Result<BotGrant, Refusal>, StoreError> {
+    let event = match &decision {
+        Ok(grant) => granted(EventName::BotJoin, grant),
+        Err(Refusal::Denied { denial, detail }) => {
+            Event::denial(EventName::BotJoin, denial.as_str()).with("error", detail.as_str())
+        }
+        Err(Refusal::Store(error)) => return Err(error.clone()),
+    };
+    let event = event
+        .with("join_method", METHOD_TOKEN)
+        // The beginning of the hash: it tells tokens apart and opens nothing.
+        .with("token", request.secret.public_name().as_str())
+        .with("hostname", request.agent.hostname.as_str())
+        .with("agent_version", request.agent.version.as_str())
+        .with_remote(request.remote);
+    audit::append(tx, &event, now).await?;
+    Ok(decision)
+}
+
+/// Renews, or refuses; either is recorded when this returns.
+pub async fn renew(
+    issuer: &Issuer,
+    request: Renewal,
+    now: SystemTime,
+) -> Result<BotGrant, Refusal> {
+    let authority = issuer.authority.clone();
+    let decision = issuer
+        .store
+        .write::<_, StoreError, _>(move |tx| {
+            Box::pin(async move {
+                let decision = decide_renewal(tx, &authority, &request, now).await;
+                record_renewal(tx, &request, decision, now).await
+            })
+        })
+        .await
+        .unwrap_or_else(|error| Err(Refusal::Store(error)));
+    count("issuer_renewals_total", &decision);
+    decision
+}
+
+async fn decide_renewal(
+    tx: &mut Tx,
+    authority: &Arc<Authority>,
+    request: &Renewal,
+    now: SystemTime,
+) -> Result<BotGrant, Refusal> {
+    let mut instance = access::admit(tx, &request.caller).await?;
+    let bot = resources::read(tx.connection(), Kind::Bot, &instance.bot_name).await?;
+    if bot.is_none() {
+        return Err(Refusal::denied(Denial::UnknownBot, "the bot is gone"));
+    }
+    let key = admissible(&request.key)?;
+    instance.generation = next_generation(request.caller.generation, &instance, key)?;
+    instance.key_sha256 = key.sha256().to_vec();
+    instance.hostname.clone_from(&request.agent.hostname);
+    instance.agent_version.clone_from(&request.agent.version);
+    let (id, leaf) = sign(authority, &mut instance, key, request.ttl, now)?;
+    instances::renewed(tx.connection(), &instance).await?;
+    Ok(grant(leaf, id, instance, now))
+}
+
+/// The generation that a renewal gets which presents `presented`.
+fn next_generation(
+    presented: u64,
+    instance: &BotInstance,
+    key: &SubjectKey,
+) -> Result<u64, Refusal> {
+    let newest = instance.generation;
+    let told = format!("generation {presented} was presented, the newest is {newest}");
+    if presented == newest {
+        return Ok(newest + 1);
+    }
+    if presented > newest {
+        return Err(Refusal::denied(Denial::UnknownGeneration, told));
+    }
+    let repeated = presented + 1 == newest && instance.key_sha256 == key.sha256();
+    if repeated {
+        return Ok(newest);
+    }
+    Err(Refusal::denied(Denial::CopiedIdentity, told))
+}
+
+async fn record_renewal(
+    tx: &mut Tx,
+    request: &Renewal,
+    decision: Result<BotGrant, Refusal>,
+    now: SystemTime,
+) -> Result<Result<BotGrant, Refusal>, StoreError> {
+    let caller = &request.caller;
+    let event = match &decision {
+        Ok(grant) => granted(EventName::BotRenew, grant),
+        Err(Refusal::Denied { denial, detail }) => {
+            Event::denial(EventName::BotRenew, denial.as_str()).with("error", detail.as_str())
+        }
+        Err(Refusal::Store(error)) => return Err(error.clone()),
+    };
+    let mut event = event
+        .with("bot_name", caller.bot_name.as_str())
+        .with("bot_instance_id", caller.instance_id.as_str())
+        .with("presented_generation", caller.generation)
+        .with_remote(caller.remote);
+    if let Ok(key) = &request.key {
+        event = event.with("public_key_sha256", hex::encode(key.sha256()));
+    }
+    audit::append(tx, &event, now).await?;
+    if let Err(Refusal::Denied {
+        denial: Denial::CopiedIdentity,
+        detail,
+    }) = &decision
+    {
+        let reason = format!("copied identity: {detail}");
+        access::lock_instance(tx, &caller.bot_name, &caller.instance_id, &reason, now).await?;
+    }
+    Ok(decision)
+}
+
+fn admissible(key: &Result<SubjectKey, CsrError>) -> Result<&SubjectKey, Refusal> {
+    key.as_ref()
+        .map_err(|error| Refusal::denied(Denial::InvalidCsr, error.to_string()))
+}
+
+/// Signs the instance's certificate and notes its end.
+fn sign(
+    authority: &Authority,
+    instance: &mut BotInstance,
+    key: &SubjectKey,
+    ttl: Duration,
+    now: SystemTime,
+) -> Result<(SpiffeId, Leaf), AuthorityError> {
+    let path = format!("/bot/{}/{}", instance.bot_name, instance.instance_id);
+    let id = SpiffeId::new(authority.trust_domain(), &path)?;
+    let attributes = pb::JoinAttributes {
+        bot_name: instance.bot_name.clone(),
+        instance_id: instance.instance_id.clone(),
+        generation: instance.generation,
+        join_method: instance.join_method.clone(),
+        join_token_name: instance.join_token_name.clone(),
+    };
+    let leaf = authority.sign_leaf(&LeafTemplate {
+        id: &id,
+        dns_sans: &[],
+        key,
+        validity: authority.validity(now, ttl)?,
+        join_attributes: Some(attributes.encode_to_vec()),
+    })?;
+    instance.renewed = now;
+    instance.not_after = leaf.validity.not_after;
+    Ok((id, leaf))
+}
+
+fn grant(leaf: Leaf, id: SpiffeId, instance: BotInstance, now: SystemTime) -> BotGrant {
+    BotGrant {
+        renew_at: now + remaining(leaf.validity.not_after, now) / 2,
+        leaf,
+        id,
+        instance,
+    }
+}
+
+fn granted(name: EventName, grant: &BotGrant) -> Event {
+    Event::success(name)
+        .with("spiffe_id", grant.id.as_str())
+        .with("bot_name", grant.instance.bot_name.as_str())
+        .with("bot_instance_id", grant.instance.instance_id.as_str())
+        .with("generation", grant.instance.generation)
+        .with("serial_number", grant.leaf.serial.to_string())
+        .with("public_key_sha256", hex::encode(&grant.instance.key_sha256))
+        .with_time("not_after", grant.leaf.validity.not_after)
+}
+
+fn count(metric: &'static str, decision: &Result<BotGrant, Refusal>) {
+    let result = match decision {
+        Ok(_) => "granted",
+        Err(Refusal::Denied { denial, .. }) => denial.as_str(),
+        Err(Refusal::Store(_)) => "store_unavailable",
+    };
+    metrics::counter!(metric, "result" => result).increment(1);
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,192 @@
+//! Resources as they travel: `tbot.admin.v1.Resource`.
+
+use std::{
+    collections::BTreeMap,
+    time::{Duration, SystemTime},
+};
+
+use proto::admin::v1 as pb;
+
+use super::{
+    BotSpec, DnsName, LabelSelector, Metadata, NameError, Resource, ResourceName, RoleSpec, Spec,
+    SpiffePath, TokenSecret, TokenSpec, WorkloadIdentitySpec, X509_TTL_CAP, check_label,
+};
+
+/// Reads and validates a resource. This is the only door: YAML, the admin API
+/// and the store all come through it.
+pub fn from_wire(resource: pb::Resource) -> Result<Resource, NameError> {
+    let metadata = resource
+        .metadata
+        .ok_or_else(|| NameError::new("resource", "", "it has no metadata"))?;
+    let spec = resource
+        .spec
+        .ok_or_else(|| NameError::new("resource", &metadata.name, "it has no spec"))?;
+    for (key, value) in &metadata.labels {
+        check_label(key, value)?;
+    }
+    let expires = match metadata.expires {
+        Some(timestamp) => Some(SystemTime::try_from(timestamp).map_err(|_| {
+            NameError::new("expires", &timestamp.to_string(), "it is out of range")
+        })?),
+        None => None,
+    };
+    let is_token = matches!(spec, pb::resource::Spec::Token(_));
+    if expires.is_some() && !is_token {
+        let why = "only tokens expire: remove metadata.expires";
+        return Err(NameError::new("resource", &metadata.name, why));
+    }
+    let (name, spec) = match spec {
+        pb::resource::Spec::Token(token) => token_from_wire(&metadata.name, token)?,
+        pb::resource::Spec::Bot(bot) => (
+            ResourceName::parse(&metadata.name)?,
+            Spec::Bot(BotSpec {
+                roles: names_once(bot.roles)?,
+            }),
+        ),
+        pb::resource::Spec::Role(role) => {
+            let keys = role
+                .workload_identity_labels
+                .into_iter()
+                .map(|selector| (selector.key, selector.values));
+            (
+                ResourceName::parse(&metadata.name)?,
+                Spec::Role(RoleSpec {
+                    workload_identity_labels: LabelSelector::new(keys)?,
+                }),
+            )
+        }
+        pb::resource::Spec::WorkloadIdentity(spec) => (
+            ResourceName::parse(&metadata.name)?,
+            Spec::WorkloadIdentity(workload_identity_from_wire(spec)?),
+        ),
+    };
+    Ok(Resource {
+        metadata: Metadata {
+            name,
+            labels: metadata.labels.into_iter().collect::<BTreeMap<_, _>>(),
+            revision: metadata.revision,
+            expires,
+        },
+        spec,
+    })
+}
+
+fn token_from_wire(name: &str, token: pb::TokenSpec) -> Result<(ResourceName, Spec), NameError> {
+    if token.join_method != "token" {
+        let why = "only the join method `token` is known";
+        return Err(NameError::new("join_method", &token.join_method, why));
+    }
+    let bot_name = ResourceName::parse(&token.bot_name)?;
+    let secret = TokenSecret::parse(name)?;
+    let spec = Spec::Token(TokenSpec {
+        bot_name,
+        secret: Some(secret.clone()),
+    });
+    Ok((secret.public_name(), spec))
+}
+
+fn workload_identity_from_wire(
+    spec: pb::WorkloadIdentitySpec,
+) -> Result<WorkloadIdentitySpec, NameError> {
+    if spec.hint.len() > 1024 || spec.hint.chars().any(char::is_control) {
+        let why = "at most 1024 bytes without control characters";
+        return Err(NameError::new("hint", &spec.hint, why));
+    }
+    let mut dns_sans = Vec::with_capacity(spec.dns_sans.len());
+    for name in &spec.dns_sans {
+        let name = DnsName::parse(name)?;
+        if dns_sans.contains(&name) {
+            return Err(NameError::new(
+                "DNS name",
+                name.as_str(),
+                "it is given twice",
+            ));
+        }
+        dns_sans.push(name);
+    }
+    if dns_sans.len() > 64 {
+        let why = "at most 64 names are accepted";
+        return Err(NameError::new("dns_sans", "", why));
+    }
+    let x509_maximum_ttl = match &spec.x509_maximum_ttl {
+        None => None,
+        Some(ttl) => Some(whole_seconds(ttl, X509_TTL_CAP).ok_or_else(|| {
+            NameError::new(
+                "x509.maximum_ttl",
+                &ttl.to_string(),
+                "whole seconds, at least 1 s, at most 14 d",
+            )
+        })?),
+    };
+    Ok(WorkloadIdentitySpec {
+        path: SpiffePath::parse(&spec.spiffe_path)?,
+        hint: spec.hint,
+        dns_sans,
+        x509_maximum_ttl,
+    })
+}
+
+/// A positive duration of whole seconds, at most `cap`.
+pub fn whole_seconds(wire: &prost_types::Duration, cap: Duration) -> Option<Duration> {
+    let duration = Duration::from_secs(u64::try_from(wire.seconds).ok()?);
+    (wire.nanos == 0 && !duration.is_zero() && duration <= cap).then_some(duration)
+}
+
+fn names_once(names: Vec<String>) -> Result<Vec<ResourceName>, NameError> {
+    let mut parsed = Vec::with_capacity(names.len());
+    for name in names {
+        let name = ResourceName::parse(&name)?;
+        if !parsed.contains(&name) {
+            parsed.push(name);
+        }
+    }
+    Ok(parsed)
+}
+
+/// Writes a resource. A token's secret is not in it: its name is the public one.
+pub fn to_wire(resource: &Resource) -> pb::Resource {
+    let metadata = &resource.metadata;
+    let spec = match &resource.spec {
+        Spec::Bot(bot) => pb::resource::Spec::Bot(pb::BotSpec {
+            roles: bot.roles.iter().map(ToString::to_string).collect(),
+        }),
+        Spec::Role(role) => pb::resource::Spec::Role(pb::RoleSpec {
+            workload_identity_labels: role
+                .workload_identity_labels
+                .iter()
+                .map(|(key, values)| pb::LabelSelector {
+                    key: key.clone(),
+                    values: values.clone(),
+                })
+                .collect(),
+        }),
+        Spec::Token(token) => pb::resource::Spec::Token(pb::TokenSpec {
+            join_method: "token".to_owned(),
+            bot_name: token.bot_name.to_string(),
+        }),
+        Spec::WorkloadIdentity(spec) => {
+            pb::resource::Spec::WorkloadIdentity(pb::WorkloadIdentitySpec {
+                spiffe_path: spec.path.as_str().to_owned(),
+                hint: spec.hint.clone(),
+                dns_sans: spec
+                    .dns_sans
+                    .iter()
+                    .map(|name| name.as_str().to_owned())
+                    .collect(),
+                x509_maximum_ttl: spec.x509_maximum_ttl.map(|ttl| prost_types::Duration {
+                    seconds: i64::try_from(ttl.as_secs()).unwrap_or(i64::MAX),
+                    nanos: 0,
+                }),
+            })
+        }
+    };
+    pb::Resource {
+        metadata: Some(pb::Metadata {
+            name: metadata.name.to_string(),
+            labels: metadata.labels.clone().into_iter().collect(),
+            revision: metadata.revision,
+            expires: metadata.expires.map(prost_types::Timestamp::from),
+        }),
+        spec: Some(spec),
+    }
+}

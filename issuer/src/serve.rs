@@ -1,0 +1,292 @@
+//! `issuer serve`, in the order in which it happens: bind every address, lock the
+//! data directory, open store and authority, serve, drain.
+
+use std::{
+    io,
+    net::SocketAddr,
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use identity::{ServerOptions, ServerTls};
+use proto::{
+    admin::v1::admin_service_server::AdminServiceServer,
+    issue::v1::issue_service_server::IssueServiceServer,
+    join::v1::join_service_server::JoinServiceServer,
+};
+use tokio::{
+    net::{TcpListener, UnixListener},
+    signal::unix::{SignalKind, signal},
+    sync::{mpsc, watch},
+};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::transport::Server;
+
+use crate::{
+    api::{
+        REQUEST_MAX, admin::AdminApi, admin_socket, diagnostics, drained, issue::IssueApi,
+        join::JoinApi, listener, own_svid,
+    },
+    config::Settings,
+    service::{Foundation, Issuer, OpenError},
+    store::{DataDirectory, DirectoryError},
+};
+
+/// How long a drain waits for calls under way.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a call may take.
+const CALL_TIMEOUT: Duration = Duration::from_secs(30);
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
+const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
+/// Calls under way on one connection.
+const CALLS_MAX: u32 = 256;
+
+/// Runs the issuer until SIGTERM or SIGINT.
+pub async fn serve(settings: Settings) -> Result<(), ServeError> {
+    // Whatever is made from here on is for this user alone.
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
+    let mut terminate = signal(SignalKind::terminate()).map_err(ServeError::Signals)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(ServeError::Signals)?;
+    let running = Running::start(settings).await?;
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    tracing::info!("draining");
+    running.drain().await;
+    tracing::info!("stopped");
+    Ok(())
+}
+
+/// An issuer that serves.
+struct Running {
+    issuer: Arc<Issuer>,
+    draining: watch::Sender<bool>,
+    servers: Vec<tokio::task::JoinHandle<()>>,
+    admin_socket: PathBuf,
+    _directory: DataDirectory,
+}
+
+impl Running {
+    async fn start(settings: Settings) -> Result<Self, ServeError> {
+        // Addresses first: a port in use leaves nothing behind.
+        let grpc = bind("listen", settings.listen).await?;
+        let probes = bind("diagnostics", settings.diagnostics).await?;
+        let directory = DataDirectory::open(&settings.data_dir)?;
+        let grpc_address = local(&grpc)?;
+        let diagnostics_address = local(&probes)?;
+        let foundation = Foundation {
+            trust_domain: settings.trust_domain.clone(),
+            default_trust_domain: settings.default_trust_domain.clone(),
+            key_file: settings.key_file.clone(),
+        };
+        let issuer = Arc::new(Issuer::open(&directory, &foundation, SystemTime::now()).await?);
+        let admin =
+            admin_socket::bind(&settings.admin_socket, &settings.admin_uids).map_err(|source| {
+                ServeError::Socket {
+                    path: settings.admin_socket.clone(),
+                    source,
+                }
+            })?;
+        let metrics =
+            diagnostics::install_metrics().map_err(|error| ServeError::Start(error.to_string()))?;
+        let (draining, drain) = watch::channel(false);
+        let source = own_svid::start(issuer.clone(), drain.clone())
+            .await
+            .map_err(|error| ServeError::Start(error.to_string()))?;
+        let options = ServerOptions {
+            alpn: vec![b"h2".to_vec()],
+            client_auth_optional: true,
+            tls12: false,
+            // The certificate of *this* connection tells the generation: a
+            // resumed session would show that of an older one.
+            resumption: false,
+            send_authority: true,
+        };
+        let tls = ServerTls::new(source, options);
+        let public = settings
+            .public_address
+            .clone()
+            .unwrap_or_else(|| grpc_address.to_string());
+        let admin_api = AdminApi {
+            issuer: issuer.clone(),
+            grpc_address: public,
+            diagnostics_address,
+            draining: drain.clone(),
+        };
+        tokio::spawn(diagnostics::serve(
+            probes,
+            issuer.clone(),
+            metrics,
+            drain.clone(),
+        ));
+        let servers = vec![
+            tokio::spawn(serve_agents(
+                grpc,
+                tls,
+                &issuer,
+                settings.bot_ttl,
+                drain.clone(),
+            )),
+            tokio::spawn(serve_operators(
+                admin,
+                admin_api,
+                settings.admin_uids,
+                drain,
+            )),
+        ];
+        tracing::info!(
+            trust_domain = %issuer.trust_domain(),
+            grpc = %grpc_address,
+            diagnostics = %diagnostics_address,
+            admin = %settings.admin_socket.display(),
+            ca_pin = issuer.authority.pin(),
+            ca_not_after = crate::authority::rfc3339(issuer.authority.not_after()),
+            "the issuer serves"
+        );
+        Ok(Self {
+            issuer,
+            draining,
+            servers,
+            admin_socket: settings.admin_socket,
+            _directory: directory,
+        })
+    }
+
+    async fn drain(self) {
+        self.draining.send_replace(true);
+        let servers = futures_util::future::join_all(self.servers);
+        if tokio::time::timeout(DRAIN_TIMEOUT, servers).await.is_err() {
+            tracing::warn!("calls under way did not end in time");
+        }
+        self.issuer.store.close().await;
+        if let Err(error) = std::fs::remove_file(&self.admin_socket) {
+            tracing::debug!(%error, "the admin socket could not be removed");
+        }
+    }
+}
+
+async fn bind(what: &'static str, address: SocketAddr) -> Result<TcpListener, ServeError> {
+    TcpListener::bind(address)
+        .await
+        .map_err(|source| ServeError::Bind {
+            what,
+            address,
+            why: match source.kind() {
+                io::ErrorKind::AddrInUse => "the port is in use".to_owned(),
+                _ => source.to_string(),
+            },
+        })
+}
+
+fn local(listener: &TcpListener) -> Result<SocketAddr, ServeError> {
+    listener
+        .local_addr()
+        .map_err(|error| ServeError::Start(error.to_string()))
+}
+
+fn serve_agents(
+    listener: TcpListener,
+    tls: Arc<ServerTls>,
+    issuer: &Arc<Issuer>,
+    bot_ttl: Duration,
+    draining: watch::Receiver<bool>,
+) -> impl Future<Output = ()> + use<> {
+    let join = JoinApi {
+        issuer: issuer.clone(),
+        bot_ttl,
+        failed: Default::default(),
+    };
+    let issue = IssueApi {
+        issuer: issuer.clone(),
+        draining: draining.clone(),
+    };
+    let router = server()
+        .add_service(JoinServiceServer::new(join).max_decoding_message_size(REQUEST_MAX))
+        .add_service(IssueServiceServer::new(issue).max_decoding_message_size(REQUEST_MAX));
+    let (ready, connections) = mpsc::channel(64);
+    tokio::spawn(listener::accept(listener, tls, ready, draining.clone()));
+    async move {
+        let mut draining = draining;
+        let connections = ReceiverStream::new(connections);
+        let served = router.serve_with_incoming_shutdown(connections, drained(&mut draining));
+        if let Err(error) = served.await {
+            tracing::error!(%error, "the network server ended");
+        }
+    }
+}
+
+fn serve_operators(
+    listener: UnixListener,
+    api: AdminApi,
+    admitted: Vec<u32>,
+    draining: watch::Receiver<bool>,
+) -> impl Future<Output = ()> {
+    // Whole fleets of resources may come in one file.
+    const APPLY_MAX: usize = 16 * 1024 * 1024;
+    let router =
+        server().add_service(AdminServiceServer::new(api).max_decoding_message_size(APPLY_MAX));
+    let (ready, connections) = mpsc::channel(64);
+    tokio::spawn(admin_socket::accept(
+        listener,
+        admitted,
+        ready,
+        draining.clone(),
+    ));
+    async move {
+        let mut draining = draining;
+        let connections = ReceiverStream::new(connections);
+        let served = router.serve_with_incoming_shutdown(connections, drained(&mut draining));
+        if let Err(error) = served.await {
+            tracing::error!(%error, "the admin server ended");
+        }
+    }
+}
+
+fn server() -> Server {
+    Server::builder()
+        .timeout(CALL_TIMEOUT)
+        .max_concurrent_streams(CALLS_MAX)
+        .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
+        .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
+}
+
+/// Why the issuer does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// The data directory is not usable.
+    #[error(transparent)]
+    Directory(#[from] DirectoryError),
+    /// An address is not free.
+    #[error(
+        "cannot listen on {address} ({what}): {why}: stop what holds it, or choose another with --{what}"
+    )]
+    Bind {
+        /// Which address: the flag's name.
+        what: &'static str,
+        /// The address.
+        address: SocketAddr,
+        /// Why.
+        why: String,
+    },
+    /// The admin socket cannot be made.
+    #[error(
+        "cannot make the admin socket {path:?} ({source}): choose another place with --socket (a path of at most 107 bytes)"
+    )]
+    Socket {
+        /// Where.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// Store or authority are not usable.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// Signals cannot be waited for.
+    #[error("signals cannot be waited for: {0}")]
+    Signals(io::Error),
+    /// Something else.
+    #[error("the issuer cannot start: {0}")]
+    Start(String),
+}

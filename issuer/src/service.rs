@@ -1,0 +1,200 @@
+//! The issuer at work: its store and its authority, opened together.
+//!
+//! First start is one transaction: trust domain, CA and their audit event are
+//! all there, or nothing is and the next start is the first again.
+
+use std::{path::PathBuf, sync::Arc, time::SystemTime};
+
+use identity::{TrustBundle, TrustDomain};
+use rustls_pki_types::CertificateDer;
+
+use crate::{
+    audit::{Event, EventName},
+    authority::{Authority, AuthorityError, keyfile::KeyFileError, keyfile::SealingKey},
+    store::{
+        DataDirectory, FILE, Store, StoreError, audit, authorities, authorities::StoredAuthority,
+        settings,
+    },
+};
+
+/// Name of the key file in the data directory, unless another is named.
+pub const KEY_FILE: &str = "ca.kek";
+
+/// What the operator decided about a new or an old store.
+#[derive(Debug, Clone)]
+pub struct Foundation {
+    /// The trust domain, if one was named.
+    pub trust_domain: Option<TrustDomain>,
+    /// What it is if none was named and the store is new.
+    pub default_trust_domain: TrustDomain,
+    /// The key file, if one was named.
+    pub key_file: Option<PathBuf>,
+}
+
+/// Store and authority of a trust domain.
+#[derive(Debug, Clone)]
+pub struct Issuer {
+    /// The system of record.
+    pub store: Store,
+    /// Who signs.
+    pub authority: Arc<Authority>,
+    /// What agents are to trust.
+    pub bundle: Arc<TrustBundle>,
+    /// The newest renewal epoch when the issuer started.
+    pub renew_epoch: u64,
+}
+
+impl Issuer {
+    /// Opens the store in `directory`, making the CA if it is new.
+    pub async fn open(
+        directory: &DataDirectory,
+        foundation: &Foundation,
+        now: SystemTime,
+    ) -> Result<Self, OpenError> {
+        let path = directory.file(FILE);
+        let is_new = !path.exists();
+        let key_file = foundation
+            .key_file
+            .clone()
+            .unwrap_or_else(|| directory.file(KEY_FILE));
+        // Before the database is made: an unusable key file leaves no trace.
+        let mut key = None;
+        if is_new {
+            key = Some(SealingKey::open(&key_file, true)?);
+        }
+        let store = Store::open(&path).await?;
+        let (founded, stored) = {
+            let mut connection = store.read().await?;
+            (
+                settings::read(&mut connection, settings::TRUST_DOMAIN).await?,
+                authorities::newest(&mut connection).await?,
+            )
+        };
+        let key = match key {
+            Some(key) => key,
+            None => SealingKey::open(&key_file, stored.is_none())?,
+        };
+        let authority = match (founded, stored) {
+            (Some(name), Some(stored)) => load(&name, stored, foundation, &key)?,
+            _ => found(&store, foundation, &key, now).await?,
+        };
+        let (sequence, renew_epoch) = {
+            let mut connection = store.read().await?;
+            (
+                settings::read_number(&mut connection, settings::BUNDLE_SEQUENCE).await?,
+                settings::read_number(&mut connection, settings::RENEW_EPOCH).await?,
+            )
+        };
+        let bundle = authority
+            .bundle(sequence)
+            .map_err(|error| OpenError::Bundle(error.to_string()))?;
+        Ok(Self {
+            store,
+            authority: Arc::new(authority),
+            bundle: Arc::new(bundle),
+            renew_epoch,
+        })
+    }
+
+    /// The trust domain.
+    pub fn trust_domain(&self) -> &TrustDomain {
+        self.authority.trust_domain()
+    }
+}
+
+fn load(
+    name: &str,
+    stored: StoredAuthority,
+    foundation: &Foundation,
+    key: &SealingKey,
+) -> Result<Authority, OpenError> {
+    let trust_domain = TrustDomain::parse(name)
+        .map_err(|error| StoreError::Damaged(format!("the trust domain {name:?}: {error}")))?;
+    if let Some(wanted) = &foundation.trust_domain
+        && *wanted != trust_domain
+    {
+        return Err(OpenError::TrustDomain {
+            stored: trust_domain,
+            wanted: wanted.clone(),
+        });
+    }
+    let pkcs8 = key.open_sealed(&trust_domain, &stored.key_id, &stored.sealed_key)?;
+    let certificate = CertificateDer::from(stored.certificate);
+    Ok(Authority::load(&trust_domain, certificate, &pkcs8)?)
+}
+
+async fn found(
+    store: &Store,
+    foundation: &Foundation,
+    key: &SealingKey,
+    now: SystemTime,
+) -> Result<Authority, OpenError> {
+    let trust_domain = match &foundation.trust_domain {
+        Some(trust_domain) => trust_domain.clone(),
+        None => {
+            let default = foundation.default_trust_domain.clone();
+            tracing::warn!(
+                trust_domain = %default,
+                "no trust domain was named: the default is taken, and cannot be changed later; \
+                 for real use start anew with --trust-domain"
+            );
+            default
+        }
+    };
+    let (authority, pkcs8) = Authority::create(&trust_domain, now)?;
+    let stored = StoredAuthority {
+        key_id: authority.key_id(),
+        certificate: authority.certificate().to_vec(),
+        sealed_key: key.seal(&trust_domain, &authority.key_id(), &pkcs8)?,
+    };
+    let event = Event::success(EventName::AuthorityCreate)
+        .with("trust_domain", trust_domain.as_str())
+        .with("key_id", authority.key_id())
+        .with("ca_pin", authority.pin())
+        .with_time("not_after", authority.not_after())
+        .with("user", "issuer");
+    store
+        .write::<_, StoreError, _>(move |tx| {
+            Box::pin(async move {
+                // Seconds since 1970: a store that is made anew for the same
+                // trust domain still counts on (TB-03).
+                let sequence = crate::store::to_millis(now) / 1000;
+                let connection = tx.connection();
+                settings::write(connection, settings::TRUST_DOMAIN, trust_domain.as_str()).await?;
+                settings::write(connection, settings::BUNDLE_SEQUENCE, &sequence.to_string())
+                    .await?;
+                authorities::add(connection, &stored, now).await?;
+                audit::append(tx, &event, now).await
+            })
+        })
+        .await?;
+    Ok(authority)
+}
+
+/// Why the issuer cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// Another trust domain was named than the store is of.
+    #[error(
+        "the trust domain {wanted:?} was asked for, but this store is of {stored:?} for good: drop --trust-domain, or choose another --data-dir",
+        wanted = .wanted.as_str(), stored = .stored.as_str()
+    )]
+    TrustDomain {
+        /// What the store says.
+        stored: TrustDomain,
+        /// What was asked for.
+        wanted: TrustDomain,
+    },
+    /// The key file is not usable.
+    #[error(transparent)]
+    KeyFile(#[from] KeyFileError),
+    /// The CA is not usable.
+    #[error(transparent)]
+    Authority(#[from] AuthorityError),
+    /// The trust bundle cannot be made.
+    #[error("the trust bundle cannot be made: {0}")]
+    Bundle(String),
+    /// The store is not usable.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}

@@ -1,0 +1,187 @@
+//! Joined instances of bots, and the locks on them.
+
+use std::time::SystemTime;
+
+use sqlx::{FromRow, Row, SqliteConnection, sqlite::SqliteRow};
+
+use super::{StoreError, from_millis, to_i64, to_millis, to_u64};
+
+/// One joined process.
+#[derive(Debug, Clone)]
+pub struct BotInstance {
+    /// UUID.
+    pub instance_id: String,
+    /// The bot that it is an instance of.
+    pub bot_name: String,
+    /// Newest generation handed out.
+    pub generation: u64,
+    /// SHA-256 of the public key (SPKI) that the newest generation was signed for.
+    pub key_sha256: Vec<u8>,
+    /// When it joined.
+    pub joined: SystemTime,
+    /// When its newest generation was handed out.
+    pub renewed: SystemTime,
+    /// End of validity of the newest certificate.
+    pub not_after: SystemTime,
+    /// As the agent told it.
+    pub hostname: String,
+    /// As the agent told it.
+    pub agent_version: String,
+    /// How it joined.
+    pub join_method: String,
+    /// By which token; empty where a token's name is a secret.
+    pub join_token_name: String,
+    /// Why it is locked, if it is.
+    pub locked_reason: Option<String>,
+}
+
+impl FromRow<'_, SqliteRow> for BotInstance {
+    fn from_row(row: &SqliteRow) -> sqlx::Result<Self> {
+        Ok(Self {
+            instance_id: row.try_get("instance_id")?,
+            bot_name: row.try_get("bot_name")?,
+            generation: to_u64(row.try_get("generation")?),
+            key_sha256: row.try_get("key_sha256")?,
+            joined: from_millis(row.try_get("joined")?),
+            renewed: from_millis(row.try_get("renewed")?),
+            not_after: from_millis(row.try_get("not_after")?),
+            hostname: row.try_get("hostname")?,
+            agent_version: row.try_get("agent_version")?,
+            join_method: row.try_get("join_method")?,
+            join_token_name: row.try_get("join_token_name")?,
+            locked_reason: row.try_get("locked_reason")?,
+        })
+    }
+}
+
+/// Reads one.
+pub async fn read(
+    connection: &mut SqliteConnection,
+    bot_name: &str,
+    instance_id: &str,
+) -> Result<Option<BotInstance>, StoreError> {
+    Ok(sqlx::query_as(
+        "SELECT i.*, l.reason AS locked_reason
+         FROM bot_instances i LEFT JOIN locks l ON l.target = i.instance_id
+         WHERE i.instance_id = $1 AND i.bot_name = $2",
+    )
+    .bind(instance_id)
+    .bind(bot_name)
+    .fetch_optional(connection)
+    .await?)
+}
+
+/// Lists those of a bot, or of all bots if the name is empty.
+pub async fn list(
+    connection: &mut SqliteConnection,
+    bot_name: &str,
+) -> Result<Vec<BotInstance>, StoreError> {
+    Ok(sqlx::query_as(
+        "SELECT i.*, l.reason AS locked_reason
+         FROM bot_instances i LEFT JOIN locks l ON l.target = i.instance_id
+         WHERE $1 = '' OR i.bot_name = $1
+         ORDER BY i.bot_name, i.joined",
+    )
+    .bind(bot_name)
+    .fetch_all(connection)
+    .await?)
+}
+
+/// Adds one.
+pub async fn add(
+    connection: &mut SqliteConnection,
+    instance: &BotInstance,
+) -> Result<(), StoreError> {
+    sqlx::query(
+        "INSERT INTO bot_instances (instance_id, bot_name, generation, key_sha256, joined,
+             renewed, not_after, hostname, agent_version, join_method, join_token_name)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)",
+    )
+    .bind(instance.instance_id.as_str())
+    .bind(instance.bot_name.as_str())
+    .bind(to_i64(instance.generation))
+    .bind(instance.key_sha256.as_slice())
+    .bind(to_millis(instance.joined))
+    .bind(to_millis(instance.renewed))
+    .bind(to_millis(instance.not_after))
+    .bind(instance.hostname.as_str())
+    .bind(instance.agent_version.as_str())
+    .bind(instance.join_method.as_str())
+    .bind(instance.join_token_name.as_str())
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+/// Records a renewal: generation, key, times and what the agent told.
+pub async fn renewed(
+    connection: &mut SqliteConnection,
+    instance: &BotInstance,
+) -> Result<(), StoreError> {
+    sqlx::query(
+        "UPDATE bot_instances SET generation = $2, key_sha256 = $3, renewed = $4,
+             not_after = $5, hostname = $6, agent_version = $7
+         WHERE instance_id = $1",
+    )
+    .bind(instance.instance_id.as_str())
+    .bind(to_i64(instance.generation))
+    .bind(instance.key_sha256.as_slice())
+    .bind(to_millis(instance.renewed))
+    .bind(to_millis(instance.not_after))
+    .bind(instance.hostname.as_str())
+    .bind(instance.agent_version.as_str())
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+/// Forgets every instance of a bot, and its locks. Certificates that they still
+/// hold are refused from then on.
+pub async fn remove_of_bot(
+    connection: &mut SqliteConnection,
+    bot_name: &str,
+) -> Result<(), StoreError> {
+    sqlx::query(
+        "DELETE FROM locks WHERE target IN
+             (SELECT instance_id FROM bot_instances WHERE bot_name = $1)",
+    )
+    .bind(bot_name)
+    .execute(&mut *connection)
+    .await?;
+    sqlx::query("DELETE FROM bot_instances WHERE bot_name = $1")
+        .bind(bot_name)
+        .execute(connection)
+        .await?;
+    Ok(())
+}
+
+/// Locks an instance. A lock that is there stays as it is.
+pub async fn lock(
+    connection: &mut SqliteConnection,
+    instance_id: &str,
+    reason: &str,
+    now: SystemTime,
+) -> Result<(), StoreError> {
+    sqlx::query(
+        "INSERT INTO locks (target, reason, created) VALUES ($1, $2, $3)
+         ON CONFLICT (target) DO NOTHING",
+    )
+    .bind(instance_id)
+    .bind(reason)
+    .bind(to_millis(now))
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+/// Removes a lock; whether there was one.
+pub async fn unlock(
+    connection: &mut SqliteConnection,
+    instance_id: &str,
+) -> Result<bool, StoreError> {
+    let done = sqlx::query("DELETE FROM locks WHERE target = $1")
+        .bind(instance_id)
+        .execute(connection)
+        .await?;
+    Ok(done.rows_affected() > 0)
+}
