@@ -61,8 +61,27 @@ impl PeerVerifier {
 
 /// rustls's error for a refused chain; [`VerifyError::of_handshake`] takes it out again.
 pub(super) fn refused(error: VerifyError) -> Error {
-    Error::InvalidCertificate(CertificateError::Other(OtherError(Arc::new(error))))
+    Error::InvalidCertificate(CertificateError::Other(OtherError(Arc::new(Refusal(
+        error,
+    )))))
 }
+
+/// rustls prints what is inside an `OtherError` by its `Debug`; people shall read the message.
+pub(crate) struct Refusal(pub(crate) VerifyError);
+
+impl fmt::Debug for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&self.0, f)
+    }
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&self.0, f)
+    }
+}
+
+impl std::error::Error for Refusal {}
 
 pub(super) fn system_time(now: UnixTime) -> SystemTime {
     SystemTime::UNIX_EPOCH + Duration::from_secs(now.as_secs())

@@ -4,7 +4,7 @@ use std::time::SystemTime;
 
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
-use crate::{Serial, SpiffeId, SvidError};
+use crate::{Serial, SpiffeId, SvidError, tls::Refusal};
 
 /// Why a peer's chain is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -110,7 +110,7 @@ impl VerifyError {
         use rustls::{CertificateError, Error, OtherError};
         match error {
             Error::InvalidCertificate(CertificateError::Other(OtherError(inner))) => {
-                inner.downcast_ref()
+                inner.downcast_ref::<Refusal>().map(|refusal| &refusal.0)
             }
             _ => None,
         }
