@@ -266,6 +266,15 @@ impl<'a> Fields<'a> {
         self.entry(key).is_some()
     }
 
+    /// How many items the sequence under `key` has, wrong ones too; 0 if it is absent or no
+    /// sequence (does not count as reading it).
+    pub fn count(&self, key: &str) -> usize {
+        match self.entry(key).map(|entry| &entry.value.value) {
+            Some(Value::Sequence(items)) => items.len(),
+            _ => 0,
+        }
+    }
+
     /// Records a mistake at the value of `key` (or at the mapping, if absent).
     /// The message stands as it is given.
     pub fn mistake(&mut self, key: &str, message: impl fmt::Display) {

@@ -254,21 +254,18 @@ fn issuer(fields: &mut Fields<'_>, overrides: &ResolvedOverrides) -> Option<Issu
             Some(IssuerTrust::Pins(overrides.ca_pins.clone()))
         } else if let Some(file) = file {
             Some(IssuerTrust::CaFile(file))
-        } else if pins.is_empty() {
+        } else if !pins.is_empty() {
+            Some(IssuerTrust::Pins(pins))
+        } else {
             if !fields.has("ca_path") && !fields.has("ca_pins") {
-                fields.mistake(
-                    "",
-                    "missing key `ca_pins` (or `ca_path`): without it the issuer cannot be recognised; `issuer status` prints its pin",
-                );
-            } else if fields.has("ca_pins") {
+                fields.mistake("", "missing key `ca_pins` (or `ca_path`): the issuer is recognised by it; `issuer status` prints its pin");
+            } else if fields.has("ca_pins") && fields.count("ca_pins") == 0 {
                 fields.mistake(
                     "ca_pins",
-                    "`ca_pins`: no usable pin: `issuer status` prints it",
+                    "`ca_pins`: there is none; `issuer status` prints it",
                 );
             }
             None
-        } else {
-            Some(IssuerTrust::Pins(pins))
         };
         Some(Issuer {
             address: address?,
@@ -359,7 +356,7 @@ fn services(
         fields.mistake("", "missing key `services`: at least one is needed");
     }
     let services = fields.mappings("services", |fields| reader.service(fields));
-    if services.is_empty() && reader.names.is_empty() && fields.has("services") {
+    if fields.has("services") && fields.count("services") == 0 {
         fields.mistake("services", "`services`: at least one is needed");
     }
     services

@@ -255,6 +255,16 @@ fn callers_can_record_mistakes_of_their_own() {
 }
 
 #[test]
+fn items_are_counted_wrong_ones_too() {
+    let counts = resolve("a: [1, {}, ~]\nb: 1\nc: []\n", |fields| {
+        let counts = ["a", "b", "c", "d"].map(|key| fields.count(key));
+        fields.ignore_rest();
+        Some(counts)
+    });
+    assert_eq!(counts, Ok([3, 0, 0, 0]));
+}
+
+#[test]
 fn ignore_rest_keeps_unread_keys_quiet_and_none_is_never_silent() {
     let mistakes = resolve("type: x\nother: 1\n", |fields| {
         fields.required("type", |text| Err::<(), _>(format!("`{text}` is no type")));

@@ -213,9 +213,8 @@ fn peers(fields: &mut Fields<'_>, direction: Direction) -> Option<PeerPolicy> {
         fields.mistake("", message);
         return None;
     }
-    if allow.is_empty() {
-        fields.mistake(key, format!("`{key}`: names nobody: {who}?"));
-        return None;
+    if fields.count(key) == 0 {
+        fields.mistake(key, format!("`{key}`: it names nobody: {who}?"));
     }
     Some(PeerPolicy::new(deny, allow))
 }
@@ -224,17 +223,17 @@ fn peer_rule(fields: &mut Fields<'_>) -> Option<PeerRule> {
     let id = fields.optional("id", |text| {
         SpiffeId::parse(text)
             .map(PeerRule::Id)
-            .map_err(|error| format!("`{text}` is not a SPIFFE ID: {error}"))
+            .map_err(|error| error.to_string())
     });
     let trust_domain = fields.optional("trust_domain", |text| {
         TrustDomain::parse(text)
             .map(PeerRule::TrustDomain)
-            .map_err(|error| format!("`{text}` is not a trust domain: {error}"))
+            .map_err(|error| error.to_string())
     });
     let path_prefix = fields.optional("path_prefix", |text| {
         PathPrefix::parse(text)
             .map(PeerRule::PathPrefix)
-            .map_err(|error| format!("`{text}` is not the SPIFFE ID of a path: {error}"))
+            .map_err(|error| error.to_string())
     });
     let keys = ["id", "trust_domain", "path_prefix"];
     if keys.iter().filter(|key| fields.has(key)).count() != 1 {
@@ -251,10 +250,7 @@ fn limits(fields: &mut Fields<'_>) -> Option<Limits> {
     const DAY: Duration = Duration::from_secs(86_400);
     let least = Duration::from_millis(1);
     let defaults = Limits::default();
-    if !fields.has("limits") {
-        return Some(defaults);
-    }
-    fields.mapping("limits", |fields| {
+    let limits = fields.mapping("limits", |fields| {
         let max_connections = fields.integer("max_connections", 1..=10_000_000);
         // 0s: no bound.
         let unbounded = |duration: Duration| (!duration.is_zero()).then_some(duration);
@@ -278,7 +274,8 @@ fn limits(fields: &mut Fields<'_>) -> Option<Limits> {
                 .duration("lease_grace", Duration::ZERO..=DAY)
                 .unwrap_or(defaults.lease_grace),
         })
-    })
+    });
+    limits.or((!fields.has("limits")).then_some(defaults))
 }
 
 /// A name of ours: 1 to 64 letters, digits, `-`, `_`, `.`.
