@@ -155,6 +155,8 @@ impl ServerTls {
             .with_client_cert_verifier(Arc::new(verifier))
             .with_cert_resolver(Arc::new(OwnKey(key)));
         config.alpn_protocols.clone_from(&self.options.alpn);
+        // Within the process only: `relay` seals its access_denied alert with the write key.
+        config.enable_secret_extraction = true;
         // Sessions are kept by clients, sealed, or not at all: nothing grows here.
         config.session_storage = Arc::new(NoServerSessionStorage {});
         config.send_tls13_tickets = 0;
@@ -246,6 +248,8 @@ impl ClientTls {
             .with_client_cert_resolver(Arc::new(OwnKey(svid.certified_key().clone())));
         config.alpn_protocols.clone_from(&self.options.alpn);
         config.enable_sni = false;
+        // As on the server side: for a refusal that the peer can read.
+        config.enable_secret_extraction = true;
         config.resumption = if self.options.resumption {
             Resumption::in_memory_sessions(CLIENT_SESSIONS)
         } else {
