@@ -154,3 +154,6 @@ impl Pause {
         pause
     }
 }
+
+#[cfg(test)]
+mod tests;

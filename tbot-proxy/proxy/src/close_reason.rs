@@ -66,7 +66,8 @@ close_reasons! {
 
     /// There is no SVID to show yet, or no more.
     NoIdentity = "no_identity", Local;
-    /// Given up while its peer was yet unproven, in favour of newer connections.
+    /// Given up because this host was short: of room, while the peer was yet unproven and others waited; of files, memory
+    /// or ports, when `connect` was to be reached.
     Overload = "overload", Local;
     /// The proxy itself failed on this connection (a bug).
     InternalError = "internal_error", Local;

@@ -29,7 +29,7 @@ use crate::{
 };
 
 /// Serves one accepted connection to its end. What happens at the end is [`Connection`]'s `Drop`.
-pub(crate) async fn serve(mut connection: Connection, client: Socket) {
+pub(crate) async fn serve(mut connection: Box<Connection>, client: Socket) {
     let end = match connection.service.direction {
         Direction::Inbound => inbound(&mut connection, client).await,
         Direction::Outbound => outbound(&mut connection, client).await,
@@ -65,6 +65,7 @@ async fn outbound(connection: &mut Connection, client: Socket) -> Result<End, Cl
 
 /// One connection from accept to record.
 pub(crate) struct Connection {
+    id: Uuid,
     service: Arc<Service>,
     live: Arc<Live>,
     counters: Arc<Counters>,
@@ -80,10 +81,13 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
-    pub(crate) fn accepted(service: Arc<Service>, client_addr: Option<SocketAddr>) -> Self {
+    /// Boxed: a future that takes it by value would hold it twice.
+    pub(crate) fn accepted(service: Arc<Service>, client_addr: Option<SocketAddr>) -> Box<Self> {
         let live = service.registry.enter();
         service.meters.open.increment(1.0);
-        Self {
+        Box::new(Self {
+            // Of the moment of accept, so that ids sort as connections came.
+            id: Uuid::now_v7(),
             service,
             live,
             counters: Arc::default(),
@@ -96,7 +100,7 @@ impl Connection {
             tls_version: None,
             resumed: false,
             close: None,
-        }
+        })
     }
 
     /// The handle by which others may cut it.
@@ -130,7 +134,7 @@ impl Connection {
             .map(|registered| &registered.identity);
         let (local_id, local_serial) = self.local.take().unzip();
         ConnectionRecord {
-            connection_id: Uuid::now_v7().to_string(),
+            connection_id: self.id.to_string(),
             service: self.service.name.clone(),
             direction: self.service.direction,
             client_addr: self.client_addr,
@@ -207,3 +211,6 @@ fn log(record: &ConnectionRecord) {
         line!(warn);
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -8,6 +8,7 @@ use std::{
 };
 
 use relay::Socket;
+use rustix::io::Errno;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::{
     net::{TcpStream, UnixStream},
@@ -62,12 +63,31 @@ pub(crate) async fn dial(address: &Address, limit: Duration) -> Result<(Socket, 
     match connected.await {
         Ok(Ok(connected)) => Ok(connected),
         Ok(Err(error)) if error.kind() == io::ErrorKind::TimedOut => Err(too_late()),
-        Ok(Err(error)) => Err(Close::new(
-            CloseReason::DialFailed,
-            format_args!("{address}: {error}"),
-        )),
+        Ok(Err(error)) => {
+            let reason = if is_shortage(&error) {
+                CloseReason::Overload
+            } else {
+                CloseReason::DialFailed
+            };
+            Err(Close::new(reason, format_args!("{address}: {error}")))
+        }
         Err(_) => Err(too_late()),
     }
+}
+
+/// Whether this host was short of something, so that nothing is said about what was dialled.
+fn is_shortage(error: &io::Error) -> bool {
+    matches!(
+        Errno::from_io_error(error),
+        Some(
+            Errno::MFILE
+                | Errno::NFILE
+                | Errno::NOBUFS
+                | Errno::NOMEM
+                // No port is left for this destination.
+                | Errno::ADDRNOTAVAIL
+        )
+    )
 }
 
 async fn dial_unix(path: &Path) -> io::Result<Socket> {

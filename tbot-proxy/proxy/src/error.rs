@@ -78,7 +78,10 @@ pub enum StartError {
         path: PathBuf,
     },
     /// The kernel refused.
-    #[error("service {service:?}: cannot listen on {address}: {source}")]
+    #[error(
+        "service {service:?}: cannot listen on {address}: {source}; {}",
+        remedy(address, source)
+    )]
     Listen {
         /// Service name.
         service: String,
@@ -101,4 +104,22 @@ pub enum StartError {
         /// As it was to become.
         to: String,
     },
+}
+
+fn remedy(address: &Address, error: &io::Error) -> &'static str {
+    match (error.kind(), address) {
+        (io::ErrorKind::PermissionDenied, Address::Unix(_)) => {
+            "let this user write to the folder, or choose another path"
+        }
+        (io::ErrorKind::PermissionDenied, Address::Tcp { .. }) => {
+            "ports below 1024 need CAP_NET_BIND_SERVICE; grant it, or choose a higher port"
+        }
+        (io::ErrorKind::AddrNotAvailable, _) => {
+            "no interface of this host has this address; choose one that has, or 0.0.0.0"
+        }
+        (io::ErrorKind::InvalidInput, Address::Unix(_)) => {
+            "the path of a socket has at most 107 bytes; choose a shorter one"
+        }
+        _ => "choose another address",
+    }
 }

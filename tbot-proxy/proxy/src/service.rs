@@ -10,7 +10,8 @@ use identity::{
     ClientOptions, ClientTls, IdentitySource, PeerIdentity, ServerOptions, ServerTls, VerifyError,
 };
 use policy::Decision;
-use rustls::pki_types::CertificateDer;
+use rustix::process::{Resource, getrlimit};
+use rustls::pki_types::{CertificateDer, ServerName};
 use tokio::{
     runtime::Handle,
     sync::oneshot,
@@ -56,6 +57,7 @@ impl ProxyService {
             address: config.listen.clone(),
             source,
         })?;
+        warn_of_few_files(&config);
         tracing::info!(
             service = config.name, direction = config.direction.as_str(),
             listen = %local_addr, connect = %config.connect, "service listens"
@@ -141,6 +143,22 @@ impl Drop for ProxyService {
     }
 }
 
+/// Says at start what would otherwise be found out under load: each connection takes two files.
+fn warn_of_few_files(config: &ServiceConfig) {
+    let needed = 2 * config.limits.max_connections as u64;
+    let Some(limit) = getrlimit(Resource::Nofile).current else {
+        return;
+    };
+    if limit < needed {
+        tracing::warn!(
+            service = config.name,
+            limit,
+            needed,
+            "the limit of open files is lower than max_connections needs; raise it (ulimit -n, LimitNOFILE=)"
+        );
+    }
+}
+
 /// What the connections of a service share.
 pub(crate) struct Service {
     pub(crate) name: String,
@@ -153,7 +171,11 @@ pub(crate) struct Service {
 }
 
 impl Service {
-    fn new(config: ServiceConfig, source: Arc<IdentitySource>, sink: Arc<dyn RecordSink>) -> Self {
+    pub(crate) fn new(
+        config: ServiceConfig,
+        source: Arc<IdentitySource>,
+        sink: Arc<dyn RecordSink>,
+    ) -> Self {
         let tls = Tls::new(&source, &config);
         Self {
             name: config.name.clone(),
@@ -205,10 +227,10 @@ impl Service {
     /// In force first, then the walk over what lives: see `Connection::admit` for why in this order.
     fn put_in_force(&self, config: ServiceConfig) {
         let old = self.in_force();
-        let other_tls =
-            (old.config.resumption, old.config.tls12) != (config.resumption, config.tls12);
+        let of_tls =
+            |config: &ServiceConfig| (config.resumption, config.tls12, config.connect.clone());
         let other_policy = old.config.peers != config.peers;
-        let tls = if other_tls {
+        let tls = if of_tls(&old.config) != of_tls(&config) {
             Tls::new(&self.source, &config)
         } else {
             old.tls.clone()
@@ -251,7 +273,8 @@ pub(crate) struct InForce {
 #[derive(Clone)]
 pub(crate) enum Tls {
     Server(Arc<ServerTls>),
-    Client(Arc<ClientTls>),
+    /// The name files the sessions of one server apart from those of another that `connect` once named.
+    Client(Arc<ClientTls>, ServerName<'static>),
 }
 
 impl Tls {
@@ -266,14 +289,17 @@ impl Tls {
                     ..ServerOptions::default()
                 },
             )),
-            Direction::Outbound => Self::Client(ClientTls::new(
-                source,
-                ClientOptions {
-                    tls12: config.tls12,
-                    resumption: config.resumption,
-                    ..ClientOptions::default()
-                },
-            )),
+            Direction::Outbound => Self::Client(
+                ClientTls::new(
+                    source,
+                    ClientOptions {
+                        tls12: config.tls12,
+                        resumption: config.resumption,
+                        ..ClientOptions::default()
+                    },
+                ),
+                ClientTls::server_name_for(&config.connect.to_string()),
+            ),
         }
     }
 
@@ -285,14 +311,14 @@ impl Tls {
     ) -> Result<PeerIdentity, VerifyError> {
         match self {
             Self::Server(tls) => tls.identify(Some(chain), now),
-            Self::Client(tls) => tls.identify(Some(chain), now),
+            Self::Client(tls, _) => tls.identify(Some(chain), now),
         }
     }
 
     fn forget_sessions(&self) {
         match self {
             Self::Server(tls) => tls.forget_sessions(),
-            Self::Client(tls) => tls.forget_sessions(),
+            Self::Client(tls, _) => tls.forget_sessions(),
         }
     }
 }

@@ -27,14 +27,13 @@ impl Connection {
     /// TLS handshake as client, under the SVID of this moment.
     pub(super) async fn connect_tls(&mut self, server: Socket) -> Result<TlsStream, Close> {
         let in_force = self.service.in_force();
-        let Tls::Client(tls) = &in_force.tls else {
+        let Tls::Client(tls, name) = &in_force.tls else {
             return Err(wrong_side());
         };
         self.note_local();
         let config = tls.config().map_err(no_identity)?;
-        let name = identity::ClientTls::server_name();
         let limit = in_force.config.limits.handshake;
-        self.handshake(limit, relay::connect(server, config, name))
+        self.handshake(limit, relay::connect(server, config, name.clone()))
             .await
     }
 

@@ -15,6 +15,7 @@ mod lease_ends_on_expiry;
 mod max_connections_queue;
 mod metrics_of_a_service;
 mod no_identity_yet;
+mod one_line_a_connection;
 mod openssl_and_curl;
 mod policy_flip_between_full_and_resumed_handshake;
 mod policy_update_cuts_only_the_refused;

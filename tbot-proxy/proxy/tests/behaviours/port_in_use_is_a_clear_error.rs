@@ -51,7 +51,7 @@ async fn each_says_the_value_and_the_remedy() {
         ),
         (
             edited(&|config| config.listen = "192.0.2.1:80".parse().unwrap()),
-            &["cannot listen on 192.0.2.1:80", "assign"],
+            &["cannot listen on 192.0.2.1:80", "no interface"],
         ),
         (
             edited(&|config| config.listen = "unix:///no/such/folder/x.sock".parse().unwrap()),
