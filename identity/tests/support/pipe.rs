@@ -1,8 +1,9 @@
 //! A TLS client and server joined by memory.
 #![allow(dead_code)]
 
-use rustls::{ClientConnection, Error, ServerConnection};
 use std::io::{Read, Write};
+
+use rustls::{ClientConnection, Error, ServerConnection};
 
 /// Which side gave up, and why.
 #[derive(Debug)]
