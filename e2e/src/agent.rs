@@ -5,6 +5,7 @@ use std::{
     process::Command,
 };
 
+use rustix::process::Signal;
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -13,10 +14,11 @@ use crate::{Issuer, Process, binary, eventually, eventually_some, free_port};
 /// A running agent with a directory of its own.
 #[derive(Debug)]
 pub struct Agent {
+    // First, so that it is stopped, and its log shown, before its directory goes.
+    process: Process,
     home: TempDir,
     diagnostics: u16,
     head: String,
-    process: Process,
 }
 
 impl Agent {
@@ -76,6 +78,11 @@ impl Agent {
             head,
             process,
         }
+    }
+
+    /// Orders it to renew every identity now.
+    pub fn renew(&self) {
+        self.process.signal(Signal::USR1);
     }
 
     /// Waits until every service is ready.

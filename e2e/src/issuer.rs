@@ -14,32 +14,42 @@ pub const TRUST_DOMAIN: &str = "e2e.example";
 /// A running issuer with a data directory of its own.
 #[derive(Debug)]
 pub struct Issuer {
+    // First, so that it is stopped, and its log shown, before its directory goes.
+    process: Process,
     home: TempDir,
+    data_dir: PathBuf,
     port: u16,
     pin: String,
-    process: Process,
 }
 
 impl Issuer {
     /// Starts one and waits until it answers.
     #[track_caller]
     pub fn start() -> Self {
-        Self::start_logging("info")
+        Self::start_logging("info", None)
+    }
+
+    /// Starts one with its data here.
+    #[track_caller]
+    pub fn start_on(data_dir: &Path) -> Self {
+        Self::start_logging("info", Some(data_dir))
     }
 
     /// Starts one that logs everything.
     #[track_caller]
     pub fn start_verbose() -> Self {
-        Self::start_logging("trace")
+        Self::start_logging("trace", None)
     }
 
     #[track_caller]
-    fn start_logging(level: &str) -> Self {
+    fn start_logging(level: &str, data_dir: Option<&Path>) -> Self {
         let home = TempDir::new().expect("temporary directory");
+        let data_dir = data_dir.map_or_else(|| home.path().join("issuer-data"), Path::to_owned);
         let port = free_port();
-        let process = spawn(home.path(), port, level);
+        let process = spawn(home.path(), &data_dir, port, level);
         let mut issuer = Self {
             home,
+            data_dir,
             port,
             pin: String::new(),
             process,
@@ -65,7 +75,7 @@ impl Issuer {
     /// Starts it again on the same data and port.
     #[track_caller]
     pub fn restart(&mut self) {
-        self.process = spawn(self.home.path(), self.port, "info");
+        self.process = spawn(self.home.path(), &self.data_dir, self.port, "info");
         self.wait();
     }
 
@@ -95,7 +105,7 @@ impl Issuer {
         command
             .args(arguments)
             .arg("--data-dir")
-            .arg(data_dir(self.home.path()));
+            .arg(&self.data_dir);
         command
     }
 
@@ -158,20 +168,16 @@ impl Issuer {
 }
 
 #[track_caller]
-fn spawn(home: &Path, port: u16, log_level: &str) -> Process {
+fn spawn(home: &Path, data_dir: &Path, port: u16, log_level: &str) -> Process {
     Process::spawn(
         Command::new(binary("issuer"))
             .args(["serve", "--trust-domain", TRUST_DOMAIN])
             .args(["--listen", &format!("127.0.0.1:{port}")])
             .args(["--diagnostics", "127.0.0.1:0", "--log-level", log_level])
             .arg("--data-dir")
-            .arg(data_dir(home)),
+            .arg(data_dir),
         &home.join("issuer.log"),
     )
-}
-
-fn data_dir(home: &Path) -> PathBuf {
-    home.join("issuer-data")
 }
 
 #[track_caller]

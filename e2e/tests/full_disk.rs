@@ -1,0 +1,140 @@
+//! A full disk: the issuer issues nothing that it cannot put on record, an
+//! output that cannot be written degrades itself alone, and both recover.
+//!
+//! A small tmpfs stands for the disk, so this needs root (CI and the build
+//! machines have it); elsewhere it says loudly that it did not run.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use e2e::{Agent, EchoServer, Issuer, eventually, free_port, inbound, run, x509_output};
+
+struct SmallDisk {
+    path: PathBuf,
+    _home: tempfile::TempDir,
+}
+
+impl SmallDisk {
+    fn mount() -> Option<Self> {
+        if !rustix::process::geteuid().is_root() {
+            eprintln!("SKIPPED: mounting a small disk needs root");
+            return None;
+        }
+        let home = tempfile::tempdir().unwrap();
+        let path = home.path().join("disk");
+        fs::create_dir(&path).unwrap();
+        run(Command::new("mount")
+            .args(["-t", "tmpfs", "-o", "size=4m,mode=0700", "tmpfs"])
+            .arg(&path));
+        Some(Self { path, _home: home })
+    }
+
+    fn fill(&self) {
+        // Larger pieces first, then what is left byte by byte.
+        for (number, size) in [1 << 20, 1 << 12, 1 << 8, 1].into_iter().enumerate() {
+            let piece = vec![0; size];
+            for count in 0..64 {
+                if fs::write(self.filler(number, count), &piece).is_err() {
+                    break;
+                }
+            }
+        }
+    }
+
+    fn free(&self) {
+        for entry in fs::read_dir(&self.path).unwrap().flatten() {
+            if entry.file_name().to_string_lossy().starts_with("filler-") {
+                fs::remove_file(entry.path()).unwrap();
+            }
+        }
+    }
+
+    fn filler(&self, number: usize, count: usize) -> PathBuf {
+        self.path.join(format!("filler-{number}-{count}"))
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(&self.path).status();
+    }
+}
+
+fn issued(issuer: &Issuer) -> usize {
+    let audit = issuer.audit();
+    let issued = audit
+        .iter()
+        .filter(|e| e["event"] == "spiffe.svid.issued" && e["success"] == true);
+    issued.count()
+}
+
+#[test]
+fn the_issuer_issues_nothing_that_it_cannot_record() {
+    let Some(disk) = SmallDisk::mount() else {
+        return;
+    };
+    let issuer = Issuer::start_on(&disk.path.join("issuer-data"));
+    let token = issuer.register("app");
+    let out = issuer.home().join("out");
+    let agent = Agent::start(&issuer, &token, &[x509_output("app", &out)]);
+    let svid = || fs::read(out.join("svid.pem")).unwrap();
+    let (before, count) = (svid(), issued(&issuer));
+
+    disk.fill();
+    agent.renew();
+    eventually("the agent is told that the issuer cannot", || {
+        agent.metric("tbot_identity_renewals_total{identity=\"app\",result=\"failure\"}") > Some(0.0)
+    });
+    assert_eq!(svid(), before);
+    assert_eq!(issued(&issuer), count);
+    assert!(agent.is_ready(), "the last good SVID is served on");
+
+    disk.free();
+    eventually("issuance recovers by itself", || svid() != before);
+    assert!(issued(&issuer) > count);
+}
+
+#[test]
+fn an_output_that_cannot_be_written_degrades_itself_alone() {
+    let Some(disk) = SmallDisk::mount() else {
+        return;
+    };
+    let issuer = Issuer::start();
+    let token = issuer.register("app");
+    let echo = EchoServer::start();
+    let out = disk.path.join("out");
+    let agent = Agent::start(
+        &issuer,
+        &token,
+        &[
+            x509_output("app", &out),
+            inbound(
+                "app",
+                free_port(),
+                &echo.address(),
+                &["spiffe://e2e.example/app"],
+            ),
+        ],
+    );
+    let set = |directory: &Path| {
+        let file = |name| fs::read(directory.join(name)).unwrap();
+        (file("svid.pem"), file("svid_key.pem"))
+    };
+    let before = set(&out);
+    disk.fill();
+    agent.renew();
+    eventually("the output says why it is not ready", || {
+        agent
+            .get("/readyz/app-files")
+            .is_some_and(|(status, body)| status == 503 && body.contains("reason"))
+    });
+    assert!(matches!(agent.get("/readyz/app-in"), Some((200, _))));
+    assert_eq!(set(&out), before, "the old set is still whole");
+
+    disk.free();
+    eventually("the output recovers by itself", || agent.is_ready());
+    assert_ne!(set(&out), before);
+}

@@ -1,0 +1,72 @@
+//! The issuer is away for longer than an SVID lives: the last good identity is
+//! served until it expires, not a moment longer, and everything recovers.
+
+use std::{
+    io::{Read, Write},
+    net::TcpStream,
+};
+
+use e2e::{Agent, EchoServer, Issuer, eventually, free_port, inbound, outbound};
+
+fn ping(stream: &mut TcpStream) -> std::io::Result<()> {
+    stream.write_all(b"ping")?;
+    let mut answer = [0; 4];
+    stream.read_exact(&mut answer)
+}
+
+fn echoes(port: u16) -> bool {
+    TcpStream::connect(("127.0.0.1", port)).is_ok_and(|mut stream| ping(&mut stream).is_ok())
+}
+
+#[test]
+fn nothing_is_carried_on_an_expired_identity() {
+    let mut issuer = Issuer::start();
+    let (backend_token, frontend_token) = (issuer.register("backend"), issuer.register("frontend"));
+    let echo = EchoServer::start();
+    let (mtls, plain) = (free_port(), free_port());
+    let short = |service: String| format!("{service}, credential_ttl: 6s");
+    let backend = Agent::start(
+        &issuer,
+        &backend_token,
+        &[short(inbound(
+            "backend",
+            mtls,
+            &echo.address(),
+            &["spiffe://e2e.example/frontend"],
+        ))],
+    );
+    let frontend = Agent::start(
+        &issuer,
+        &frontend_token,
+        &[short(outbound(
+            "frontend",
+            plain,
+            mtls,
+            &["spiffe://e2e.example/backend"],
+        ))],
+    );
+    let mut live = TcpStream::connect(("127.0.0.1", plain)).unwrap();
+    ping(&mut live).unwrap();
+    issuer.kill();
+    ping(&mut live).unwrap();
+
+    eventually("both agents say that their SVID has expired", || {
+        [&backend, &frontend].into_iter().all(|agent| {
+            agent
+                .get("/readyz")
+                .is_some_and(|(status, body)| status == 503 && body.contains("expired"))
+        })
+    });
+    eventually("the live connection is cut", || ping(&mut live).is_err());
+    backend.connection("the lease's end is recorded", |r| {
+        r["reason"] == "peer_svid_expired"
+    });
+    assert!(!echoes(plain));
+    frontend.connection("a connection without an identity is recorded", |r| {
+        r["reason"] == "no_identity"
+    });
+
+    issuer.restart();
+    eventually("traffic flows again by itself", || echoes(plain));
+    assert!(backend.is_ready() && frontend.is_ready());
+}
