@@ -2,8 +2,9 @@
 """Measures tbot-proxy inbound beside Envoy, HAProxy and nginx on this machine.
 
 Each terminates mutual TLS 1.3 (X25519, P-256 certificates, AES-128-GCM) and carries the bytes to the
-same plain backends. They take turns in every round, so that a noisy neighbour disturbs all alike;
-what is compared is the CPU time and memory of the proxy's processes, which noise disturbs least.
+same plain backends. In every round each load is put on one after the other, in rotating order, so that a
+noisy neighbour disturbs all alike; what is compared is the CPU time and memory of the proxy's processes,
+which noise disturbs least.
 
     cargo build --release -p loadtest -p proxy --bins --example inbound
     python3 loadtest/compare/compare.py                       # about ten minutes
@@ -441,56 +442,76 @@ class Bench:
             if refused != proxy.checks_id:
                 raise Failed(f"a trusted client of another id was {'refused' if refused else 'served'}")
 
-    def measure(self, proxy):
-        """One round of one proxy: all figures by metric."""
-        figures = {}
+    def idle(self, proxy):
+        """KiB per idle connection, in a process of its own: one that has carried load reuses memory that it freed."""
+        with contextlib.ExitStack() as stack, naming(proxy):
+            child, ports = self.started(stack, proxy)
+            report = self.load("idle", ports["echo"], "--connections", str(self.options.idle), pid=child.pid)
+            return report["memory"][0]["rss_per_connection"] / 1024
+
+    def cpu(self, child, ports, mode, backend, *more):
+        """Runs one load; returns its report and the CPU time of one operation or GiB."""
         options = self.options
-        with contextlib.ExitStack() as stack:
-            # In a process of its own: one that has carried load reuses memory that it freed.
-            child, ports = self.started(stack, proxy)
-            report = self.load("idle", ports["echo"], "--connections", str(options.idle), pid=child.pid)
-            figures["idle"] = report["memory"][0]["rss_per_connection"] / 1024
-        with contextlib.ExitStack() as stack:
-            child, ports = self.started(stack, proxy)
-            window = ["--duration", f"{options.seconds}s", "--warmup", f"{options.warmup}s",
-                      "--max-error-rate", "0.0001"]
+        report = self.load(mode, ports[backend], "--duration", f"{options.seconds}s", "--warmup", f"{options.warmup}s",
+                           "--max-error-rate", "0.0001", *more, pid=child.pid)
+        used = report["cpu"][0]
+        return report, used["us_per_operation"] if mode != "bulk" else used["seconds_per_gib"]
 
-            def cpu(mode, backend, *more):
-                report = self.load(mode, ports[backend], *window, *more, pid=child.pid)
-                used = report["cpu"][0]
-                return used["us_per_operation"] if mode != "bulk" else used["seconds_per_gib"]
+    def round(self, proxies):
+        """One round: every load is put on one proxy after the other, so that what is compared lies seconds apart.
 
-            figures["handshake"] = cpu("handshake", "echo", "--connections", "16")
-            if options.tickets == "on":
-                figures["resumed"] = cpu("handshake", "echo", "--connections", "16", "--resume", "always")
-            figures["request"] = cpu("rr", "echo", "--connections", "32")
-            figures["upload"] = cpu("bulk", "sink", "--connections", "4", "--direction", "upload")
-            figures["download"] = cpu("bulk", "source", "--connections", "4", "--direction", "download")
-            report = self.load("rr", ports["echo"], *window, "--connections", "32",
-                               "--rate", str(options.rate), pid=child.pid)
-            figures["p50"] = report["latency_corrected_us"]["p50"]
-            figures["p99"] = report["latency_corrected_us"]["p99"]
-        return figures
+        Returns the figures by proxy and metric, and what other programs used before each load.
+        """
+        figures = {proxy.name: {"idle": self.idle(proxy)} for proxy in proxies}
+        others = []
+        with contextlib.ExitStack() as stack:
+            started = [(proxy, *self.started(stack, proxy)) for proxy in proxies]
+            for key, mode, backend, more in self.loads():
+                others.append(wait_for_quiet(self.options.patience))
+                for proxy, child, ports in started:
+                    with naming(proxy):
+                        report, cpu = self.cpu(child, ports, mode, backend, *more)
+                    row = figures[proxy.name]
+                    if key == "latency":
+                        row["p50"] = report["latency_corrected_us"]["p50"]
+                        row["p99"] = report["latency_corrected_us"]["p99"]
+                    else:
+                        row[key] = cpu
+        return figures, others
+
+    def loads(self):
+        """What is put on each proxy: metric, mode of `loadtest`, backend, options."""
+        yield "handshake", "handshake", "echo", ["--connections", "16"]
+        if self.options.tickets == "on":
+            yield "resumed", "handshake", "echo", ["--connections", "16", "--resume", "always"]
+        yield "request", "rr", "echo", ["--connections", "32"]
+        yield "upload", "bulk", "sink", ["--connections", "4", "--direction", "upload"]
+        yield "download", "bulk", "source", ["--connections", "4", "--direction", "download"]
+        yield "latency", "rr", "echo", ["--connections", "32", "--rate", str(self.options.rate)]
 
 
 # -- results ------------------------------------------------------------------------------------
 
 
 def summarise(results):
-    """Medians, ranges and our ratio to the best peer, by metric."""
+    """Medians, ranges and our ratio to the best peer, by metric.
+
+    The best peer is the one of the lowest median; the ratio is the median of the rounds' ratios, for what lies in
+    the same round was disturbed alike.
+    """
     summary = {}
     for metric in METRICS:
-        rows = {}
-        for name, rounds in results.items():
-            values = [figures[metric.key] for figures in rounds if figures.get(metric.key) is not None]
-            if values:
-                rows[name] = {"median": statistics.median(values), "min": min(values), "max": max(values)}
-        peers = {name: row["median"] for name, row in rows.items() if name != OURS}
+        columns = {name: [row[metric.key] for row in rounds if metric.key in row]
+                   for name, rounds in results.items()}
+        columns = {name: values for name, values in columns.items() if values}
+        rows = {name: {"median": statistics.median(values), "min": min(values), "max": max(values)}
+                for name, values in columns.items()}
         entry = {"title": metric.title, "unit": metric.unit, "proxies": rows, "target": metric.target}
+        peers = {name: row["median"] for name, row in rows.items() if name != OURS}
         if OURS in rows and peers:
             best = min(peers, key=peers.get)
             entry["best_peer"] = best
-            entry["ratio"] = rows[OURS]["median"] / peers[best]
+            entry["ratio"] = statistics.median(a / b for a, b in zip(columns[OURS], columns[best]))
             if metric.target is not None:
                 entry["reached"] = entry["ratio"] <= metric.target
         summary[metric.key] = entry
@@ -513,7 +534,7 @@ def table(summary, names):
             low, high = metric.show(figure["min"]), metric.show(figure["max"])
             row.append(f"{metric.show(figure['median'])} ({low}–{high})")
         ratio = entry.get("ratio")
-        row.append("–" if ratio is None else f"{ratio:.2f}")
+        row.append("–" if ratio is None else f"{ratio:.2f} ({entry['best_peer']})")
         if metric.target is None:
             row.append("")
         else:
@@ -536,7 +557,7 @@ def as_markdown(rows, run):
     align = "|---|" + "---:|" * (len(head) - 1)
     about = (f"{run['date']}, {run['rounds']} rounds of {run['seconds']} s a load, TLS tickets {run['tickets']}. "
              f"{run['machine']}. " + ", ".join(f"{name} {version}" for name, version in run["versions"].items()) +
-             f". Other programs used {run['others_busy']:.0%} of the machine (median before each turn). "
+             f". Other programs used {run['others_busy']:.0%} of the machine (median before the loads). "
              f"Latencies at {run['rate']:,} requests a second, from when each was due.")
     return "\n".join([about, "", line(head), align, *map(line, body)])
 
@@ -566,7 +587,7 @@ def machine():
 def arguments():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5, help="rounds, in each of which all take turns (5)")
-    parser.add_argument("--seconds", type=float, default=3, help="measured seconds of each load (3)")
+    parser.add_argument("--seconds", type=float, default=2, help="measured seconds of each load (2)")
     parser.add_argument("--warmup", type=float, default=0.5, help="seconds before each load that do not count (0.5)")
     parser.add_argument("--idle", type=int, default=2000, help="idle connections (2000)")
     parser.add_argument("--rate", type=int, default=5000, help="requests per second where latency is measured (5000)")
@@ -574,8 +595,8 @@ def arguments():
                         help="TLS session tickets, for all alike (on, as all have it by default)")
     parser.add_argument("--only", nargs="+", metavar="NAME", help="only these of: " +
                         ", ".join(proxy.name for proxy in PROXIES))
-    parser.add_argument("--patience", type=float, default=10,
-                        help="seconds to wait before each turn for other programs to leave the machine alone (10)")
+    parser.add_argument("--patience", type=float, default=5,
+                        help="seconds to wait before each load for other programs to leave the machine alone (5)")
     parser.add_argument("--minutes", type=float, default=30, help="end after this time at the latest (30)")
     parser.add_argument("--json", type=pathlib.Path, default=ROOT / "target/bench/compare.json",
                         help="where all figures go (target/bench/compare.json)")
@@ -631,16 +652,16 @@ def compare(options, stack):
         with naming(proxy):
             bench.check(proxy)
     results = {proxy.name: [] for proxy in proxies}
+    others = []
     for number in range(options.rounds):
         turn = number % len(proxies)
-        for proxy in proxies[turn:] + proxies[:turn]:
-            others = wait_for_quiet(options.patience)
-            with naming(proxy):
-                figures = bench.measure(proxy)
-            figures["others_busy"] = others
-            results[proxy.name].append(figures)
-            shown = "  ".join(f"{m.key} {m.show(figures.get(m.key))}" for m in METRICS)
-            say(f"round {number + 1}  {proxy.name:<11} {shown}  others {others:.0%}")
+        figures, busy = bench.round(proxies[turn:] + proxies[:turn])
+        others += busy
+        for name, row in figures.items():
+            results[name].append(row)
+            shown = "  ".join(f"{m.key} {m.show(row.get(m.key))}" for m in METRICS)
+            say(f"round {number + 1}  {name:<10}  {shown}")
+        say(f"round {number + 1}  other programs used {statistics.median(busy):.0%} of the machine")
     run = {
         "date": datetime.date.today().isoformat(),
         "machine": machine(),
@@ -651,7 +672,7 @@ def compare(options, stack):
         "rate": options.rate,
         "idle_connections": options.idle,
         "workers": WORKERS,
-        "others_busy": statistics.median(f["others_busy"] for rounds in results.values() for f in rounds),
+        "others_busy": statistics.median(others),
     }
     return run, results
 
