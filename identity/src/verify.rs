@@ -10,7 +10,13 @@
 //! span in which all its certificates are valid, which is compared with `now` on every
 //! hit. Failed chains are not remembered: strangers cannot fill the cache.
 
-use std::{sync::atomic::AtomicU64, sync::atomic::Ordering, time::SystemTime};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::SystemTime,
+};
 
 use aws_lc_rs::digest::{Context, SHA256, digest};
 use rustls_pki_types::CertificateDer;
@@ -33,6 +39,8 @@ pub use error::VerifyError;
 pub struct PeerIdentity {
     /// SPIFFE ID in its leaf.
     pub id: SpiffeId,
+    /// The chain that was verified: leaf first, then the intermediates as sent. Shared with the cache.
+    pub chain: Arc<[CertificateDer<'static>]>,
     /// Serial number of its leaf.
     pub serial: Serial,
     /// Earliest end of validity in the verified path (leaf, intermediates, authority).
@@ -61,8 +69,8 @@ pub struct ChainVerifier {
 }
 
 impl ChainVerifier {
-    /// With room for `capacity` chains; 0 remembers none. Some 200 bytes a chain, taken as
-    /// chains come.
+    /// With room for `capacity` chains; 0 remembers none. Some 200 bytes and the
+    /// chain itself for each, taken as chains come.
     pub fn new(capacity: usize) -> Self {
         Self {
             cache: Cache::new(capacity),
@@ -137,16 +145,20 @@ fn verify_chain(
         });
     };
     let window = path::verify(leaf_der, &leaf, intermediates, bundle, now)?;
-    Ok((peer_identity(leaf_der, &leaf, window.not_after), window))
+    let peer = peer_identity(leaf_der, &leaf, intermediates, window.not_after);
+    Ok((peer, window))
 }
 
 pub(crate) fn peer_identity(
     leaf_der: &CertificateDer<'_>,
     leaf: &Leaf,
+    intermediates: &[CertificateDer<'_>],
     not_after: SystemTime,
 ) -> PeerIdentity {
+    let chain = std::iter::once(leaf_der).chain(intermediates);
     PeerIdentity {
         id: leaf.id().clone(),
+        chain: chain.map(|der| der.clone().into_owned()).collect(),
         serial: leaf.serial().clone(),
         not_after,
         leaf_sha256: sha256(leaf_der),

@@ -105,7 +105,7 @@ pub fn verify_pinned(
     }
     let window = path::verify(leaf_der, &leaf, rest, &bundle, now)?;
     Ok(PinnedServer {
-        identity: peer_identity(leaf_der, &leaf, window.not_after),
+        identity: peer_identity(leaf_der, &leaf, rest, window.not_after),
         authority: authority.clone().into_owned(),
     })
 }
