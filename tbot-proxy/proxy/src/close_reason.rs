@@ -122,6 +122,20 @@ pub enum Fault {
     Operator,
 }
 
+impl Fault {
+    /// One lower-case word.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Nobody => "nobody",
+            Self::Peer => "peer",
+            Self::Backend => "backend",
+            Self::Local => "local",
+            Self::Policy => "policy",
+            Self::Operator => "operator",
+        }
+    }
+}
+
 /// A reason with its explanation for people: which rule, which error, which limit.
 #[derive(Debug, Clone)]
 pub(crate) struct Close {

@@ -110,8 +110,7 @@ async fn dial_tcp(host: &str, port: u16, deadline: Instant) -> io::Result<(Socke
         let share = left / u32::try_from(found.len() - tried).unwrap_or(u32::MAX);
         match timeout(share, TcpStream::connect(addr)).await {
             Ok(Ok(stream)) => {
-                stream.set_nodelay(true)?;
-                SockRef::from(&stream).set_tcp_keepalive(&keepalive(KEEPALIVE))?;
+                equip(&stream, addr.ip())?;
                 return Ok((Socket::Tcp(stream), (*addr).into()));
             }
             Ok(Err(error)) => last = error,
@@ -119,6 +118,15 @@ async fn dial_tcp(host: &str, port: u16, deadline: Instant) -> io::Result<(Socke
         }
     }
     Err(last)
+}
+
+fn equip(stream: &TcpStream, server: IpAddr) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    // The kernel tells at once of a loopback peer that is gone: four system calls less.
+    if !server.is_loopback() {
+        SockRef::from(stream).set_tcp_keepalive(&keepalive(KEEPALIVE))?;
+    }
+    Ok(())
 }
 
 /// Whether closing `io` is to reset it (`SO_LINGER` 0) or to end it.

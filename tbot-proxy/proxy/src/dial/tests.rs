@@ -4,13 +4,13 @@ use relay::Socket;
 use socket2::SockRef;
 use tokio::{io::AsyncReadExt, net::TcpListener};
 
-use super::{dial, reset_on_close};
+use super::{dial, equip, reset_on_close};
 use crate::{Address, CloseReason};
 
 const LIMIT: Duration = Duration::from_secs(10);
 
 #[tokio::test]
-async fn a_dialled_socket_has_nodelay_and_keepalive_and_tells_who_answered() {
+async fn a_dialled_socket_has_nodelay_keepalive_off_the_host_and_tells_who_answered() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let addr = listener.local_addr().unwrap();
     let named = Address::Tcp {
@@ -22,6 +22,8 @@ async fn a_dialled_socket_has_nodelay_and_keepalive_and_tells_who_answered() {
     };
     assert_eq!(answered, addr.into());
     assert!(stream.nodelay().unwrap());
+    assert!(!SockRef::from(&stream).keepalive().unwrap());
+    equip(&stream, "192.0.2.1".parse().unwrap()).unwrap();
     assert!(SockRef::from(&stream).keepalive().unwrap());
 }
 

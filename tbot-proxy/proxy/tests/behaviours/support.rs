@@ -21,6 +21,7 @@ use tokio::{
     net::{TcpListener, TcpStream},
     runtime::Handle,
     sync::{Mutex, mpsc},
+    task::yield_now,
     time::timeout,
 };
 use tokio_rustls::{TlsConnector, client::TlsStream};
@@ -101,6 +102,16 @@ impl Proxy {
 
     pub(crate) fn addr(&self) -> Address {
         self.service.local_addr()
+    }
+
+    /// Waits until so many connections are open: each leaves a moment after its record.
+    pub(crate) async fn open(&self, count: usize) {
+        within(async {
+            while self.service.connections() != count {
+                yield_now().await;
+            }
+        })
+        .await;
     }
 
     /// Puts the configuration in force that `edit` makes of the present one.
