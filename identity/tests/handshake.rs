@@ -13,7 +13,7 @@ use identity::{
     VerifyError, testing::TestCa,
 };
 use pipe::Failure;
-use rustls::{NamedGroup, ProtocolVersion};
+use rustls::{CipherSuite, NamedGroup, ProtocolVersion};
 use world::{HOUR, World};
 
 #[test]
@@ -36,6 +36,8 @@ fn tls13_with_a_post_quantum_key_exchange_is_the_default() {
     assert_eq!(client.protocol_version(), Some(ProtocolVersion::TLSv1_3));
     let group = client.negotiated_key_exchange_group().unwrap().name();
     assert_eq!(group, NamedGroup::X25519MLKEM768);
+    let suite = client.negotiated_cipher_suite().unwrap().suite();
+    assert_eq!(suite, CipherSuite::TLS13_AES_128_GCM_SHA256);
 }
 
 #[test]
@@ -314,7 +316,7 @@ struct AcceptAny;
 
 mod accept_any {
     use rustls::{
-        DigitallySignedStruct, Error, SignatureScheme,
+        CipherSuite, DigitallySignedStruct, Error, SignatureScheme,
         client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
         pki_types::{CertificateDer, ServerName, UnixTime},
     };
