@@ -44,11 +44,17 @@ pub fn run(path: PathBuf, overrides: Overrides) -> Result<ExitCode, AgentError> 
     let configuration = Configuration::read(&path, &overrides)?;
     let control = runtime("control", Some(2))?;
     let data = runtime("data", None)?;
-    let outcome = control.block_on(async {
-        let agent = Agent::start(path, overrides, configuration, data.handle()).await?;
-        agent.serve().await
+    let (outcome, writer) = control.block_on(async {
+        match Agent::start(path, overrides, configuration, data.handle()).await {
+            Ok((agent, writer)) => (agent.serve().await, writer),
+            Err(error) => (Err(error), None),
+        }
     });
+    // In this order: what the end of the data path cuts is recorded too.
     data.shutdown_timeout(Duration::from_secs(1));
+    if let Some(writer) = writer {
+        writer.finish();
+    }
     control.shutdown_timeout(Duration::from_secs(1));
     outcome
 }
@@ -61,7 +67,6 @@ struct Agent {
     trust: Arc<Trust>,
     services: Services,
     records: Arc<Records>,
-    writer: Option<Writer>,
     draining: Arc<AtomicBool>,
     signals: Signals,
     bot: AbortOnDropHandle<JoinError>,
@@ -74,7 +79,7 @@ impl Agent {
         overrides: Overrides,
         configuration: Configuration,
         data: &Handle,
-    ) -> Result<Self, AgentError> {
+    ) -> Result<(Self, Option<Writer>), AgentError> {
         let signals = Signals::catch().map_err(AgentError::Signals)?;
         let metrics =
             crate::metrics::install().map_err(|error| AgentError::Metrics(error.to_string()))?;
@@ -142,7 +147,7 @@ impl Agent {
         };
         let bot = AbortOnDropHandle::new(tokio::spawn(bot.run(stored)));
         let follower = AbortOnDropHandle::new(tokio::spawn(trust.clone().follow(link, source)));
-        Ok(Self {
+        let agent = Self {
             path,
             overrides,
             configuration,
@@ -150,12 +155,12 @@ impl Agent {
             trust,
             services,
             records,
-            writer,
             draining,
             signals,
             bot,
             _follower: follower,
-        })
+        };
+        Ok((agent, writer))
     }
 
     async fn serve(mut self) -> Result<ExitCode, AgentError> {
@@ -236,10 +241,6 @@ impl Agent {
                 ExitCode::FAILURE
             }
         };
-        drop(self.services);
-        if let Some(writer) = self.writer {
-            _ = tokio::task::spawn_blocking(|| writer.finish()).await;
-        }
         tracing::info!("ended");
         code
     }

@@ -79,6 +79,14 @@ impl Schedule {
         }
     }
 
+    /// An identity of this life is held, and is to be renewed now.
+    pub(crate) fn overdue(life: Life, now: SystemTime) -> Self {
+        Self {
+            life: Some(life),
+            ..Self::empty(now)
+        }
+    }
+
     /// An identity of this life has come.
     pub(crate) fn renewed(&mut self, life: Life, now: SystemTime) {
         self.backoff.reset();

@@ -228,12 +228,19 @@ impl Services {
     }
 
     fn identity(&mut self, selector: &Selector) -> Arc<KeptIdentity> {
+        // A changed life of the same identity must not interrupt it.
+        let meanwhile = self
+            .identities
+            .iter()
+            .filter(|(other, _)| other.workload_identity == selector.workload_identity)
+            .find_map(|(_, identity)| identity.source.current().svid.clone());
         let start = || {
             Arc::new(KeptIdentity::start(
                 selector.clone(),
                 self.link.clone(),
                 self.trust.clone(),
                 self.bot.clone(),
+                meanwhile,
             ))
         };
         self.identities

@@ -33,14 +33,24 @@ pub(crate) struct KeptIdentity {
 
 impl KeptIdentity {
     /// Starts to keep what `selector` names. `bot` tells whether there is a bot identity to ask with.
+    /// `meanwhile`, an SVID of the same workload identity, serves until there is one of its own.
     pub(crate) fn start(
         selector: Selector,
         link: Arc<IssuerLink>,
         trust: Arc<Trust>,
         bot: watch::Receiver<IdentityState>,
+        meanwhile: Option<Arc<X509Svid>>,
     ) -> Self {
         let source = IdentitySource::new();
-        let (state, receiver) = watch::channel(IdentityState::waiting("starting"));
+        let (state, receiver) = watch::channel(match &meanwhile {
+            Some(_) => IdentityState::held(),
+            None => IdentityState::waiting("starting"),
+        });
+        let bundles = trust.bundles().borrow().as_ref().clone();
+        source.set_bundles(bundles);
+        if let Some(svid) = &meanwhile {
+            source.set_svid(svid.clone());
+        }
         let keeper = Keeper {
             selector,
             link,
@@ -52,7 +62,7 @@ impl KeptIdentity {
         Self {
             source,
             state: receiver,
-            _task: AbortOnDropHandle::new(tokio::spawn(keeper.run())),
+            _task: AbortOnDropHandle::new(tokio::spawn(keeper.run(meanwhile))),
         }
     }
 }
@@ -68,8 +78,11 @@ struct Keeper {
 }
 
 impl Keeper {
-    async fn run(mut self) {
-        let mut schedule = Schedule::empty(SystemTime::now());
+    async fn run(mut self, meanwhile: Option<Arc<X509Svid>>) {
+        let mut schedule = match meanwhile {
+            Some(svid) => Schedule::overdue(life(&svid, None), SystemTime::now()),
+            None => Schedule::empty(SystemTime::now()),
+        };
         let mut order = self.trust.order();
         let mut bundles = self.trust.bundles();
         let mut obtained = Obtained::under(None);
@@ -188,11 +201,7 @@ impl Keeper {
         if svid.not_after() <= SystemTime::now() {
             return Err("the SVID has expired already: check the clocks".to_owned());
         }
-        let life = Life {
-            not_before: svid.not_before(),
-            not_after: svid.not_after(),
-            renew_at: time_of(answer.renew_at),
-        };
+        let life = life(&svid, time_of(answer.renew_at));
         Ok((svid, life))
     }
 
@@ -212,5 +221,13 @@ impl Keeper {
     fn tell(&self, reason: Option<String>) {
         let held = self.source.current().svid.is_some();
         publish(&self.state, IdentityState { held, reason });
+    }
+}
+
+fn life(svid: &X509Svid, renew_at: Option<SystemTime>) -> Life {
+    Life {
+        not_before: svid.not_before(),
+        not_after: svid.not_after(),
+        renew_at,
     }
 }

@@ -189,7 +189,7 @@ fn the_head_has_its_mistakes() {
         ),
         (
             format!("{head}{services}---\n{head}"),
-            "7:1: a second document: one file is one configuration",
+            "8:1: a second document: one file is one configuration",
         ),
         (
             head.clone(),

@@ -1,0 +1,64 @@
+//! While the issuer is away the last good SVID is served, until it expires: then
+//! it is taken away, readiness says why, and the return of the issuer mends it.
+
+use std::{
+    io::{Read, Write},
+    net::TcpStream,
+};
+
+use e2e::{Agent, EchoServer, Issuer, eventually, free_port, inbound, outbound};
+
+fn echoes(port: u16) -> bool {
+    let Ok(mut stream) = TcpStream::connect(("127.0.0.1", port)) else {
+        return false;
+    };
+    let mut answer = [0; 4];
+    stream.write_all(b"ping").is_ok()
+        && stream.read_exact(&mut answer).is_ok()
+        && &answer == b"ping"
+}
+
+#[test]
+fn it_is_served_until_it_expires_and_comes_back() {
+    let mut issuer = Issuer::start();
+    let token = issuer.register("app");
+    let echo = EchoServer::start();
+    let (mtls, plain) = (free_port(), free_port());
+    let own = ["spiffe://e2e.example/app"];
+    let short = |service: String| format!("{service}, credential_ttl: 8s");
+    let agent = Agent::start(
+        &issuer,
+        &token,
+        &[
+            short(inbound("app", mtls, &echo.address(), &own)),
+            short(outbound("app", plain, mtls, &own)),
+        ],
+    );
+    assert!(echoes(plain));
+
+    issuer.kill();
+    eventually("a renewal has failed while the SVID is valid", || {
+        let (status, body) = agent.get("/readyz").unwrap();
+        status == 200 && body.contains("workload_identity `app`") && body.contains("refused")
+    });
+    assert!(echoes(plain), "new connections on the last good SVID");
+
+    eventually("the SVID has expired", || {
+        matches!(agent.get("/readyz"), Some((503, _)))
+    });
+    let (_, body) = agent.get("/readyz/app-in").unwrap();
+    assert!(
+        body.contains("not_ready") && body.contains("reason"),
+        "{body}"
+    );
+    assert_eq!(
+        agent.metric("tbot_svid_expiry_timestamp_seconds{service=\"app-in\"}"),
+        Some(0.0)
+    );
+    assert!(!echoes(plain), "nothing is carried without an identity");
+    assert!(agent.log().contains("expired"));
+
+    issuer.restart();
+    agent.wait();
+    assert!(echoes(plain));
+}
