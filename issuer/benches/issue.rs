@@ -1,1 +1,193 @@
-fn main() {}
+//! How many SVIDs a second: signing alone, and through the service function with
+//! its durable record, at several numbers of callers at once.
+//!
+//! `cargo bench -p issuer --bench issue`. The figures that matter are the ratios:
+//! what the durable record costs a lone caller, and how much of that cost group
+//! commit takes back when many call at once.
+
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant, SystemTime},
+};
+
+use identity::{Serial, SpiffeId, TrustDomain};
+use issuer::{
+    access::{Caller, changes},
+    authority::{LeafTemplate, SubjectKey},
+    issue::{X509SvidRequest, issue_x509_svid},
+    join::{self, Agent, TokenJoin},
+    resources::{
+        LabelSelector, Metadata, Resource, ResourceName, RoleSpec, Spec, SpiffePath, TokenSecret,
+        WorkloadIdentitySpec,
+    },
+    service::{Foundation, Issuer},
+    store::DataDirectory,
+};
+
+const PERIOD: Duration = Duration::from_secs(3);
+
+fn main() {
+    let runtime = tokio::runtime::Runtime::new().expect("runtime");
+    runtime.block_on(run());
+}
+
+async fn run() {
+    let home = tempfile::tempdir().expect("temporary directory");
+    let directory = DataDirectory::open(&home.path().join("data")).expect("data directory");
+    let trust_domain = TrustDomain::parse("bench.example").expect("trust domain");
+    let foundation = Foundation {
+        trust_domain: Some(trust_domain.clone()),
+        default_trust_domain: trust_domain,
+        key_file: None,
+    };
+    let issuer = Issuer::open(&directory, &foundation, SystemTime::now())
+        .await
+        .expect("issuer");
+    let caller = bot(&issuer).await;
+    let csr = csr();
+
+    let verified = rate_of(|| {
+        SubjectKey::from_csr(&csr).expect("request");
+    });
+    let signed = rate_of(signing(&issuer, &csr));
+    println!("{:<44} {verified:>9.0} /s", "CSR intake alone, one thread");
+    println!("{:<44} {signed:>9.0} /s", "signing alone, one thread");
+    let mut alone = 0.0;
+    for callers in [1_usize, 4, 16, 64, 256] {
+        let rate = service(&issuer, &caller, &csr, callers).await;
+        if callers == 1 {
+            alone = rate;
+        }
+        println!(
+            "{:<44} {rate:>9.0} /s   {:>5.1} x one caller   {:>5.2} of signing alone",
+            format!("durable issuance, {callers} callers"),
+            rate / alone,
+            rate / signed
+        );
+    }
+    issuer.store.close().await;
+}
+
+fn rate_of(mut work: impl FnMut()) -> f64 {
+    let begun = Instant::now();
+    let mut count = 0_u32;
+    while begun.elapsed() < PERIOD {
+        work();
+        count += 1;
+    }
+    f64::from(count) / begun.elapsed().as_secs_f64()
+}
+
+fn signing<'a>(issuer: &'a Issuer, csr: &[u8]) -> impl FnMut() + use<'a> {
+    let id = SpiffeId::new(issuer.trust_domain(), "/apps/web").expect("id");
+    let key = SubjectKey::from_csr(csr).expect("request");
+    move || {
+        let ttl = Duration::from_secs(3600);
+        let validity = issuer
+            .authority
+            .validity(SystemTime::now(), ttl)
+            .expect("validity");
+        let template = LeafTemplate {
+            id: &id,
+            dns_sans: &[],
+            key: &key,
+            validity,
+            join_attributes: None,
+        };
+        issuer.authority.sign_leaf(&template).expect("leaf");
+    }
+}
+
+async fn service(issuer: &Issuer, caller: &Caller, csr: &[u8], callers: usize) -> f64 {
+    let begun = Instant::now();
+    let tasks: Vec<_> = (0..callers)
+        .map(|_| {
+            let (issuer, caller, csr) = (issuer.clone(), caller.clone(), csr.to_vec());
+            tokio::spawn(async move {
+                let mut count = 0_u32;
+                while begun.elapsed() < PERIOD {
+                    let request =
+                        X509SvidRequest::new(caller.clone(), "web".to_owned(), &csr, None);
+                    issue_x509_svid(&issuer, request, SystemTime::now())
+                        .await
+                        .expect("grant");
+                    count += 1;
+                }
+                count
+            })
+        })
+        .collect();
+    let mut total = 0_u32;
+    for task in tasks {
+        total += task.await.expect("task");
+    }
+    f64::from(total) / begun.elapsed().as_secs_f64()
+}
+
+fn csr() -> Vec<u8> {
+    let key = rcgen::KeyPair::generate().expect("key");
+    let request = rcgen::CertificateParams::default()
+        .serialize_request(&key)
+        .expect("request");
+    request.der().to_vec()
+}
+
+/// A bot that has joined and may have the workload identity `web`.
+async fn bot(issuer: &Issuer) -> Caller {
+    let name = || ResourceName::parse("web").expect("name");
+    let metadata = || Metadata {
+        name: name(),
+        labels: BTreeMap::from([("app".to_owned(), "web".to_owned())]),
+        revision: 0,
+        expires: None,
+    };
+    let labels = LabelSelector::new([("app".to_owned(), vec!["web".to_owned()])]);
+    let resources = vec![
+        Resource {
+            metadata: metadata(),
+            spec: Spec::Role(RoleSpec {
+                workload_identity_labels: labels.expect("selector"),
+            }),
+        },
+        Resource {
+            metadata: metadata(),
+            spec: Spec::WorkloadIdentity(WorkloadIdentitySpec {
+                path: SpiffePath::parse("/apps/web").expect("path"),
+                hint: String::new(),
+                dns_sans: Vec::new(),
+                x509_maximum_ttl: None,
+            }),
+        },
+    ];
+    let secret = TokenSecret::generate().expect("randomness");
+    let (presented, ttl, now) = (secret.clone(), Duration::from_secs(600), SystemTime::now());
+    let bot = name();
+    let roles = vec![name()];
+    issuer
+        .store
+        .write::<_, changes::ChangeError, _>(move |tx| {
+            Box::pin(async move {
+                changes::apply(tx, resources, "bench", now).await?;
+                changes::add_bot(tx, bot, roles, secret, ttl, "bench", now).await
+            })
+        })
+        .await
+        .expect("resources");
+    let join = TokenJoin {
+        secret: presented,
+        key: SubjectKey::from_csr(&csr()),
+        agent: Agent::default(),
+        remote: None,
+        ttl,
+    };
+    let grant = join::join_by_token(issuer, join, now).await.expect("join");
+    Caller {
+        id: grant.id,
+        bot_name: grant.instance.bot_name,
+        instance_id: grant.instance.instance_id,
+        generation: 1,
+        serial: Serial::from_bytes(grant.leaf.serial.as_bytes()),
+        not_after: grant.leaf.validity.not_after,
+        remote: None,
+    }
+}

@@ -179,7 +179,10 @@ fn bounded_ttl(
             wire::whole_seconds(ttl, X509_TTL_CAP).unwrap_or(X509_TTL_CAP)
         }
         Some(ttl) => {
-            let detail = format!("a life of {ttl} was asked for: whole seconds, at least 1 s");
+            let (seconds, nanos) = (ttl.seconds, ttl.nanos);
+            let detail = format!(
+                "a life of {seconds} s {nanos} ns was asked for: whole seconds, at least 1 s"
+            );
             return Err(Refusal::denied(Denial::InvalidTtl, detail));
         }
     };

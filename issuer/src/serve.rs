@@ -42,12 +42,18 @@ const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
 /// Calls under way on one connection.
 const CALLS_MAX: u32 = 256;
 
+/// signal(7): a file grew past RLIMIT_FSIZE.
+const SIGXFSZ: i32 = 25;
+
 /// Runs the issuer until SIGTERM or SIGINT.
 pub async fn serve(settings: Settings) -> Result<(), ServeError> {
     // Whatever is made from here on is for this user alone.
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
     let mut terminate = signal(SignalKind::terminate()).map_err(ServeError::Signals)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(ServeError::Signals)?;
+    // A limit on file sizes is an error to answer with, not an end: once handled,
+    // the signal no longer kills.
+    let _too_large = signal(SignalKind::from_raw(SIGXFSZ)).map_err(ServeError::Signals)?;
     let running = Running::start(settings).await?;
     tokio::select! {
         _ = terminate.recv() => {}

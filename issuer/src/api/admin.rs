@@ -176,7 +176,8 @@ impl AdminService for AdminApi {
             None => DEFAULT_TOKEN_TTL,
             Some(ttl) => wire::whole_seconds(ttl, TOKEN_TTL_CAP).ok_or_else(|| {
                 Status::invalid_argument(format!(
-                    "the token's life {ttl} is not accepted: whole seconds, at least 1s, at most 24h"
+                    "the token's life {} s {} ns is not accepted: whole seconds, at least 1s, at most 24h",
+                    ttl.seconds, ttl.nanos
                 ))
             })?,
         };
@@ -251,8 +252,7 @@ impl AdminService for AdminApi {
     ) -> Result<Response<pb::RenewNowResponse>, Status> {
         let operator = operator(&request);
         let within = request.into_inner().within.unwrap_or_default();
-        let within = Duration::try_from(within)
-            .ok()
+        let within = wire::duration(&within)
             .filter(|within| *within <= Duration::from_secs(24 * 3600))
             .ok_or_else(|| Status::invalid_argument("the window is at least 0s and at most 24h"))?;
         let now = SystemTime::now();

@@ -24,9 +24,10 @@ pub fn from_wire(resource: pb::Resource) -> Result<Resource, NameError> {
     for (key, value) in &metadata.labels {
         check_label(key, value)?;
     }
-    let expires = match metadata.expires {
-        Some(timestamp) => Some(SystemTime::try_from(timestamp).map_err(|_| {
-            NameError::new("expires", &timestamp.to_string(), "it is out of range")
+    let expires = match &metadata.expires {
+        Some(timestamp) => Some(moment(timestamp).ok_or_else(|| {
+            let value = timestamp.seconds.to_string();
+            NameError::new("expires", &value, "a time from 1970 to 9999 is expected")
         })?),
         None => None,
     };
@@ -113,7 +114,7 @@ fn workload_identity_from_wire(
         Some(ttl) => Some(whole_seconds(ttl, X509_TTL_CAP).ok_or_else(|| {
             NameError::new(
                 "x509.maximum_ttl",
-                &ttl.to_string(),
+                &format!("{} s {} ns", ttl.seconds, ttl.nanos),
                 "whole seconds, at least 1 s, at most 14 d",
             )
         })?),
@@ -126,10 +127,30 @@ fn workload_identity_from_wire(
     })
 }
 
+/// A duration that is not negative. (The conversions and the `Display` of
+/// `prost_types` panic on the outermost values; what came over a wire does not
+/// meet them.)
+pub fn duration(wire: &prost_types::Duration) -> Option<Duration> {
+    let nanos = u32::try_from(wire.nanos)
+        .ok()
+        .filter(|nanos| *nanos < 1_000_000_000)?;
+    Some(Duration::new(u64::try_from(wire.seconds).ok()?, nanos))
+}
+
+/// A moment from 1970 to 9999.
+pub fn moment(wire: &prost_types::Timestamp) -> Option<SystemTime> {
+    const YEAR_10000: u64 = 253_402_300_800;
+    let since = duration(&prost_types::Duration {
+        seconds: wire.seconds,
+        nanos: wire.nanos,
+    })?;
+    (since.as_secs() < YEAR_10000).then(|| SystemTime::UNIX_EPOCH + since)
+}
+
 /// A positive duration of whole seconds, at most `cap`.
 pub fn whole_seconds(wire: &prost_types::Duration, cap: Duration) -> Option<Duration> {
-    let duration = Duration::from_secs(u64::try_from(wire.seconds).ok()?);
-    (wire.nanos == 0 && !duration.is_zero() && duration <= cap).then_some(duration)
+    let duration = duration(wire)?;
+    (duration.subsec_nanos() == 0 && !duration.is_zero() && duration <= cap).then_some(duration)
 }
 
 fn names_once(names: Vec<String>) -> Result<Vec<ResourceName>, NameError> {

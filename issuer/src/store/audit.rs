@@ -95,8 +95,6 @@ pub async fn read(
     .fetch_all(connection)
     .await?;
     let next = rows.last().map_or(from, |row| row.sequence + 1);
-    let wanted = |row: &StoredEvent| {
-        filter.events.is_empty() || filter.events.iter().any(|event| *event == row.event)
-    };
+    let wanted = |row: &StoredEvent| filter.events.is_empty() || filter.events.contains(&row.event);
     Ok((rows.into_iter().filter(wanted).collect(), next))
 }

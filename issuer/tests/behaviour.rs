@@ -1,0 +1,22 @@
+//! Behaviour of the real `issuer` program, one file per behaviour, spoken to
+//! over TLS and over its admin socket as agents and operators do.
+//!
+//! One test program and not one per file: linking it once is most of the time.
+
+mod behaviour {
+    pub(crate) mod harness;
+
+    mod admin_socket_refuses_other_users;
+    mod apply_is_all_or_nothing;
+    mod audit_is_gapless_over_kill;
+    mod bad_input;
+    mod copied_identity_is_locked;
+    mod drain;
+    mod issue;
+    mod join_by_token;
+    mod noise_costs_nothing;
+    mod openssl_verifies;
+    mod secrets_reach_nothing;
+    mod store_failure_refuses;
+    mod watch;
+}

@@ -1,0 +1,58 @@
+//! The admin socket asks the kernel who calls.
+
+use std::process::Command;
+
+use super::harness::{Issuer, one_line_failure};
+
+const NOBODY: &str = "65534";
+const ADMITTED: &str = "65533";
+
+fn as_user(issuer: &Issuer, socket: &std::path::Path, uid: &str) -> std::process::Output {
+    // The program is copied: the build directory may be closed to others.
+    let program = issuer.home.path().join("issuer");
+    if !program.exists() {
+        std::fs::copy(env!("CARGO_BIN_EXE_issuer"), &program).unwrap();
+    }
+    Command::new("setpriv")
+        .args(["--reuid", uid, "--regid", uid, "--clear-groups"])
+        .arg(program)
+        .args(["status", "--socket"])
+        .arg(socket)
+        .output()
+        .unwrap()
+}
+
+#[test]
+fn only_admitted_users_are_answered() {
+    use std::os::unix::fs::PermissionsExt;
+    if !rustix::process::geteuid().is_root() {
+        println!("needs root to become other users");
+        return;
+    }
+    let open = tempfile::tempdir().unwrap();
+    std::fs::set_permissions(open.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
+    let socket = open.path().join("admin.sock");
+    let path = socket.to_str().unwrap().to_owned();
+    let home = Issuer::start_with(&["--socket", &path, "--admin-uid", ADMITTED]);
+    std::fs::set_permissions(home.home.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
+
+    let output = as_user(&home, &socket, ADMITTED);
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    let line = one_line_failure(&as_user(&home, &socket, NOBODY));
+    assert!(line.contains("your uid 65534 may not"), "{line}");
+    home.log.wait_for("a user who may not was refused");
+    assert!(home.log.text().contains("uid=65534"), "{}", home.log.text());
+}
+
+#[test]
+fn by_default_the_socket_is_closed_to_others() {
+    use std::os::unix::fs::PermissionsExt;
+    let issuer = Issuer::start();
+    let socket = issuer.data_dir().join("admin.sock");
+    let mode = socket.metadata().unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode, 0o600);
+}

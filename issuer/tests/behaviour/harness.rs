@@ -1,0 +1,486 @@
+//! Starts the real program; speaks to it as an agent and as an operator.
+
+use std::{
+    io::{BufRead, BufReader},
+    path::{Path, PathBuf},
+    process::{Child, Command, ExitStatus, Output, Stdio},
+    sync::{Arc, Condvar, Mutex},
+    time::{Duration, SystemTime},
+};
+
+use hyper_util::rt::TokioIo;
+use identity::{
+    ClientOptions, ClientTls, IdentitySource, TrustBundle, TrustBundleSet, TrustDomain, X509Svid,
+};
+use proto::{
+    issue::v1::{
+        IssueX509SvidRequest, IssueX509SvidResponse, issue_service_client::IssueServiceClient,
+    },
+    join::v1::{
+        AgentInfo, BotCertificate, JoinRequest, RenewRequest, TokenEvidence, TrustBundle as Bundle,
+        join_request::Evidence, join_service_client::JoinServiceClient,
+    },
+};
+use rcgen::{CertificateParams, KeyPair};
+use rustls::{
+    DigitallySignedStruct, SignatureScheme,
+    client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
+    pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName, UnixTime},
+};
+use serde_json::Value;
+use tempfile::TempDir;
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tonic::{
+    Status,
+    transport::{Channel, Endpoint, Uri},
+};
+
+pub(crate) const TRUST_DOMAIN: &str = "test.example";
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// What a process prints on standard error, as it comes.
+#[derive(Default)]
+pub(crate) struct Log {
+    text: Mutex<(String, bool)>,
+    news: Condvar,
+}
+
+impl Log {
+    fn follow(self: &Arc<Self>, child: &mut Child) {
+        let stderr = child.stderr.take().unwrap();
+        let log = self.clone();
+        std::thread::spawn(move || {
+            for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+                let mut text = log.text.lock().unwrap();
+                text.0.push_str(&line);
+                text.0.push('\n');
+                log.news.notify_all();
+            }
+            log.text.lock().unwrap().1 = true;
+            log.news.notify_all();
+        });
+    }
+
+    /// Waits until the log has `part`.
+    #[track_caller]
+    pub(crate) fn wait_for(&self, part: &str) {
+        let text = self.text.lock().unwrap();
+        let (text, _) = self
+            .news
+            .wait_timeout_while(text, PATIENCE, |(text, ended)| {
+                !text.contains(part) && !*ended
+            })
+            .unwrap();
+        assert!(text.0.contains(part), "no {part:?} in the log:\n{}", text.0);
+    }
+
+    pub(crate) fn text(&self) -> String {
+        self.text.lock().unwrap().0.clone()
+    }
+}
+
+/// A running issuer with a home of its own.
+pub(crate) struct Issuer {
+    pub(crate) home: TempDir,
+    pub(crate) process: Child,
+    pub(crate) log: Arc<Log>,
+    more: Vec<String>,
+    pub(crate) address: String,
+    pub(crate) diagnostics: String,
+    pub(crate) pin: String,
+}
+
+impl Issuer {
+    #[track_caller]
+    pub(crate) fn start() -> Self {
+        Self::start_with(&[])
+    }
+
+    #[track_caller]
+    pub(crate) fn start_with(more: &[&str]) -> Self {
+        let home = tempfile::tempdir().unwrap();
+        let more: Vec<String> = more.iter().map(ToString::to_string).collect();
+        let (process, log) = spawn(home.path(), &more);
+        let mut issuer = Self {
+            home,
+            process,
+            log,
+            more,
+            address: String::new(),
+            diagnostics: String::new(),
+            pin: String::new(),
+        };
+        issuer.wait();
+        issuer
+    }
+
+    #[track_caller]
+    fn wait(&mut self) {
+        self.log.wait_for("the issuer serves");
+        let status = self.json(&["status"]);
+        self.address = status["grpc_address"].as_str().unwrap().to_owned();
+        self.diagnostics = status["diagnostics_address"].as_str().unwrap().to_owned();
+        self.pin = status["ca_pin"].as_str().unwrap().to_owned();
+    }
+
+    pub(crate) fn kill(&mut self) {
+        self.process.kill().unwrap();
+        self.process.wait().unwrap();
+    }
+
+    #[track_caller]
+    pub(crate) fn restart(&mut self) {
+        let (process, log) = spawn(self.home.path(), &self.more);
+        self.process = process;
+        self.log = log;
+        self.wait();
+    }
+
+    /// SIGTERM; how it ended.
+    pub(crate) fn terminate(&mut self) -> ExitStatus {
+        signal("TERM", self.process.id());
+        self.process.wait().unwrap()
+    }
+
+    pub(crate) fn data_dir(&self) -> PathBuf {
+        self.home.path().join("data")
+    }
+
+    pub(crate) fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_issuer"));
+        command.args(arguments);
+        command.arg("--data-dir").arg(self.data_dir());
+        if let Some(at) = self.more.iter().position(|argument| argument == "--socket") {
+            command.arg("--socket").arg(&self.more[at + 1]);
+        }
+        command
+    }
+
+    pub(crate) fn output(&self, arguments: &[&str]) -> Output {
+        self.command(arguments).output().unwrap()
+    }
+
+    /// Runs a command that must succeed; its standard output.
+    #[track_caller]
+    pub(crate) fn run(&self, arguments: &[&str]) -> String {
+        let output = self.output(arguments);
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{arguments:?}: {errors}");
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// Runs a command that must fail with status 1; its one line.
+    #[track_caller]
+    pub(crate) fn fails(&self, arguments: &[&str]) -> String {
+        one_line_failure(&self.output(arguments))
+    }
+
+    #[track_caller]
+    pub(crate) fn json(&self, arguments: &[&str]) -> Value {
+        let text = self.run(&[arguments, &["-o", "json"]].concat());
+        serde_json::from_str(&text).unwrap()
+    }
+
+    /// Applies YAML.
+    #[track_caller]
+    pub(crate) fn apply(&self, yaml: &str) {
+        let file = self.home.path().join("apply.yaml");
+        std::fs::write(&file, yaml).unwrap();
+        self.run(&["apply", "-f", file.to_str().unwrap()]);
+    }
+
+    /// A workload identity `/name`, labelled `app: name`, and a role for it.
+    #[track_caller]
+    pub(crate) fn register(&self, name: &str) {
+        self.apply(&format!(
+            "kind: workload_identity\nversion: v1\nmetadata: {{ name: {name}, labels: {{ app: {name} }} }}\n\
+             spec: {{ spiffe: {{ id: /{name} }} }}\n---\n\
+             kind: role\nversion: v1\nmetadata: {{ name: {name} }}\n\
+             spec: {{ allow: {{ workload_identity_labels: {{ app: [{name}] }} }} }}\n"
+        ));
+    }
+
+    /// A token for a bot that holds the role of the same name.
+    #[track_caller]
+    pub(crate) fn token(&self, bot: &str) -> String {
+        let added = self.json(&["bot", "add", bot, "--roles", bot]);
+        added["token"].as_str().unwrap().to_owned()
+    }
+
+    #[track_caller]
+    pub(crate) fn audit(&self) -> Vec<Value> {
+        self.run(&["audit", "-o", "json"])
+            .lines()
+            .map(|line| serde_json::from_str(line).unwrap())
+            .collect()
+    }
+
+    /// The newest event of this name.
+    #[track_caller]
+    pub(crate) fn last_event(&self, name: &str) -> Value {
+        let found = self
+            .audit()
+            .into_iter()
+            .rfind(|event| event["event"] == name);
+        found.unwrap_or_else(|| panic!("no event {name}"))
+    }
+
+    /// A channel without a client certificate; the issuer is known by its pin.
+    pub(crate) async fn anonymous(&self) -> Channel {
+        let verifier = Arc::new(Pinned(self.pin.clone()));
+        let mut config = rustls::ClientConfig::builder_with_provider(identity::tls::provider())
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .dangerous()
+            .with_custom_certificate_verifier(verifier)
+            .with_no_client_auth();
+        config.alpn_protocols = vec![b"h2".to_vec()];
+        channel(&self.address, Arc::new(config)).await.unwrap()
+    }
+
+    pub(crate) async fn join(&self, token: &str) -> Result<Bot, Status> {
+        let key = KeyPair::generate().unwrap();
+        let mut client = JoinServiceClient::new(self.anonymous().await);
+        let request = JoinRequest {
+            csr_der: csr(&key),
+            evidence: Some(Evidence::Token(TokenEvidence {
+                token: token.to_owned(),
+            })),
+            agent: Some(AgentInfo {
+                hostname: "test-host".to_owned(),
+                version: "1.2.3".to_owned(),
+            }),
+        };
+        let answer = client.join(request).await?.into_inner();
+        Ok(Bot {
+            key,
+            certificate: answer.certificate.unwrap(),
+            bundle: answer.trust_bundle.unwrap(),
+        })
+    }
+
+    /// Registers, makes a token, joins.
+    pub(crate) async fn joined(&self, name: &str) -> Bot {
+        self.register(name);
+        self.join(&self.token(name)).await.unwrap()
+    }
+
+    pub(crate) async fn as_bot(&self, bot: &Bot) -> Channel {
+        channel(&self.address, bot.tls()).await.unwrap()
+    }
+
+    pub(crate) async fn renew(&self, bot: &Bot, key: &KeyPair) -> Result<BotCertificate, Status> {
+        let request = RenewRequest {
+            csr_der: csr(key),
+            agent: None,
+        };
+        let mut client = JoinServiceClient::new(self.as_bot(bot).await);
+        let answer = client.renew(request).await?.into_inner();
+        Ok(answer.certificate.unwrap())
+    }
+
+    pub(crate) async fn issue(
+        &self,
+        bot: &Bot,
+        name: &str,
+    ) -> Result<IssueX509SvidResponse, Status> {
+        let key = KeyPair::generate().unwrap();
+        let request = IssueX509SvidRequest {
+            workload_identity: name.to_owned(),
+            csr_der: csr(&key),
+            ttl: None,
+        };
+        let mut client = IssueServiceClient::new(self.as_bot(bot).await);
+        Ok(client.issue_x509_svid(request).await?.into_inner())
+    }
+}
+
+impl Drop for Issuer {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// A joined bot.
+pub(crate) struct Bot {
+    pub(crate) key: KeyPair,
+    pub(crate) certificate: BotCertificate,
+    pub(crate) bundle: Bundle,
+}
+
+impl Bot {
+    pub(crate) fn tls(&self) -> Arc<rustls::ClientConfig> {
+        let chain = self.certificate.chain_der.iter();
+        let chain = chain.map(|der| CertificateDer::from(der.clone())).collect();
+        let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(self.key.serialize_der()));
+        let svid = X509Svid::new(chain, key).unwrap();
+        let trust_domain = TrustDomain::parse(&self.bundle.trust_domain).unwrap();
+        let json = &self.bundle.spiffe_bundle_json;
+        let bundle = TrustBundle::from_spiffe_json(trust_domain, json).unwrap();
+        let source = IdentitySource::with(svid, TrustBundleSet::new([bundle]));
+        let options = ClientOptions {
+            alpn: vec![b"h2".to_vec()],
+            ..ClientOptions::default()
+        };
+        ClientTls::new(source, options).config().unwrap()
+    }
+
+    /// With a renewed certificate and its key.
+    pub(crate) fn renewed(&self, key: KeyPair, certificate: BotCertificate) -> Self {
+        Self {
+            key,
+            certificate,
+            bundle: self.bundle.clone(),
+        }
+    }
+}
+
+pub(crate) fn csr(key: &KeyPair) -> Vec<u8> {
+    let request = CertificateParams::default().serialize_request(key).unwrap();
+    request.der().to_vec()
+}
+
+async fn channel(
+    address: &str,
+    config: Arc<rustls::ClientConfig>,
+) -> Result<Channel, tonic::transport::Error> {
+    let target = address.to_owned();
+    let connector = tower::service_fn(move |_: Uri| {
+        let (address, config) = (target.clone(), config.clone());
+        async move {
+            let stream = TcpStream::connect(address).await?;
+            let tls = TlsConnector::from(config);
+            let stream = tls.connect(ClientTls::server_name(), stream).await?;
+            Ok::<_, std::io::Error>(TokioIo::new(stream))
+        }
+    });
+    Endpoint::from_static("http://issuer.test")
+        .connect_with_connector(connector)
+        .await
+}
+
+/// Knows the issuer's CA by its pin, as a joining agent does.
+#[derive(Debug)]
+struct Pinned(String);
+
+impl ServerCertVerifier for Pinned {
+    fn verify_server_cert(
+        &self,
+        _leaf: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        _name: &ServerName<'_>,
+        _ocsp: &[u8],
+        _now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        use x509_parser::prelude::FromDer;
+        let pinned = intermediates.iter().any(|certificate| {
+            let (_, parsed) =
+                x509_parser::certificate::X509Certificate::from_der(certificate).unwrap();
+            let hash =
+                aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, parsed.public_key().raw);
+            format!("sha256:{}", hex::encode(hash)) == self.0
+        });
+        match pinned {
+            true => Ok(ServerCertVerified::assertion()),
+            false => Err(rustls::Error::General("not the pinned CA".to_owned())),
+        }
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _message: &[u8],
+        _certificate: &CertificateDer<'_>,
+        _signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        Err(rustls::Error::General("TLS 1.2".to_owned()))
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let algorithms = identity::tls::provider().signature_verification_algorithms;
+        rustls::crypto::verify_tls13_signature(message, certificate, signature, &algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        let algorithms = identity::tls::provider().signature_verification_algorithms;
+        algorithms.supported_schemes()
+    }
+}
+
+fn spawn(home: &Path, more: &[String]) -> (Child, Arc<Log>) {
+    let mut command = serve_command(&home.join("data"));
+    if !more.iter().any(|argument| argument == "--trust-domain") {
+        command.args(["--trust-domain", TRUST_DOMAIN]);
+    }
+    let mut child = command.args(more).stderr(Stdio::piped()).spawn().unwrap();
+    let log = Arc::new(Log::default());
+    log.follow(&mut child);
+    (child, log)
+}
+
+/// `issuer serve` on free ports.
+pub(crate) fn serve_command(data_dir: &Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_issuer"));
+    command
+        .args([
+            "serve",
+            "--listen",
+            "127.0.0.1:0",
+            "--diagnostics",
+            "127.0.0.1:0",
+        ])
+        .arg("--data-dir")
+        .arg(data_dir);
+    command
+}
+
+/// The one line of a command that could not do what it was asked.
+#[track_caller]
+pub(crate) fn one_line_failure(output: &Output) -> String {
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    assert_eq!(text.lines().count(), 1, "{text}");
+    assert!(text.starts_with("issuer: "), "{text}");
+    text
+}
+
+pub(crate) fn signal(name: &str, pid: u32) {
+    let status = Command::new("kill")
+        .arg(format!("-{name}"))
+        .arg(pid.to_string())
+        .status();
+    assert!(status.unwrap().success());
+}
+
+/// Runs an async test body.
+pub(crate) fn block_on<T>(body: impl Future<Output = T>) -> T {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build();
+    runtime.unwrap().block_on(body)
+}
+
+pub(crate) fn time(timestamp: Option<prost_types::Timestamp>) -> SystemTime {
+    SystemTime::try_from(timestamp.unwrap()).unwrap()
+}
+
+/// Connects and asks for an SVID; either may fail.
+pub(crate) async fn try_issue(
+    address: &str,
+    config: Arc<rustls::ClientConfig>,
+    request: IssueX509SvidRequest,
+) -> Result<IssueX509SvidResponse, String> {
+    let channel = channel(address, config)
+        .await
+        .map_err(|error| error.to_string())?;
+    let mut client = IssueServiceClient::new(channel);
+    let answer = client.issue_x509_svid(request).await;
+    Ok(answer.map_err(|status| status.to_string())?.into_inner())
+}
