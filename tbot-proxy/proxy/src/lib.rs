@@ -28,6 +28,7 @@ mod meters;
 mod record;
 mod registry;
 mod service;
+mod tls;
 
 pub use address::{Address, AddressError};
 pub use close_reason::{CloseReason, Fault};

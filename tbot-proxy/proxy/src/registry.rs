@@ -21,9 +21,13 @@ use std::{
 
 use identity::PeerIdentity;
 use rustls::pki_types::CertificateDer;
-use tokio::{sync::Notify, task::AbortHandle, time::Instant};
+use tokio::{sync::Notify, time::Instant};
 
 use crate::close_reason::Close;
+
+mod live;
+
+pub(crate) use live::Live;
 
 /// A peer that has not proven itself for this long gives way when others wait. A handshake takes a few
 /// milliseconds and two round trips.
@@ -51,6 +55,8 @@ pub(crate) struct Registry {
 
 #[derive(Debug, Default)]
 struct State {
+    /// Why no connection may live any more.
+    shut: Option<Close>,
     last_connection: u64,
     last_peer: u64,
     pending: BTreeMap<u64, Arc<Live>>,
@@ -83,11 +89,10 @@ impl Registry {
         self.open.fetch_add(1, Ordering::AcqRel);
         let mut state = self.lock();
         state.last_connection += 1;
-        let live = Arc::new(Live {
-            number: state.last_connection,
-            entered: Instant::now(),
-            task: Mutex::default(),
-        });
+        let live = Arc::new(Live::new(state.last_connection));
+        if let Some(close) = &state.shut {
+            live.cut(close.clone());
+        }
         state.pending.insert(live.number, Arc::clone(&live));
         live
     }
@@ -258,6 +263,12 @@ impl Registry {
             .is_none_or(|peer| peer.identity.not_after <= now)
     }
 
+    /// Cuts all, and whatever enters from now on.
+    pub(crate) fn shut(&self, close: &Close) {
+        self.lock().shut = Some(close.clone());
+        self.cut_everything(close);
+    }
+
     /// When the first identity ends of those that nobody has dealt with.
     pub(crate) fn next_expiry(&self) -> Option<SystemTime> {
         self.lock().expiries.first().map(|(ends, _)| *ends)
@@ -310,53 +321,6 @@ fn cut_all(live: Vec<Arc<Live>>, close: &Close) -> usize {
 pub(crate) struct Registered {
     pub(crate) peer: PeerNumber,
     pub(crate) identity: Arc<PeerIdentity>,
-}
-
-/// One connection, as far as others may act on it.
-#[derive(Debug)]
-pub(crate) struct Live {
-    number: u64,
-    pub(crate) entered: Instant,
-    task: Mutex<Task>,
-}
-
-#[derive(Debug, Default)]
-struct Task {
-    abort: Option<AbortHandle>,
-    cut: Option<Close>,
-}
-
-impl Live {
-    /// Tells which task serves the connection. One that was cut before it is known is aborted now.
-    pub(crate) fn attach(&self, abort: AbortHandle) {
-        let mut task = self.lock();
-        if task.cut.is_some() {
-            abort.abort();
-        }
-        task.abort = Some(abort);
-    }
-
-    /// Ends the connection for this reason; the first reason holds. Returns whether it is this one.
-    fn cut(&self, close: Close) -> bool {
-        let mut task = self.lock();
-        if task.cut.is_some() {
-            return false;
-        }
-        task.cut = Some(close);
-        if let Some(abort) = &task.abort {
-            abort.abort();
-        }
-        true
-    }
-
-    /// Why it was cut, if it was.
-    pub(crate) fn take_cut(&self) -> Option<Close> {
-        self.lock().cut.take()
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Task> {
-        self.task.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
 #[cfg(test)]

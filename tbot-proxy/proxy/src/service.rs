@@ -1,17 +1,14 @@
 //! A running service: what is in force, and how it changes and ends.
 
 use std::{
-    sync::Arc,
-    time::{Duration, SystemTime},
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 
 use arc_swap::ArcSwap;
-use identity::{
-    ClientOptions, ClientTls, IdentitySource, PeerIdentity, ServerOptions, ServerTls, VerifyError,
-};
+use identity::IdentitySource;
 use policy::Decision;
 use rustix::process::{Resource, getrlimit};
-use rustls::pki_types::{CertificateDer, ServerName};
 use tokio::{
     runtime::Handle,
     sync::oneshot,
@@ -21,7 +18,7 @@ use tokio::{
 
 use crate::{
     Address, CloseReason, Direction, RecordSink, ServiceConfig, StartError, accept,
-    close_reason::Close, lease, listener::Listener, meters::Meters, registry::Registry,
+    close_reason::Close, lease, listener::Listener, meters::Meters, registry::Registry, tls::Tls,
 };
 
 /// How long a drain waits for tasks that it has cut. They end at once, unless their threads are starved.
@@ -31,6 +28,7 @@ const CUT_TAKES_AT_MOST: Duration = Duration::from_secs(5);
 pub struct ProxyService {
     service: Arc<Service>,
     local_addr: Address,
+    updating: Mutex<()>,
     stop: Option<oneshot::Sender<()>>,
     accepting: JoinHandle<()>,
     leases: AbortHandle,
@@ -67,6 +65,7 @@ impl ProxyService {
         let changes = service.source.subscribe();
         Ok(Self {
             local_addr,
+            updating: Mutex::default(),
             stop: Some(stop),
             accepting: runtime.spawn(accept::run(Arc::clone(&service), listener, stopped)),
             leases: runtime
@@ -90,6 +89,7 @@ impl ProxyService {
     /// Fails (and changes nothing) if `listen`, `direction` or `name` differ: then drain this one and start another.
     pub fn update(&self, config: ServiceConfig) -> Result<(), StartError> {
         config.check()?;
+        let _one_at_a_time = self.updating.lock().unwrap_or_else(PoisonError::into_inner);
         self.service.unchangeable(&config)?;
         self.service.put_in_force(config);
         Ok(())
@@ -139,7 +139,7 @@ impl Drop for ProxyService {
         self.accepting.abort();
         self.leases.abort();
         let close = Close::new(CloseReason::Stopped, "the service was stopped");
-        self.service.registry.cut_everything(&close);
+        self.service.registry.shut(&close);
     }
 }
 
@@ -267,58 +267,4 @@ impl Service {
 pub(crate) struct InForce {
     pub(crate) config: Arc<ServiceConfig>,
     pub(crate) tls: Tls,
-}
-
-/// The service's side of TLS.
-#[derive(Clone)]
-pub(crate) enum Tls {
-    Server(Arc<ServerTls>),
-    /// The name files the sessions of one server apart from those of another that `connect` once named.
-    Client(Arc<ClientTls>, ServerName<'static>),
-}
-
-impl Tls {
-    fn new(source: &Arc<IdentitySource>, config: &ServiceConfig) -> Self {
-        let source = Arc::clone(source);
-        match config.direction {
-            Direction::Inbound => Self::Server(ServerTls::new(
-                source,
-                ServerOptions {
-                    tls12: config.tls12,
-                    resumption: config.resumption,
-                    ..ServerOptions::default()
-                },
-            )),
-            Direction::Outbound => Self::Client(
-                ClientTls::new(
-                    source,
-                    ClientOptions {
-                        tls12: config.tls12,
-                        resumption: config.resumption,
-                        ..ClientOptions::default()
-                    },
-                ),
-                ClientTls::server_name_for(&config.connect.to_string()),
-            ),
-        }
-    }
-
-    /// Who the peer with this chain is now.
-    pub(crate) fn identify(
-        &self,
-        chain: &[CertificateDer<'static>],
-        now: SystemTime,
-    ) -> Result<PeerIdentity, VerifyError> {
-        match self {
-            Self::Server(tls) => tls.identify(Some(chain), now),
-            Self::Client(tls, _) => tls.identify(Some(chain), now),
-        }
-    }
-
-    fn forget_sessions(&self) {
-        match self {
-            Self::Server(tls) => tls.forget_sessions(),
-            Self::Client(tls, _) => tls.forget_sessions(),
-        }
-    }
 }

@@ -9,7 +9,7 @@ use rustls::{ProtocolVersion, pki_types::CertificateDer};
 use tokio::time::{Instant, timeout};
 
 use super::Connection;
-use crate::{CloseReason, Direction, close_reason::Close, dial::dial, service::Tls};
+use crate::{CloseReason, Direction, close_reason::Close, dial::dial, tls::Tls};
 
 impl Connection {
     /// TLS handshake as server, under the SVID of this moment.

@@ -127,3 +127,17 @@ async fn a_cut_reaches_a_task_that_is_attached_later_and_the_first_reason_holds(
     assert!(task.await.unwrap_err().is_cancelled());
     assert_eq!(live.take_cut().unwrap().reason, CloseReason::Drained);
 }
+
+#[tokio::test]
+async fn nothing_lives_in_a_registry_that_is_shut() {
+    let registry = Registry::default();
+    let before = registry.enter();
+    registry.shut(&CloseReason::Stopped.into());
+    let after = registry.enter();
+    for live in [before, after] {
+        let task = tokio::spawn(std::future::pending::<()>());
+        live.attach(task.abort_handle());
+        assert!(task.await.unwrap_err().is_cancelled());
+        assert_eq!(live.take_cut().unwrap().reason, CloseReason::Stopped);
+    }
+}
