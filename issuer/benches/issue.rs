@@ -4,6 +4,7 @@
 //! `cargo bench -p issuer --bench issue`. The figures that matter are the ratios:
 //! what the durable record costs a lone caller, and how much of that cost group
 //! commit takes back when many call at once.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use std::{
     collections::BTreeMap,

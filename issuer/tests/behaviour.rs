@@ -2,6 +2,7 @@
 //! over TLS and over its admin socket as agents and operators do.
 //!
 //! One test program and not one per file: linking it once is most of the time.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod behaviour {
     pub(crate) mod harness;
