@@ -33,7 +33,7 @@ pub(crate) use live::Live;
 /// milliseconds and two round trips.
 pub(crate) const GIVES_WAY_AFTER: Duration = Duration::from_secs(1);
 
-/// A peer's chain, leaf first.
+/// A peer's chain, leaf first. Shared with the verifier's cache.
 pub(crate) type Chain = Arc<[CertificateDer<'static>]>;
 
 /// Number of a distinct peer, never used twice.
@@ -68,7 +68,6 @@ struct State {
 
 #[derive(Debug)]
 struct Peer {
-    chain: Chain,
     identity: Arc<PeerIdentity>,
     live: BTreeMap<u64, Arc<Live>>,
 }
@@ -97,17 +96,12 @@ impl Registry {
         live
     }
 
-    /// Puts a connection under its peer, proven by `chain`.
-    pub(crate) fn register(
-        &self,
-        live: &Arc<Live>,
-        chain: &[CertificateDer<'static>],
-        identity: PeerIdentity,
-    ) -> Registered {
+    /// Puts a connection under its peer.
+    pub(crate) fn register(&self, live: &Arc<Live>, identity: PeerIdentity) -> Registered {
         let mut guard = self.lock();
         let state = &mut *guard;
         state.pending.remove(&live.number);
-        let number = match state.by_chain.get(chain) {
+        let number = match state.by_chain.get(&identity.chain) {
             Some(number) => *number,
             None => {
                 state.last_peer += 1;
@@ -115,8 +109,7 @@ impl Registry {
             }
         };
         let peer = state.peers.entry(number).or_insert_with(|| {
-            let chain = Chain::from(chain);
-            state.by_chain.insert(Arc::clone(&chain), number);
+            state.by_chain.insert(Arc::clone(&identity.chain), number);
             state.expiries.insert((identity.not_after, number));
             if state
                 .expiries
@@ -126,7 +119,6 @@ impl Registry {
                 self.expiry_moved.notify_one();
             }
             Peer {
-                chain,
                 identity: Arc::new(identity),
                 live: BTreeMap::new(),
             }
@@ -153,7 +145,7 @@ impl Registry {
             if peer.live.is_empty()
                 && let Some(peer) = state.peers.remove(&number)
             {
-                state.by_chain.remove(&peer.chain);
+                state.by_chain.remove(&peer.identity.chain);
                 state.expiries.remove(&(peer.identity.not_after, number));
             }
         }
@@ -201,7 +193,7 @@ impl Registry {
         let state = self.lock();
         let chains = state.peers.iter();
         chains
-            .map(|(number, peer)| (*number, Arc::clone(&peer.chain)))
+            .map(|(number, peer)| (*number, Arc::clone(&peer.identity.chain)))
             .collect()
     }
 

@@ -75,7 +75,7 @@ impl Connection {
         let chain = tls.peer_certificates().unwrap_or_default();
         let trust = self.service.trust_generation();
         let peer = self.identify(chain)?;
-        self.registered = Some(self.service.registry.register(&self.live, chain, peer));
+        self.registered = Some(self.service.registry.register(&self.live, peer));
         if self.service.trust_generation() != trust {
             self.identify(chain)?;
         }

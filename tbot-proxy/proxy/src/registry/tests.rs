@@ -3,24 +3,20 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use identity::{ChainVerifier, TrustBundleSet, testing::TestCa};
-use rustls::pki_types::CertificateDer;
+use identity::{ChainVerifier, PeerIdentity, TrustBundleSet, testing::TestCa};
 use tokio::time::{advance, pause};
 
 use super::{GIVES_WAY_AFTER, Registry, Room};
 use crate::{CloseReason, close_reason::Close};
 
-type Chain = Vec<CertificateDer<'static>>;
-
 /// A proven peer whose identity ends after `ttl`.
-fn peer(ca: &TestCa, path: &str, ttl: Duration) -> (Chain, identity::PeerIdentity) {
-    let chain = ca.svid(path, ttl).chain().to_vec();
+fn peer(ca: &TestCa, path: &str, ttl: Duration) -> PeerIdentity {
+    let svid = ca.svid(path, ttl);
     let bundles = TrustBundleSet::new([ca.bundle()]);
     let now = SystemTime::now();
-    let identity = ChainVerifier::new(0)
-        .verify(&chain, &bundles, 0, now)
-        .unwrap();
-    (chain, identity)
+    ChainVerifier::new(0)
+        .verify(svid.chain(), &bundles, 0, now)
+        .unwrap()
 }
 
 fn overload(_: Duration) -> Close {
@@ -31,11 +27,11 @@ fn overload(_: Duration) -> Close {
 async fn connections_of_one_chain_are_one_peer_and_end_as_one() {
     let ca = TestCa::new("td");
     let registry = Registry::default();
-    let (chain, identity) = peer(&ca, "/a", Duration::from_secs(100));
+    let identity = peer(&ca, "/a", Duration::from_secs(100));
     let lives = [(); 3].map(|()| registry.enter());
     let registered = lives
         .each_ref()
-        .map(|live| registry.register(live, &chain, identity.clone()));
+        .map(|live| registry.register(live, identity.clone()));
     assert_eq!(registered[0].peer, registered[2].peer);
     assert!(Arc::ptr_eq(
         &registered[0].identity,
@@ -60,9 +56,9 @@ async fn expiries_come_soonest_first_and_once() {
     let now = SystemTime::now();
     let mut registered = Vec::new();
     for ttl in [300, 100, 200] {
-        let (chain, identity) = peer(&ca, "/a", Duration::from_secs(ttl));
+        let identity = peer(&ca, "/a", Duration::from_secs(ttl));
         let live = registry.enter();
-        registered.push((registry.register(&live, &chain, identity), live));
+        registered.push((registry.register(&live, identity), live));
     }
     let first = registered[1].0.identity.not_after;
     assert_eq!(registry.next_expiry(), Some(first));
@@ -88,9 +84,9 @@ async fn only_the_unproven_give_way_oldest_first_and_not_at_once() {
     pause();
     let ca = TestCa::new("td");
     let registry = Registry::default();
-    let (chain, identity) = peer(&ca, "/a", Duration::from_secs(100));
+    let identity = peer(&ca, "/a", Duration::from_secs(100));
     let proven = registry.enter();
-    registry.register(&proven, &chain, identity);
+    registry.register(&proven, identity);
     let oldest = registry.enter();
     advance(Duration::from_millis(10)).await;
     let younger = registry.enter();
