@@ -21,9 +21,6 @@ use tokio::{
     signal::unix::{SignalKind, signal},
 };
 
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 /// Options as typed: a flat list of `--name value`.
 struct Options(Vec<(String, String)>);
 
