@@ -34,6 +34,8 @@ use crate::{
 
 /// Life of a bot certificate unless the operator says otherwise.
 pub const DEFAULT_BOT_TTL: Duration = Duration::from_secs(3600);
+/// How long an instance whose certificates have ended is still shown.
+pub const INSTANCE_MEMORY: Duration = Duration::from_secs(7 * 24 * 3600);
 /// The join method of this module.
 const METHOD_TOKEN: &str = "token";
 const HOSTNAME_MAX: usize = 255;
@@ -169,6 +171,7 @@ async fn decide_join(
     let (id, leaf) = sign(authority, &mut instance, key, request.ttl, now)?;
     tokens::consume(tx.connection(), &hash, &instance.instance_id, now).await?;
     instances::add(tx.connection(), &instance).await?;
+    instances::remove_ended(tx.connection(), now - INSTANCE_MEMORY).await?;
     Ok(grant(leaf, id, instance, now))
 }
 

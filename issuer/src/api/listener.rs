@@ -6,10 +6,11 @@
 //! for and not spun on.
 
 use std::{
+    collections::{HashMap, hash_map::Entry},
     io,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     pin::Pin,
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
     task::{Context, Poll},
     time::{Duration, SystemTime},
 };
@@ -19,17 +20,25 @@ use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpListener, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch},
+    time::{Sleep, sleep, timeout},
 };
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use tonic::transport::server::Connected;
 
 use super::drained;
-use crate::access::Caller;
+use crate::{access::Caller, join::limit::network_of};
 
 /// How long a TLS handshake may take.
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Open connections at most.
 pub const CONNECTIONS_MAX: usize = 4096;
+/// Open connections at most from one source (an IPv4 address, or an IPv6 /64), so
+/// that one that floods leaves room for the others.
+pub const CONNECTIONS_PER_SOURCE: usize = 512;
+/// How long a connection without a certificate may last: joining takes less.
+const ANONYMOUS_LIFE: Duration = Duration::from_secs(60);
+/// How long a connection may outlast its certificate, to carry the refusals.
+const EXPIRED_LIFE: Duration = Duration::from_secs(10);
 /// How long to wait after an accept that failed for want of a resource.
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
 
@@ -46,7 +55,52 @@ pub struct ConnectionInfo {
 pub struct Connection {
     stream: TlsStream<TcpStream>,
     info: ConnectionInfo,
+    /// When it is cut, whatever it does.
+    end: Pin<Box<Sleep>>,
+    _place: Place,
+}
+
+/// A place among the open connections, of all and of one source.
+struct Place {
+    source: IpAddr,
+    sources: Arc<Sources>,
     _permit: OwnedSemaphorePermit,
+}
+
+type Sources = Mutex<HashMap<IpAddr, usize>>;
+
+impl Place {
+    fn take(
+        sources: &Arc<Sources>,
+        remote: SocketAddr,
+        permit: OwnedSemaphorePermit,
+    ) -> Option<Self> {
+        let source = network_of(remote.ip());
+        let mut open = sources.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = open.entry(source).or_insert(0);
+        if *count >= CONNECTIONS_PER_SOURCE {
+            return None;
+        }
+        *count += 1;
+        drop(open);
+        Some(Self {
+            source,
+            sources: sources.clone(),
+            _permit: permit,
+        })
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut open = self.sources.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Entry::Occupied(mut count) = open.entry(self.source) {
+            *count.get_mut() -= 1;
+            if *count.get() == 0 {
+                count.remove();
+            }
+        }
+    }
 }
 
 impl Drop for Connection {
@@ -69,6 +123,9 @@ impl AsyncRead for Connection {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        if self.end.as_mut().poll(context).is_ready() {
+            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+        }
         Pin::new(&mut self.stream).poll_read(context, buffer)
     }
 }
@@ -99,6 +156,7 @@ pub async fn accept(
     mut draining: watch::Receiver<bool>,
 ) {
     let room = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let sources = Arc::new(Sources::default());
     loop {
         let Ok(permit) = room.clone().acquire_owned().await else {
             return;
@@ -109,7 +167,12 @@ pub async fn accept(
         };
         match accepted {
             Ok((stream, remote)) => {
-                let handshake = handshake(stream, remote, tls.clone(), permit);
+                let Some(place) = Place::take(&sources, remote, permit) else {
+                    metrics::counter!("issuer_handshakes_total", "result" => "source_full")
+                        .increment(1);
+                    continue;
+                };
+                let handshake = handshake(stream, remote, tls.clone(), place);
                 let ready = ready.clone();
                 tokio::spawn(async move {
                     if let Some(connection) = handshake.await {
@@ -120,7 +183,7 @@ pub async fn accept(
             }
             Err(error) => {
                 tracing::warn!(%error, "a connection could not be accepted");
-                tokio::time::sleep(ACCEPT_BACKOFF).await;
+                sleep(ACCEPT_BACKOFF).await;
             }
         }
     }
@@ -130,9 +193,9 @@ async fn handshake(
     stream: TcpStream,
     remote: SocketAddr,
     tls: Arc<ServerTls>,
-    permit: OwnedSemaphorePermit,
+    place: Place,
 ) -> Option<Connection> {
-    let refused = |reason: &'static str| {
+    let counted = |reason: &'static str| {
         metrics::counter!("issuer_handshakes_total", "result" => reason).increment(1);
     };
     // Requests and answers are small: each is to leave at once.
@@ -140,21 +203,21 @@ async fn handshake(
     let config = match tls.config() {
         Ok(config) => config,
         Err(error) => {
-            refused("no_identity");
+            counted("no_identity");
             tracing::error!(%error, "the issuer has no valid identity of its own");
             return None;
         }
     };
     let accept = TlsAcceptor::from(config).accept(stream);
-    let stream = match tokio::time::timeout(HANDSHAKE_TIMEOUT, accept).await {
+    let stream = match timeout(HANDSHAKE_TIMEOUT, accept).await {
         Ok(Ok(stream)) => stream,
         Ok(Err(error)) => {
-            refused("tls_error");
+            counted("tls_error");
             tracing::debug!(%error, %remote, "a TLS handshake failed");
             return None;
         }
         Err(_) => {
-            refused("timeout");
+            counted("timeout");
             tracing::debug!(%remote, "a TLS handshake took too long");
             return None;
         }
@@ -162,17 +225,25 @@ async fn handshake(
     let caller = match identify(&stream, &tls, remote) {
         Ok(caller) => caller,
         Err(reason) => {
-            refused("peer_refused");
+            counted("peer_refused");
             tracing::warn!(reason, %remote, "a peer's certificate was refused");
             return None;
         }
     };
-    refused("ok");
+    counted("ok");
     metrics::gauge!("issuer_connections").increment(1.0);
+    let life = match &caller {
+        None => ANONYMOUS_LIFE,
+        Some(caller) => {
+            let left = caller.not_after.duration_since(SystemTime::now());
+            left.unwrap_or_default() + EXPIRED_LIFE
+        }
+    };
     Some(Connection {
         stream,
         info: ConnectionInfo { remote, caller },
-        _permit: permit,
+        end: Box::pin(sleep(life)),
+        _place: place,
     })
 }
 

@@ -2,6 +2,7 @@
 
 use std::{
     error::Error,
+    io,
     path::{Path, PathBuf},
 };
 
@@ -69,22 +70,30 @@ impl Admin {
         if answered {
             return anyhow::anyhow!("{}", status.message());
         }
-        let socket = self.socket.display();
-        let uid = rustix::process::geteuid().as_raw();
-        anyhow::anyhow!(
-            "the issuer at {socket} broke off ({}): it stopped, or your uid {uid} may not administrate it (root and its own user may; see --admin-uid)",
-            status.message()
-        )
+        broke_off(&self.socket, status.message())
     }
 }
 
-fn unreachable(socket: &Path, error: &dyn Error) -> anyhow::Error {
+fn unreachable(socket: &Path, error: &(dyn Error + 'static)) -> anyhow::Error {
     let mut cause = error;
     while let Some(source) = cause.source() {
         cause = source;
     }
+    let kind = cause.downcast_ref::<io::Error>().map(io::Error::kind);
+    match kind {
+        Some(io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => anyhow::anyhow!(
+            "no issuer answers at {} ({cause}): start `issuer serve`, or name its data directory with --data-dir",
+            socket.display()
+        ),
+        // It was there, and did not want us.
+        _ => broke_off(socket, &cause.to_string()),
+    }
+}
+
+fn broke_off(socket: &Path, why: &str) -> anyhow::Error {
+    let uid = rustix::process::geteuid().as_raw();
     anyhow::anyhow!(
-        "no issuer answers at {} ({cause}): start `issuer serve`, or name its data directory with --data-dir",
+        "the issuer at {} broke off ({why}): it stopped, or your uid {uid} may not administrate it (root and its own user may; see --admin-uid)",
         socket.display()
     )
 }

@@ -54,11 +54,16 @@ impl FailedJoins {
     }
 }
 
-fn bucket(buckets: &HashMap<IpAddr, Instant>, source: IpAddr) -> IpAddr {
-    let key = match source.to_canonical() {
+/// What counts as one source: an IPv4 address, or an IPv6 /64.
+pub fn network_of(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
         IpAddr::V4(address) => IpAddr::V4(address),
         IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() >> 64 << 64)),
-    };
+    }
+}
+
+fn bucket(buckets: &HashMap<IpAddr, Instant>, source: IpAddr) -> IpAddr {
+    let key = network_of(source);
     if buckets.len() >= SOURCES_MAX && !buckets.contains_key(&key) {
         return IpAddr::V4(Ipv4Addr::UNSPECIFIED);
     }

@@ -155,6 +155,26 @@ pub async fn remove_of_bot(
     Ok(())
 }
 
+/// Forgets instances whose newest certificate ended before `before`, and their
+/// locks: nobody can come back as them.
+pub async fn remove_ended(
+    connection: &mut SqliteConnection,
+    before: SystemTime,
+) -> Result<(), StoreError> {
+    sqlx::query(
+        "DELETE FROM locks WHERE target IN
+             (SELECT instance_id FROM bot_instances WHERE not_after < $1)",
+    )
+    .bind(to_millis(before))
+    .execute(&mut *connection)
+    .await?;
+    sqlx::query("DELETE FROM bot_instances WHERE not_after < $1")
+        .bind(to_millis(before))
+        .execute(connection)
+        .await?;
+    Ok(())
+}
+
 /// Locks an instance. A lock that is there stays as it is.
 pub async fn lock(
     connection: &mut SqliteConnection,

@@ -89,3 +89,35 @@ fn probes_and_metrics_tell_what_happened() {
         assert!(metrics.contains(line), "no {line} in\n{metrics}");
     }
 }
+
+#[test]
+fn a_source_that_floods_is_bounded_and_lets_go_of_its_places() {
+    let issuer = Issuer::start();
+    // The second loopback address is another source.
+    let flood = |number: usize| {
+        let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None);
+        let socket = socket.unwrap();
+        let source: std::net::SocketAddr = "127.0.0.2:0".parse().unwrap();
+        socket.bind(&source.into()).unwrap();
+        let issuer: std::net::SocketAddr = issuer.address.parse().unwrap();
+        socket
+            .connect(&issuer.into())
+            .unwrap_or_else(|error| panic!("{number}: {error}"));
+        TcpStream::from(socket)
+    };
+    let mut held: Vec<_> = (0..600).map(flood).collect();
+    // Those beyond the bound are closed at once, long before the handshake's end.
+    let mut closed = 0;
+    for stream in &mut held[512..] {
+        stream
+            .set_read_timeout(Some(Duration::from_secs(5)))
+            .unwrap();
+        closed += usize::from(matches!(stream.read(&mut [0; 1]), Ok(0)));
+    }
+    assert_eq!(closed, 88);
+    block_on(async {
+        let bot = issuer.joined("app").await;
+        issuer.issue(&bot, "app").await.unwrap();
+    });
+    drop(held);
+}
