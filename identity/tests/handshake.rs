@@ -316,7 +316,7 @@ struct AcceptAny;
 
 mod accept_any {
     use rustls::{
-        CipherSuite, DigitallySignedStruct, Error, SignatureScheme,
+        DigitallySignedStruct, Error, SignatureScheme,
         client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
         pki_types::{CertificateDer, ServerName, UnixTime},
     };
