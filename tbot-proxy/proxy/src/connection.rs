@@ -41,7 +41,7 @@ pub(crate) async fn serve(mut connection: Box<Connection>, client: Socket) {
 async fn inbound(connection: &mut Connection, client: Socket) -> Result<End, Close> {
     let tls = Box::pin(connection.accept_tls(client)).await?;
     // Identify, register, authorize.
-    if let Err(refusal) = connection.admit(&tls) {
+    if let Err(refusal) = connection.admit(tls.peer_certificates().unwrap_or_default()) {
         tls.refuse();
         return Err(refusal);
     }
@@ -55,7 +55,7 @@ async fn outbound(connection: &mut Connection, client: Socket) -> Result<End, Cl
     let server = Box::pin(connection.dial()).await?;
     let tls = Box::pin(connection.connect_tls(server)).await?;
     // Identify, register, authorize.
-    if let Err(refusal) = connection.admit(&tls) {
+    if let Err(refusal) = connection.admit(tls.peer_certificates().unwrap_or_default()) {
         tls.refuse();
         return Err(refusal);
     }

@@ -225,7 +225,7 @@ impl Service {
     }
 
     /// In force first, then the walk over what lives: see `Connection::admit` for why in this order.
-    fn put_in_force(&self, config: ServiceConfig) {
+    pub(crate) fn put_in_force(&self, config: ServiceConfig) {
         let old = self.in_force();
         let of_tls =
             |config: &ServiceConfig| (config.resumption, config.tls12, config.connect.clone());

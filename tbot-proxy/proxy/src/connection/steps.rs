@@ -71,8 +71,7 @@ impl Connection {
     /// policy below. With the two steps exchanged, a connection could read the old policy and register after the walk,
     /// and live on. Trust is read before registration, for the registry needs to know the peer, so it
     /// is checked once more afterwards if it has changed meanwhile.
-    pub(super) fn admit(&mut self, tls: &TlsStream) -> Result<(), Close> {
-        let chain = tls.peer_certificates().unwrap_or_default();
+    pub(super) fn admit(&mut self, chain: &[CertificateDer<'static>]) -> Result<(), Close> {
         let trust = self.service.trust_generation();
         let peer = self.identify(chain)?;
         self.registered = Some(self.service.registry.register(&self.live, peer));

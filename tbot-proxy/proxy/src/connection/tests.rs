@@ -1,6 +1,9 @@
-use std::sync::Arc;
+use std::{
+    sync::{Arc, Barrier},
+    time::Duration,
+};
 
-use identity::IdentitySource;
+use identity::{IdentitySource, TrustBundleSet, testing::TestCa};
 use policy::{PeerPolicy, PeerRule};
 use relay::Socket;
 use tokio::net::UnixStream;
@@ -20,9 +23,9 @@ impl RecordSink for Kept {
     }
 }
 
-fn service(direction: Direction, sink: &Arc<Kept>) -> Arc<Service> {
+fn config(direction: Direction) -> ServiceConfig {
     let anyone = PeerRule::TrustDomain("td".parse().unwrap());
-    let config = ServiceConfig {
+    ServiceConfig {
         name: "s".into(),
         direction,
         listen: "127.0.0.1:0".parse().unwrap(),
@@ -32,9 +35,13 @@ fn service(direction: Direction, sink: &Arc<Kept>) -> Arc<Service> {
         resumption: true,
         tls12: false,
         on_expiry: OnExpiry::Close,
-    };
+    }
+}
+
+fn service(direction: Direction, sink: &Arc<Kept>) -> Arc<Service> {
     let sink = Arc::clone(sink) as Arc<dyn RecordSink>;
-    Arc::new(Service::new(config, IdentitySource::new(), sink))
+    let source = IdentitySource::new();
+    Arc::new(Service::new(config(direction), source, sink))
 }
 
 /// Memory of an idle connection is its task's, above all: a step that is awaited unboxed would be carried for life.
@@ -96,4 +103,47 @@ async fn every_way_out_leaves_one_record_and_no_trace_in_the_registry() {
         .map(|record| record.connection_id.clone())
         .collect();
     assert!(ids.is_sorted() && ids.len() == 4, "{ids:?}");
+}
+
+/// The rule of [`Connection::admit`]: whatever the moment at which a policy turns against the peer, either the connection
+/// is refused or the walk over the registry cuts it. With "register" and "authorize" exchanged, some get through.
+#[tokio::test]
+async fn no_moment_of_a_change_lets_a_refused_peer_stay() {
+    let ca = TestCa::new("td");
+    let svid = ca.svid("/a", Duration::from_secs(3600));
+    let service = service(Direction::Inbound, &Arc::default());
+    service
+        .source
+        .set_bundles(TrustBundleSet::new([ca.bundle()]));
+    let allowed = config(Direction::Inbound);
+    let mut refused = allowed.clone();
+    refused.peers = PeerPolicy::new(
+        vec![],
+        vec![PeerRule::TrustDomain("other".parse().unwrap())],
+    );
+
+    let (mut late, mut early) = (0, 0);
+    for round in 0..10_000 {
+        service.put_in_force(allowed.clone());
+        let mut connection = Connection::accepted(Arc::clone(&service), None);
+        let together = Barrier::new(2);
+        let admitted = std::thread::scope(|scope| {
+            scope.spawn(|| {
+                together.wait();
+                // From before the other's first step to behind its last.
+                (0..round % 100).for_each(|_| std::hint::spin_loop());
+                service.put_in_force(refused.clone());
+            });
+            together.wait();
+            connection.admit(svid.chain())
+        });
+        if admitted.is_ok() {
+            let cut = connection.live().take_cut().expect("it slipped through");
+            assert_eq!(cut.reason, CloseReason::PolicyChanged);
+            late += 1;
+        } else {
+            early += 1;
+        }
+    }
+    assert!(late > 0 && early > 0, "{late} {early}");
 }
