@@ -174,3 +174,6 @@ async fn sleep(delay: Option<std::time::Duration>) {
         None => std::future::pending().await,
     }
 }
+
+#[cfg(test)]
+mod tests;

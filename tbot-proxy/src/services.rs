@@ -116,7 +116,6 @@ impl Services {
         for name in &stops {
             if !wanted.iter().any(|service| service.name == *name) {
                 self.health.remove(name);
-                metrics::gauge!(SVID_EXPIRY, "service" => name.clone()).set(0.0);
             }
         }
         self.forget_unused();

@@ -80,7 +80,12 @@ impl Health {
         self.set(service, Status::NotReady, Some(reason.into()));
     }
 
+    /// Forgets a service that is no more.
     pub(crate) fn remove(&self, service: &str) {
+        // A metric cannot be taken back. Not a number: no comparison of an alert is true of it.
+        metrics::gauge!(crate::metrics::SERVICE_READY, "service" => service.to_owned())
+            .set(f64::NAN);
+        metrics::gauge!(crate::metrics::SVID_EXPIRY, "service" => service.to_owned()).set(f64::NAN);
         let mut entries = self.entries.write().unwrap_or_else(PoisonError::into_inner);
         entries.remove(service);
     }

@@ -258,3 +258,6 @@ fn files_error(action: &'static str, path: &Path, error: io::Error) -> StorageEr
         error,
     })
 }
+
+#[cfg(test)]
+mod tests;

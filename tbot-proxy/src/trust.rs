@@ -226,3 +226,6 @@ pub(crate) fn read_bundle(wire: &WireBundle) -> Result<TrustBundle, String> {
     TrustBundle::from_spiffe_json(trust_domain, &wire.spiffe_bundle_json)
         .map_err(|error| format!("trust bundle of `{name}`: {error}"))
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,6 +1,8 @@
 //! A bot identity that expired while the agent was down: with a token the agent
 //! joins anew; without one it says what it needs.
 
+#![allow(clippy::unwrap_used)]
+
 use std::{
     fs,
     path::Path,

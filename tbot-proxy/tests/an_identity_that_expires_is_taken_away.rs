@@ -1,6 +1,8 @@
 //! While the issuer is away the last good SVID is served, until it expires: then
 //! it is taken away, readiness says why, and the return of the issuer mends it.
 
+#![allow(clippy::unwrap_used)]
+
 use std::{
     io::{Read, Write},
     net::TcpStream,

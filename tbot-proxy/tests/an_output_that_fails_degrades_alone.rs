@@ -1,6 +1,8 @@
 //! A file output that cannot be written says why, leaves what is there, is tried
 //! again, and takes no other service with it.
 
+#![allow(clippy::unwrap_used)]
+
 use std::fs;
 
 use e2e::{Agent, Issuer, eventually, x509_output};

@@ -1,6 +1,8 @@
 //! What is wrong at the start: one line that names the value and the remedy, exit
 //! status 1 (2 for the command line), nothing half-written.
 
+#![allow(clippy::unwrap_used)]
+
 use std::{
     fs,
     net::{TcpListener, UdpSocket},

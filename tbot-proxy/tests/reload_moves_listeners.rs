@@ -1,6 +1,8 @@
 //! Reloads that move things: an address, a name, an identity. What is not named
 //! is not touched, live connections stay, and what cannot be done changes nothing.
 
+#![allow(clippy::unwrap_used)]
+
 use std::{
     io::{Read, Write},
     net::{TcpListener, TcpStream},

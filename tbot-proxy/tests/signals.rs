@@ -1,5 +1,7 @@
 //! `SIGUSR1` renews every identity; a second `SIGTERM` ends at once.
 
+#![allow(clippy::unwrap_used)]
+
 use std::{fs, io::Write, net::TcpStream};
 
 use e2e::{Agent, EchoServer, Issuer, eventually, free_port, inbound, outbound, x509_output};
@@ -57,7 +59,7 @@ fn a_second_signal_ends_at_once() {
     let status = agent.process().wait();
     assert_eq!(status.code(), Some(1), "{}", agent.log());
     assert!(
-        agent.connections().len() >= 1,
+        !agent.connections().is_empty(),
         "cut connections are recorded"
     );
 }

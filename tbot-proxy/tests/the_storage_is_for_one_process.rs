@@ -1,6 +1,8 @@
 //! Two processes that renew one bot identity look like a stolen copy: the second
 //! one does not start.
 
+#![allow(clippy::unwrap_used)]
+
 use std::process::Command;
 
 use e2e::{Agent, Issuer, binary, x509_output};

@@ -35,21 +35,20 @@ fn mistakes(services: &str) -> Vec<String> {
 
 #[test]
 fn everything_is_read() {
-    let text = format!(
-        "\
+    let text = "\
 version: v1
-issuer: {{ address: issuer.example:3025, ca_path: ca.pem }}
-onboarding: {{ join_method: token, token: /run/token }}
-storage: {{ type: directory, path: /var/lib/tbot-proxy }}
-diagnostics: {{ listen: \"127.0.0.1:3082\" }}
-connection_log: {{ path: connections.jsonl }}
+issuer: { address: issuer.example:3025, ca_path: ca.pem }
+onboarding: { join_method: token, token: /run/token }
+storage: { type: directory, path: /var/lib/tbot-proxy }
+diagnostics: { listen: \"127.0.0.1:3082\" }
+connection_log: { path: connections.jsonl }
 credential_ttl: 2h
-shutdown: {{ grace: 5s }}
+shutdown: { grace: 5s }
 services:
-  - {{ type: workload-identity-x509, name: files, selector: {{ name: web }}, destination: {{ type: directory, path: /run/web }} }}
+  - { type: workload-identity-x509, name: files, selector: { name: web }, destination: { type: directory, path: /run/web } }
   - type: proxy-inbound
     name: web-in
-    selector: {{ name: web }}
+    selector: { name: web }
     credential_ttl: 10m
     listen: 0.0.0.0:8443
     connect: \"[::1]:8000\"
@@ -59,19 +58,18 @@ services:
       - path_prefix: spiffe://td/x
     deny:
       - id: spiffe://td/x/bad
-    limits: {{ max_connections: 7, handshake: 1s, dial: 2s, idle: 3s, half_close: 0s, lease_grace: 4s }}
+    limits: { max_connections: 7, handshake: 1s, dial: 2s, idle: 3s, half_close: 0s, lease_grace: 4s }
     resumption: false
     tls12: true
     on_expiry: log
   - type: proxy-outbound
     name: db-out
-    selector: {{ name: web }}
+    selector: { name: web }
     listen: unix:///run/db.sock
     connect: db.host:8443
-    expect: [{{ id: spiffe://td/db }}]
-"
-    );
-    let configuration = parse(&text).unwrap();
+    expect: [{ id: spiffe://td/db }]
+";
+    let configuration = parse(text).unwrap();
     assert_eq!(
         configuration.issuer.address.to_string(),
         "issuer.example:3025"

@@ -1,0 +1,106 @@
+use identity::testing::TestCa;
+
+use super::*;
+
+fn message(cas: &[&TestCa], renew_epoch: u64) -> WatchResponse {
+    WatchResponse {
+        trust_bundles: cas
+            .iter()
+            .map(|ca| WireBundle {
+                trust_domain: ca.trust_domain().to_string(),
+                spiffe_bundle_json: ca.bundle().to_spiffe_json(),
+            })
+            .collect(),
+        renew_epoch,
+        renew_within: Some(prost_types::Duration {
+            seconds: 2,
+            nanos: 0,
+        }),
+    }
+}
+
+fn order(epoch: u64, local: u64) -> RenewOrder {
+    RenewOrder {
+        epoch,
+        within: Duration::ZERO,
+        local,
+    }
+}
+
+#[test]
+fn every_message_is_complete_state() {
+    let (one, two) = (TestCa::new("one"), TestCa::new("two"));
+    let trust = Trust::new(TrustBundleSet::default());
+    let mut bundles = trust.bundles();
+    trust.accept(message(&[&one, &two], 0)).unwrap();
+    assert_eq!(bundles.borrow_and_update().iter().count(), 2);
+    trust.accept(message(&[&one, &two], 0)).unwrap();
+    assert!(!bundles.has_changed().unwrap(), "the same is no change");
+    trust.accept(message(&[&two], 0)).unwrap();
+    assert!(bundles.borrow_and_update().get("one").is_none());
+
+    trust.set_bundle(one.bundle());
+    assert_eq!(bundles.borrow_and_update().iter().count(), 2);
+}
+
+#[test]
+fn a_message_that_cannot_be_used_changes_nothing() {
+    let one = TestCa::new("one");
+    let trust = Trust::new(TrustBundleSet::new([one.bundle()]));
+    let mut rubbish = message(&[&one], 9);
+    rubbish.trust_bundles[0].spiffe_bundle_json = b"{}".to_vec();
+    let mut no_domain = message(&[&one], 9);
+    no_domain.trust_bundles[0].trust_domain = "One".to_owned();
+    for message in [rubbish, no_domain, message(&[], 9)] {
+        trust.accept(message).unwrap_err();
+        assert!(trust.bundles().borrow().get("one").is_some());
+        assert_eq!(*trust.order().borrow(), None);
+    }
+}
+
+#[test]
+fn orders_are_told_once() {
+    let one = TestCa::new("one");
+    let trust = Trust::new(TrustBundleSet::default());
+    let mut orders = trust.order();
+    trust.accept(message(&[&one], 4)).unwrap();
+    assert_eq!(orders.borrow_and_update().unwrap().epoch, 4);
+    assert_eq!(
+        trust.order().borrow().unwrap().within,
+        Duration::from_secs(2)
+    );
+    trust.accept(message(&[&one], 4)).unwrap();
+    assert!(!orders.has_changed().unwrap());
+    trust.order_now();
+    let now = orders.borrow_and_update().unwrap();
+    assert_eq!((now.epoch, now.local, now.within), (4, 1, Duration::ZERO));
+}
+
+#[test]
+fn an_identity_follows_orders_newer_than_its_own() {
+    for (epoch, local, order, older) in [
+        (Some(4), 0, order(4, 0), false),
+        (Some(4), 0, order(5, 0), true),
+        (Some(4), 0, order(4, 1), true),
+        (Some(4), 1, order(4, 1), false),
+        // The issuer was set back: its number is the one that counts.
+        (Some(4), 0, order(3, 0), false),
+        // Not known when it was obtained: this is it.
+        (None, 0, order(9, 0), false),
+    ] {
+        let mut obtained = Obtained { epoch, local };
+        assert_eq!(
+            obtained.is_older_than(order),
+            older,
+            "{epoch:?} {local} {order:?}"
+        );
+        if !older {
+            assert_eq!(obtained.epoch, Some(order.epoch));
+            let next = RenewOrder {
+                epoch: order.epoch + 1,
+                ..order
+            };
+            assert!(obtained.is_older_than(next));
+        }
+    }
+}
