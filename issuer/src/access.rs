@@ -48,8 +48,6 @@ pub enum Denial {
     InvalidCsr,
     /// The wanted life is not acceptable.
     InvalidTtl,
-    /// The request is not well formed.
-    InvalidRequest,
     /// The authority cannot sign (it has expired).
     Authority,
 }
@@ -71,7 +69,6 @@ impl Denial {
             Self::InvalidId => "invalid_id",
             Self::InvalidCsr => "invalid_csr",
             Self::InvalidTtl => "invalid_ttl",
-            Self::InvalidRequest => "invalid_request",
             Self::Authority => "authority",
         }
     }

@@ -80,9 +80,7 @@ pub(crate) fn status(refusal: Refusal) -> Status {
             Denial::InvalidId => Status::permission_denied(
                 "this workload identity cannot be issued (`issuer audit` tells why)",
             ),
-            Denial::InvalidCsr | Denial::InvalidTtl | Denial::InvalidRequest => {
-                Status::invalid_argument(detail)
-            }
+            Denial::InvalidCsr | Denial::InvalidTtl => Status::invalid_argument(detail),
             Denial::Authority => {
                 tracing::error!(detail, "the authority cannot sign");
                 Status::unavailable("the issuer's authority cannot sign now")
