@@ -36,6 +36,22 @@ impl Agent {
         Self::start_with_pin(issuer, token, issuer.ca_pin(), services)
     }
 
+    /// Starts one that keeps its bot identity in this directory, and waits until every
+    /// service is ready.
+    #[track_caller]
+    pub fn start_storing(
+        issuer: &Issuer,
+        token: &str,
+        storage: &Path,
+        services: &[String],
+    ) -> Self {
+        let home = TempDir::new().expect("temporary directory");
+        std::os::unix::fs::symlink(storage, home.path().join("storage")).expect("link");
+        let agent = Self::start_in(home, issuer, token, issuer.ca_pin(), services, "info");
+        agent.wait();
+        agent
+    }
+
     /// Starts one that logs everything, and waits until every service is ready.
     #[track_caller]
     pub fn start_verbose(issuer: &Issuer, token: &str, services: &[String]) -> Self {
@@ -59,6 +75,18 @@ impl Agent {
         level: &str,
     ) -> Self {
         let home = TempDir::new().expect("temporary directory");
+        Self::start_in(home, issuer, token, pin, services, level)
+    }
+
+    #[track_caller]
+    fn start_in(
+        home: TempDir,
+        issuer: &Issuer,
+        token: &str,
+        pin: &str,
+        services: &[String],
+        level: &str,
+    ) -> Self {
         let diagnostics = free_port();
         let path = home.path().display();
         let head = format!(

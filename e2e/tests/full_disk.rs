@@ -1,11 +1,13 @@
 //! A full disk: the issuer issues nothing that it cannot put on record, an
-//! output that cannot be written degrades itself alone, and both recover.
+//! output that cannot be written degrades itself alone, an agent does not renew what
+//! it cannot keep, and all recover.
 //!
 //! A small tmpfs stands for the disk, so this needs root (CI and the build
 //! machines have it); elsewhere it says loudly that it did not run.
 
 use std::{
     fs,
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     process::Command,
 };
@@ -86,7 +88,8 @@ fn the_issuer_issues_nothing_that_it_cannot_record() {
     disk.fill();
     agent.renew();
     eventually("the agent is told that the issuer cannot", || {
-        agent.metric("tbot_identity_renewals_total{identity=\"app\",result=\"failure\"}") > Some(0.0)
+        agent.metric("tbot_identity_renewals_total{identity=\"app\",result=\"failure\"}")
+            > Some(0.0)
     });
     assert_eq!(svid(), before);
     assert_eq!(issued(&issuer), count);
@@ -137,4 +140,48 @@ fn an_output_that_cannot_be_written_degrades_itself_alone() {
     disk.free();
     eventually("the output recovers by itself", || agent.is_ready());
     assert_ne!(set(&out), before);
+}
+
+#[test]
+fn a_bot_identity_that_cannot_be_kept_is_not_renewed_and_not_locked() {
+    let Some(disk) = SmallDisk::mount() else {
+        return;
+    };
+    let issuer = Issuer::start();
+    let token = issuer.register("app");
+    let storage = disk.path.join("storage");
+    fs::create_dir(&storage).unwrap();
+    fs::set_permissions(&storage, fs::Permissions::from_mode(0o700)).unwrap();
+    let out = issuer.home().join("out");
+    let mut agent = Agent::start_storing(&issuer, &token, &storage, &[x509_output("app", &out)]);
+    let generation = || -> u64 {
+        let state = fs::read(storage.join("..data/state.json")).unwrap();
+        let state: serde_json::Value = serde_json::from_slice(&state).unwrap();
+        state["generation"].as_u64().unwrap()
+    };
+    assert_eq!(generation(), 1);
+    let attempts = |agent: &Agent, result: &str| {
+        let metric = "tbot_identity_renewals_total{identity=\"bot\"";
+        agent
+            .metric(&format!("{metric},result=\"{result}\"}}"))
+            .unwrap_or_default()
+    };
+
+    disk.fill();
+    agent.renew();
+    eventually("the bot identity was to be renewed twice", || {
+        attempts(&agent, "failure") + attempts(&agent, "success") >= 3.0
+    });
+    agent.process().kill();
+    disk.free();
+    agent.restart();
+    agent.wait();
+    agent.renew();
+    eventually("the bot identity is renewed or locked", || {
+        generation() == 2 || attempts(&agent, "failure") > 0.0
+    });
+    let refused: Vec<_> = issuer.audit();
+    let refused: Vec<_> = refused.iter().filter(|e| e["success"] == false).collect();
+    assert!(refused.is_empty(), "{refused:?}");
+    assert_eq!(generation(), 2);
 }

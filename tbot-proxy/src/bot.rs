@@ -14,7 +14,7 @@ use tokio::sync::watch;
 use crate::{
     configuration::{Issuer, Onboarding},
     join::{JoinError, agent_info, join, stored},
-    key::Key,
+    key::{Key, KeyError},
     link::{CallError, IssuerLink},
     metrics::{BOT_EXPIRY, RENEWALS, result, timestamp},
     schedule::{Backoff, Schedule},
@@ -176,14 +176,18 @@ impl Bot {
 
     async fn renew(&self, held: &mut Stored, under: Option<RenewOrder>) -> Result<(), RenewError> {
         let key = match &held.next_key {
-            Some(PendingKey(pem)) => Key::from_pem(pem),
-            None => Key::generate(),
-        }
-        .map_err(|error| RenewError::Key(error.to_string()))?;
-        if held.next_key.is_none() {
-            held.next_key = Some(PendingKey(key.pem()));
-            self.write(held).await?;
-        }
+            Some(PendingKey(pem)) => Key::from_pem(pem).map_err(RenewError::key)?,
+            None => {
+                let key = Key::generate().map_err(RenewError::key)?;
+                let mut pending = held.clone();
+                pending.next_key = Some(PendingKey(key.pem()));
+                // Only what is on the disk may be asked with: forgotten by a restart, it
+                // would leave an identity that looks like a copy.
+                self.write(&pending).await?;
+                *held = pending;
+                key
+            }
+        };
         let request = RenewRequest {
             csr_der: key.csr(),
             agent: Some(agent_info()),
@@ -249,8 +253,7 @@ impl Bot {
     async fn write(&self, stored: &Stored) -> Result<(), StorageError> {
         let (storage, stored) = (self.storage.clone(), stored.clone());
         let written = tokio::task::spawn_blocking(move || storage.save(&stored)).await;
-        // A panic in there is reported by its own hook; nothing was put in force.
-        written.unwrap_or(Ok(()))
+        written.unwrap_or_else(|error| Err(StorageError::Unfinished(error.to_string())))
     }
 }
 
@@ -284,6 +287,10 @@ enum RenewError {
 }
 
 impl RenewError {
+    fn key(error: KeyError) -> Self {
+        Self::Key(error.to_string())
+    }
+
     fn is_refusal(&self) -> bool {
         matches!(self, Self::Call(error) if error.is_refusal())
     }

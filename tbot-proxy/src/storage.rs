@@ -201,6 +201,11 @@ pub enum StorageError {
         /// The directory.
         path: PathBuf,
     },
+    /// A defect of ours.
+    #[error(
+        "storage: the write did not come to its end ({0}): a defect of tbot-proxy; report it with the lines of the log before this one"
+    )]
+    Unfinished(String),
     /// What was kept cannot be read.
     #[error("storage: {} is damaged: {error}; remove the directory and join anew with a new token", path.display())]
     Damaged {
