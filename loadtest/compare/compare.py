@@ -42,6 +42,7 @@ MARKERS = ("<!-- compare:begin -->", "<!-- compare:end -->")
 START_SECONDS = 15
 STOP_SECONDS = 5
 QUIET = 0.1
+IDLE_ROUNDS = 2  # memory hardly varies
 
 
 class Metric:
@@ -457,12 +458,12 @@ class Bench:
         used = report["cpu"][0]
         return report, used["us_per_operation"] if mode != "bulk" else used["seconds_per_gib"]
 
-    def round(self, proxies):
+    def round(self, proxies, with_idle):
         """One round: every load is put on one proxy after the other, so that what is compared lies seconds apart.
 
         Returns the figures by proxy and metric, and what other programs used before each load.
         """
-        figures = {proxy.name: {"idle": self.idle(proxy)} for proxy in proxies}
+        figures = {proxy.name: {"idle": self.idle(proxy)} if with_idle else {} for proxy in proxies}
         others = []
         with contextlib.ExitStack() as stack:
             started = [(proxy, *self.started(stack, proxy)) for proxy in proxies]
@@ -586,7 +587,7 @@ def machine():
 
 def arguments():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=5, help="rounds, in each of which all take turns (5)")
+    parser.add_argument("--rounds", type=int, default=7, help="rounds, in each of which all take turns (7)")
     parser.add_argument("--seconds", type=float, default=2, help="measured seconds of each load (2)")
     parser.add_argument("--warmup", type=float, default=0.5, help="seconds before each load that do not count (0.5)")
     parser.add_argument("--idle", type=int, default=2000, help="idle connections (2000)")
@@ -655,7 +656,7 @@ def compare(options, stack):
     others = []
     for number in range(options.rounds):
         turn = number % len(proxies)
-        figures, busy = bench.round(proxies[turn:] + proxies[:turn])
+        figures, busy = bench.round(proxies[turn:] + proxies[:turn], number < IDLE_ROUNDS)
         others += busy
         for name, row in figures.items():
             results[name].append(row)
