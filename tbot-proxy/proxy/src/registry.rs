@@ -60,6 +60,8 @@ struct State {
     last_connection: u64,
     last_peer: u64,
     pending: BTreeMap<u64, Arc<Live>>,
+    /// The connection that was told to give way, until it is gone.
+    giving_way: Option<u64>,
     by_chain: HashMap<Chain, PeerNumber>,
     peers: BTreeMap<PeerNumber, Peer>,
     /// Ends of the peers' identities, soonest first; without those that have been dealt with.
@@ -76,7 +78,7 @@ struct Peer {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Room {
     Free,
-    /// None. The oldest pending connection gives way at this moment, if there is one.
+    /// None. The oldest pending connection gives way at this moment, if there is one and none is giving way.
     Full {
         gives_way: Option<Instant>,
     },
@@ -96,10 +98,13 @@ impl Registry {
         live
     }
 
-    /// Puts a connection under its peer.
-    pub(crate) fn register(&self, live: &Arc<Live>, identity: PeerIdentity) -> Registered {
+    /// Puts a connection under its peer. `None`: it has been told to give way before its peer was proven.
+    pub(crate) fn register(&self, live: &Arc<Live>, identity: PeerIdentity) -> Option<Registered> {
         let mut guard = self.lock();
         let state = &mut *guard;
+        if state.giving_way == Some(live.number) {
+            return None;
+        }
         state.pending.remove(&live.number);
         let number = match state.by_chain.get(&identity.chain) {
             Some(number) => *number,
@@ -130,7 +135,7 @@ impl Registry {
         };
         drop(guard);
         self.released.notify_one();
-        registered
+        Some(registered)
     }
 
     /// Takes out a connection that has ended, wherever it is.
@@ -138,6 +143,9 @@ impl Registry {
         let mut guard = self.lock();
         let state = &mut *guard;
         state.pending.remove(&live.number);
+        // In `open` no more before another may be told to give way: one in, one out.
+        let was_last = self.open.fetch_sub(1, Ordering::AcqRel) == 1;
+        state.giving_way.take_if(|number| *number == live.number);
         if let Some(number) = peer
             && let Some(peer) = state.peers.get_mut(&number)
         {
@@ -150,7 +158,7 @@ impl Registry {
             }
         }
         drop(guard);
-        if self.open.fetch_sub(1, Ordering::AcqRel) == 1 {
+        if was_last {
             self.emptied.notify_one();
         }
         self.released.notify_one();
@@ -167,25 +175,37 @@ impl Registry {
         if self.open() < max_open && state.pending.len() < max_pending {
             return Room::Free;
         }
-        let oldest = state.pending.first_key_value();
+        let oldest = match state.giving_way {
+            Some(_) => None,
+            None => state.pending.first_key_value(),
+        };
         Room::Full {
             gives_way: oldest.map(|(_, live)| live.entered + GIVES_WAY_AFTER),
         }
     }
 
-    /// Cuts the oldest pending connection if it has been pending for [`GIVES_WAY_AFTER`].
+    /// Cuts the oldest pending connection if it has been pending for [`GIVES_WAY_AFTER`]; one at a time: not
+    /// while one that was cut is still open.
+    ///
+    /// Decided under the lock under which a peer is proven: a connection either gives way or is
+    /// registered, never both.
     pub(crate) fn cut_oldest_pending(&self, close: impl FnOnce(Duration) -> Close) {
-        let oldest = self
-            .lock()
-            .pending
-            .first_key_value()
-            .map(|(_, live)| Arc::clone(live));
-        if let Some(live) = oldest
-            && live.entered.elapsed() >= GIVES_WAY_AFTER
-        {
-            self.lock().pending.remove(&live.number);
-            live.cut(close(live.entered.elapsed()));
+        let mut guard = self.lock();
+        let state = &mut *guard;
+        if state.giving_way.is_some() {
+            return;
         }
+        let Some(oldest) = state.pending.first_entry() else {
+            return;
+        };
+        let age = oldest.get().entered.elapsed();
+        if age < GIVES_WAY_AFTER {
+            return;
+        }
+        let live = oldest.remove();
+        state.giving_way = Some(live.number);
+        drop(guard);
+        live.cut(close(age));
     }
 
     /// The peers of this moment, with their chains.

@@ -55,7 +55,6 @@ impl ProxyService {
             address: config.listen.clone(),
             source,
         })?;
-        warn_of_few_files(&config);
         tracing::info!(
             service = config.name, direction = config.direction.as_str(),
             listen = %local_addr, connect = %config.connect, "service listens"
@@ -143,20 +142,36 @@ impl Drop for ProxyService {
     }
 }
 
-/// Says at start what would otherwise be found out under load: each connection takes two files.
-fn warn_of_few_files(config: &ServiceConfig) {
-    let needed = 2 * config.limits.max_connections as u64;
-    let Some(limit) = getrlimit(Resource::Nofile).current else {
-        return;
+/// Files that are not the connections' of a service: listeners, logs, the link to the issuer, a connection that
+/// waits for room.
+const RESERVED_FILES: u64 = 64;
+
+/// How many connections may be open: `max_connections`, or as many as the limit of open files allows, two to each.
+///
+/// Without this, peers that have proven nothing could use up the files, and those that have would fail when the
+/// application is dialled. Says so, for `max_connections` is what was asked for.
+fn max_connections(config: &ServiceConfig) -> usize {
+    let asked = config.limits.max_connections;
+    let Some(files) = getrlimit(Resource::Nofile).current else {
+        return asked;
     };
-    if limit < needed {
+    let possible = within_files(asked, files);
+    if possible < asked {
         tracing::warn!(
             service = config.name,
-            limit,
-            needed,
-            "the limit of open files is lower than max_connections needs; raise it (ulimit -n, LimitNOFILE=)"
+            max_connections = asked,
+            in_force = possible,
+            files,
+            "the limit of open files holds fewer connections than max_connections; raise it (ulimit -n, LimitNOFILE=)"
         );
     }
+    possible
+}
+
+/// At least one, whatever the limit.
+fn within_files(asked: usize, files: u64) -> usize {
+    let possible = files.saturating_sub(RESERVED_FILES) / 2;
+    asked.min(usize::try_from(possible).unwrap_or(usize::MAX).max(1))
 }
 
 /// What the connections of a service share.
@@ -185,6 +200,7 @@ impl Service {
             source,
             registry: Registry::default(),
             in_force: ArcSwap::from_pointee(InForce {
+                max_connections: max_connections(&config),
                 config: Arc::new(config),
                 tls,
             }),
@@ -237,6 +253,7 @@ impl Service {
         };
         let config = Arc::new(config);
         self.in_force.store(Arc::new(InForce {
+            max_connections: max_connections(&config),
             config: Arc::clone(&config),
             tls: tls.clone(),
         }));
@@ -267,4 +284,9 @@ impl Service {
 pub(crate) struct InForce {
     pub(crate) config: Arc<ServiceConfig>,
     pub(crate) tls: Tls,
+    /// `Limits::max_connections`, as far as there are files for them.
+    pub(crate) max_connections: usize,
 }
+
+#[cfg(test)]
+mod tests;

@@ -74,7 +74,7 @@ impl Connection {
     pub(super) fn admit(&mut self, chain: &[CertificateDer<'static>]) -> Result<(), Close> {
         let trust = self.service.trust_generation();
         let peer = self.identify(chain)?;
-        self.registered = Some(self.service.registry.register(&self.live, peer));
+        self.register(peer)?;
         if self.service.trust_generation() != trust {
             self.identify(chain)?;
         }
@@ -83,7 +83,8 @@ impl Connection {
 
     /// Who the peer is now, by its chain and the trust of this moment.
     fn identify(&self, chain: &[CertificateDer<'static>]) -> Result<PeerIdentity, Close> {
-        self.service
+        let peer = self
+            .service
             .in_force()
             .tls
             .identify(chain, SystemTime::now())

@@ -1,5 +1,5 @@
 use std::{
-    sync::Arc,
+    sync::{Arc, Barrier, atomic::Ordering},
     time::{Duration, SystemTime},
 };
 
@@ -31,7 +31,7 @@ async fn connections_of_one_chain_are_one_peer_and_end_as_one() {
     let lives = [(); 3].map(|()| registry.enter());
     let registered = lives
         .each_ref()
-        .map(|live| registry.register(live, identity.clone()));
+        .map(|live| registry.register(live, identity.clone()).unwrap());
     assert_eq!(registered[0].peer, registered[2].peer);
     assert!(Arc::ptr_eq(
         &registered[0].identity,
@@ -58,7 +58,7 @@ async fn expiries_come_soonest_first_and_once() {
     for ttl in [300, 100, 200] {
         let identity = peer(&ca, "/a", Duration::from_secs(ttl));
         let live = registry.enter();
-        registered.push((registry.register(&live, identity), live));
+        registered.push((registry.register(&live, identity).unwrap(), live));
     }
     let first = registered[1].0.identity.not_after;
     assert_eq!(registry.next_expiry(), Some(first));
@@ -86,7 +86,7 @@ async fn only_the_unproven_give_way_oldest_first_and_not_at_once() {
     let registry = Registry::default();
     let identity = peer(&ca, "/a", Duration::from_secs(100));
     let proven = registry.enter();
-    registry.register(&proven, identity);
+    registry.register(&proven, identity).unwrap();
     let oldest = registry.enter();
     advance(Duration::from_millis(10)).await;
     let younger = registry.enter();
@@ -102,14 +102,54 @@ async fn only_the_unproven_give_way_oldest_first_and_not_at_once() {
     advance(GIVES_WAY_AFTER).await;
     registry.cut_oldest_pending(overload);
     assert_eq!(oldest.take_cut().unwrap().reason, CloseReason::Overload);
+    // It is open until its task has ended, and until then no other gives way.
+    registry.cut_oldest_pending(overload);
     assert!(younger.take_cut().is_none());
-    registry.cut_oldest_pending(overload);
-    assert!(younger.take_cut().is_some());
-    registry.cut_oldest_pending(overload);
-    assert!(proven.take_cut().is_none());
-    // What gave way is open until its task has ended.
     assert_eq!(registry.open(), 3);
     assert_eq!(registry.room(3, 3), Room::Full { gives_way: None });
+    registry.leave(&oldest, None);
+    assert_eq!(registry.room(3, 3), Room::Free);
+    registry.cut_oldest_pending(overload);
+    assert!(younger.take_cut().is_some());
+    registry.leave(&younger, None);
+    registry.cut_oldest_pending(overload);
+    assert!(proven.take_cut().is_none());
+}
+
+/// Either it gives way or its peer is proven, at whatever moment the two meet.
+#[tokio::test]
+async fn a_proven_connection_is_not_cut_and_one_that_is_cut_is_not_proven() {
+    let ca = TestCa::new("td");
+    let identity = peer(&ca, "/a", Duration::from_secs(100));
+    pause();
+    // For its clock.
+    let runtime = tokio::runtime::Handle::current();
+    let (mut proven, mut cut) = (0, 0);
+    for round in 0..10_000 {
+        let registry = Registry::default();
+        let live = registry.enter();
+        advance(GIVES_WAY_AFTER).await;
+        let together = Barrier::new(2);
+        let identity = identity.clone();
+        let registered = std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let _entered = runtime.enter();
+                together.wait();
+                (0..round % 50).for_each(|_| std::hint::spin_loop());
+                registry.cut_oldest_pending(overload);
+            });
+            together.wait();
+            (0..50 - round % 50).for_each(|_| std::hint::spin_loop());
+            registry.register(&live, identity)
+        });
+        match (registered, live.take_cut()) {
+            (Some(_), None) => proven += 1,
+            (None, Some(_)) => cut += 1,
+            (Some(_), Some(_)) => panic!("proven, and cut all the same"),
+            (None, None) => panic!("neither"),
+        }
+    }
+    assert!(proven > 0 && cut > 0, "{proven} {cut}");
 }
 
 #[tokio::test]

@@ -73,7 +73,66 @@ async fn a_full_house_of_stalled_peers_gives_way() {
             other => panic!("{other}: {record:?}"),
         }
     }
-    assert!(gave_way >= 40, "{gave_way}");
+    // Ten found room (half of it); for each other, and for the honest one, one gave way.
+    assert_eq!(gave_way, 51);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn for_one_that_waits_one_gives_way() {
+    let ca = TestCa::new("example.org");
+    let app = Echo::start().await;
+    let mut config = config(Direction::Inbound, &app.addr, &[CLIENT]);
+    config.limits.max_connections = 20;
+    config.limits.handshake = Duration::from_secs(600);
+    let proxy = Proxy::start(config, &source(&ca, "/web"));
+    let peer = Peer::new(&ca, "/client");
+    let mut proven = Vec::new();
+    for _ in 0..14 {
+        proven.push(peer.admitted(&proxy.addr()).await);
+    }
+    let _stalled = stall(&proxy, 6).await;
+    proxy.open(20).await;
+
+    for round in 1..=3 {
+        let honest = peer.admitted(&proxy.addr()).await;
+        let record = proxy.records.next().await;
+        assert_eq!(record.reason, CloseReason::Overload, "{record:?}");
+        assert!(record.duration >= Duration::from_secs(1), "{record:?}");
+        assert_eq!(proxy.service.connections(), 20);
+        // Those that are left are younger than a second no more, and stay: nobody waits.
+        assert_eq!(proxy.records.take().await.len(), 0, "round {round}");
+        proven.push(honest);
+    }
+    for stream in &mut proven {
+        echoed(stream, b"a proven peer does not give way").await;
+    }
+    assert_eq!(proxy.service.connections(), 20);
+    assert_eq!(proxy.records.take().await.len(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn where_nobody_waits_nobody_gives_way() {
+    let ca = TestCa::new("example.org");
+    let app = Echo::start().await;
+    let mut config = config(Direction::Inbound, &app.addr, &[CLIENT]);
+    config.limits.max_connections = 1;
+    let proxy = Proxy::start(config, &source(&ca, "/web"));
+    let peer = Peer::new(&ca, "/client");
+
+    // Slower than the second after which it would give way: that nothing happens has no event.
+    let slow = plain(&proxy.addr()).await;
+    proxy.open(1).await;
+    tokio::time::sleep(Duration::from_millis(1_300)).await;
+    let mut slow = peer.over(slow).await.unwrap();
+    echoed(&mut slow, b"alone").await;
+    finish(slow).await;
+    assert_eq!(proxy.records.next().await.reason, CloseReason::Complete);
+
+    // And where one waits, it does.
+    let _stalled = stall(&proxy, 1).await;
+    finish(peer.admitted(&proxy.addr()).await).await;
+    assert_eq!(proxy.records.next().await.reason, CloseReason::Overload);
+    assert_eq!(proxy.records.next().await.reason, CloseReason::Complete);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -173,7 +173,11 @@ impl Peer {
 
     /// Connects; under TLS 1.3 this succeeds before the server has judged our certificate.
     pub(crate) async fn connect(&self, to: &Address) -> io::Result<TlsStream<TcpStream>> {
-        let tcp = TcpStream::connect(to.to_string()).await?;
+        self.over(TcpStream::connect(to.to_string()).await?).await
+    }
+
+    /// Makes the handshake over a connection that is there.
+    pub(crate) async fn over(&self, tcp: TcpStream) -> io::Result<TlsStream<TcpStream>> {
         let connector = TlsConnector::from(self.tls.config().unwrap());
         within(connector.connect(ClientTls::server_name(), tcp)).await
     }
