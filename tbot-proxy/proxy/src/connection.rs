@@ -214,3 +214,5 @@ fn log(record: &ConnectionRecord) {
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+pub(crate) use tests::BetweenSteps;

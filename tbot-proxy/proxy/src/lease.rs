@@ -86,7 +86,7 @@ fn end_expired(service: &Service) {
 
 /// Cuts the connections whose peers the bundles of this moment verify no more. One whose identity has merely
 /// expired is [`end_expired`]'s, which may grant it a grace.
-async fn end_untrusted(service: &Service) {
+pub(crate) async fn end_untrusted(service: &Service) {
     let chains = service.registry.chains();
     for some in chains.chunks(AT_A_TIME) {
         let in_force = service.in_force();

@@ -183,6 +183,9 @@ pub(crate) struct Service {
     pub(crate) meters: Meters,
     pub(crate) registry: Registry,
     in_force: ArcSwap<InForce>,
+    /// What a test has happen between two steps of an admission.
+    #[cfg(test)]
+    pub(crate) between_steps: crate::connection::BetweenSteps,
 }
 
 impl Service {
@@ -204,6 +207,8 @@ impl Service {
                 config: Arc::new(config),
                 tls,
             }),
+            #[cfg(test)]
+            between_steps: crate::connection::BetweenSteps::default(),
         }
     }
 

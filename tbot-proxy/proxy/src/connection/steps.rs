@@ -88,7 +88,24 @@ impl Connection {
             .in_force()
             .tls
             .identify(chain, SystemTime::now())
-            .map_err(|error| Close::new(CloseReason::PeerUnverified, error))
+            .map_err(|error| Close::new(CloseReason::PeerUnverified, error));
+        #[cfg(test)]
+        self.service.between_steps.reached("identified");
+        peer
+    }
+
+    /// Puts the connection under its peer, from where changes of policy and trust find it.
+    fn register(&mut self, peer: PeerIdentity) -> Result<(), Close> {
+        self.registered = self.service.registry.register(&self.live, peer);
+        #[cfg(test)]
+        self.service.between_steps.reached("registered");
+        match self.registered {
+            Some(_) => Ok(()),
+            None => Err(self
+                .live
+                .take_cut()
+                .unwrap_or_else(|| CloseReason::Overload.into())),
+        }
     }
 
     /// Whether the peer may, by the policy of this moment.
@@ -101,6 +118,8 @@ impl Connection {
         };
         let in_force = self.service.in_force();
         let decision = in_force.config.peers.decide(&registered.identity.id);
+        #[cfg(test)]
+        self.service.between_steps.reached("authorized");
         let reason = match decision {
             Decision::Allowed(rule) => {
                 self.rule = Some(rule.to_string());

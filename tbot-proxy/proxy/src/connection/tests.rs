@@ -1,5 +1,5 @@
 use std::{
-    sync::{Arc, Barrier},
+    sync::{Arc, Barrier, Mutex},
     time::Duration,
 };
 
@@ -10,12 +10,35 @@ use tokio::net::UnixStream;
 
 use super::{Connection, serve};
 use crate::{
-    CloseReason, ConnectionRecord, Direction, Limits, OnExpiry, RecordSink, ServiceConfig,
+    CloseReason, ConnectionRecord, Direction, Limits, OnExpiry, RecordSink, ServiceConfig, lease,
     service::Service,
 };
 
+/// What is to happen once, when an admission has reached a step.
 #[derive(Default)]
-struct Kept(std::sync::Mutex<Vec<ConnectionRecord>>);
+pub(crate) struct BetweenSteps(Mutex<Option<(&'static str, Happening)>>);
+
+type Happening = Box<dyn FnOnce() + Send>;
+
+impl BetweenSteps {
+    fn at(&self, step: &'static str, happens: impl FnOnce() + Send + 'static) {
+        *self.0.lock().unwrap() = Some((step, Box::new(happens)));
+    }
+
+    pub(crate) fn reached(&self, step: &str) {
+        let happening = self.0.lock().unwrap().take_if(|(at, _)| *at == step);
+        if let Some((_, happens)) = happening {
+            happens();
+        }
+    }
+
+    fn has_happened(&self) -> bool {
+        self.0.lock().unwrap().is_none()
+    }
+}
+
+#[derive(Default)]
+struct Kept(Mutex<Vec<ConnectionRecord>>);
 
 impl RecordSink for Kept {
     fn record(&self, record: &ConnectionRecord) {
@@ -146,4 +169,43 @@ async fn no_moment_of_a_change_lets_a_refused_peer_stay() {
         }
     }
     assert!(late > 0 && early > 0, "{late} {early}");
+}
+
+/// The same rule, step by step and for trust too: the whole change, walk over the registry included, between any two
+/// steps. Without the second look at trust, or with two steps exchanged, one of these peers stays.
+#[tokio::test]
+async fn a_change_between_any_two_steps_refuses_or_cuts() {
+    let [ca, other] = ["td", "other"].map(TestCa::new);
+    let svid = ca.svid("/a", Duration::from_secs(3600));
+    let trusted = || TrustBundleSet::new([ca.bundle()]);
+    for step in ["identified", "registered", "authorized"] {
+        for change in [CloseReason::TrustWithdrawn, CloseReason::PolicyChanged] {
+            let service = service(Direction::Inbound, &Arc::default());
+            service.source.set_bundles(trusted());
+            let mut connection = Connection::accepted(Arc::clone(&service), None);
+            let (changed, bundle) = (Arc::clone(&service), other.bundle());
+            service.between_steps.at(step, move || match change {
+                CloseReason::TrustWithdrawn => {
+                    changed.source.set_bundles(TrustBundleSet::new([bundle]));
+                    let runtime = tokio::runtime::Builder::new_current_thread().build();
+                    let walk = || runtime.unwrap().block_on(lease::end_untrusted(&changed));
+                    // A thread of its own: no runtime blocks within another.
+                    std::thread::scope(|scope| scope.spawn(walk).join().unwrap());
+                }
+                _ => {
+                    let mut refused = config(Direction::Inbound);
+                    let others = PeerRule::TrustDomain("other".parse().unwrap());
+                    refused.peers = PeerPolicy::new(vec![], vec![others]);
+                    changed.put_in_force(refused);
+                }
+            });
+            let admitted = connection.admit(svid.chain());
+            assert!(service.between_steps.has_happened(), "{step}");
+            if admitted.is_ok() {
+                let cut = connection.live().take_cut();
+                let cut = cut.unwrap_or_else(|| panic!("{change} at {step} let it stay"));
+                assert_eq!(cut.reason, change, "{step}");
+            }
+        }
+    }
 }
