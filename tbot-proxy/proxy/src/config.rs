@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use policy::PeerPolicy;
 
-use crate::{Address, StartError};
+use crate::{Address, StartError, registry::Bytes};
 
 /// Which way a service carries traffic.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -21,6 +21,14 @@ impl Direction {
         match self {
             Self::Inbound => "inbound",
             Self::Outbound => "outbound",
+        }
+    }
+
+    /// Bytes client to server, and server to client.
+    pub(crate) fn in_and_out(self, bytes: Bytes) -> (u64, u64) {
+        match self {
+            Self::Inbound => (bytes.to_plain, bytes.to_tls),
+            Self::Outbound => (bytes.to_tls, bytes.to_plain),
         }
     }
 }

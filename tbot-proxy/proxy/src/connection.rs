@@ -9,14 +9,10 @@
 
 mod steps;
 
-use std::{
-    net::SocketAddr,
-    sync::{Arc, atomic::Ordering},
-    time::SystemTime,
-};
+use std::{net::SocketAddr, sync::Arc, time::SystemTime};
 
 use identity::{Serial, SpiffeId};
-use relay::{Counters, End, Socket};
+use relay::{End, Socket};
 use uuid::Uuid;
 
 use crate::{
@@ -68,7 +64,6 @@ pub(crate) struct Connection {
     id: Uuid,
     service: Arc<Service>,
     live: Arc<Live>,
-    counters: Arc<Counters>,
     started: SystemTime,
     client_addr: Option<SocketAddr>,
     server_addr: Option<Address>,
@@ -90,7 +85,6 @@ impl Connection {
             id: Uuid::now_v7(),
             service,
             live,
-            counters: Arc::default(),
             started: SystemTime::now(),
             client_addr,
             server_addr: None,
@@ -122,12 +116,7 @@ impl Connection {
 
     fn record(&mut self) -> ConnectionRecord {
         let Close { reason, detail } = self.take_close();
-        let to_plain = self.counters.tls_to_plain.load(Ordering::Relaxed);
-        let to_tls = self.counters.plain_to_tls.load(Ordering::Relaxed);
-        let (bytes_in, bytes_out) = match self.service.direction {
-            Direction::Inbound => (to_plain, to_tls),
-            Direction::Outbound => (to_tls, to_plain),
-        };
+        let (bytes_in, bytes_out) = self.service.direction.in_and_out(self.live.bytes());
         let peer = self
             .registered
             .as_ref()
@@ -162,8 +151,7 @@ impl Drop for Connection {
         let record = self.record();
         let meters = &self.service.meters;
         meters.closed(record.reason);
-        meters.bytes_in.increment(record.bytes_in);
-        meters.bytes_out.increment(record.bytes_out);
+        meters.carried(self.live.take_untold());
         log(&record);
         self.service.sink.record(&record);
         meters.open.decrement(1.0);

@@ -1,6 +1,6 @@
 //! Leases: a connection lives as long as what authorized it holds (DESIGN D4).
 //!
-//! One task a service ends the leases that time or trust end; those that a policy ends are ended by
+//! One task a service ends the leases that time or trust end (and counts what live connections carry); those that a policy ends are ended by
 //! [`crate::ProxyService::update`] itself. Our own SVID's rotation ends none.
 //!
 //! Ends of identities are times of the wall clock, which jumps (NTP, a machine that was asleep), while timers do
@@ -12,19 +12,29 @@ use std::{
 };
 
 use identity::Identity;
-use tokio::{sync::watch, task::yield_now, time::sleep};
+use tokio::{
+    sync::watch,
+    task::yield_now,
+    time::{Instant, MissedTickBehavior, interval, sleep_until},
+};
 
 use crate::{CloseReason, OnExpiry, close_reason::Close, record::rfc3339, service::Service};
 
 /// So late may an expiry be noticed after the wall clock has jumped.
 const LONGEST_SLEEP: Duration = Duration::from_secs(10);
 
+/// So often what live connections have carried is put into the metrics.
+const COUNT_EVERY: Duration = Duration::from_secs(2);
+
 /// Chains verified between two yields; verifying one takes up to 0.1 ms.
 const AT_A_TIME: usize = 16;
 
 /// Ends leases until the service stops.
 pub(crate) async fn keep(service: Arc<Service>, mut identity: watch::Receiver<Arc<Identity>>) {
+    let mut count = interval(COUNT_EVERY);
+    count.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut checked = identity.borrow_and_update().bundle_generation;
+    let mut wake = Instant::now();
     loop {
         tokio::select! {
             changed = identity.changed() => {
@@ -38,9 +48,14 @@ pub(crate) async fn keep(service: Arc<Service>, mut identity: watch::Receiver<Ar
                 }
             }
             () = service.registry.expiry_moved.notified() => {}
-            () = sleep(until_expiry(&service)) => {}
+            _ = count.tick() => {
+                service.meters.carried(service.registry.take_untold());
+                continue;
+            }
+            () = sleep_until(wake) => {}
         }
         end_expired(&service);
+        wake = Instant::now() + until_expiry(&service);
     }
 }
 

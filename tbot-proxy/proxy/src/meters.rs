@@ -8,15 +8,15 @@ use metrics::{
 };
 use rustix::io::Errno;
 
-use crate::{CloseReason, Direction};
+use crate::{CloseReason, Direction, registry::Bytes};
 
 /// Handles of one service's metrics.
 pub(crate) struct Meters {
     pub(crate) open: Gauge,
     pub(crate) handshake: Histogram,
     pub(crate) resumed: Counter,
-    pub(crate) bytes_in: Counter,
-    pub(crate) bytes_out: Counter,
+    bytes_in: Counter,
+    bytes_out: Counter,
     service: String,
     direction: Direction,
     /// In the order of [`CloseReason::ALL`].
@@ -56,6 +56,13 @@ impl Meters {
         }
     }
 
+    /// Connections, living or ended, have carried so many bytes more.
+    pub(crate) fn carried(&self, bytes: Bytes) {
+        let (bytes_in, bytes_out) = self.direction.in_and_out(bytes);
+        self.bytes_in.increment(bytes_in);
+        self.bytes_out.increment(bytes_out);
+    }
+
     /// `accept` failed; rare, so the handle is fetched here.
     pub(crate) fn accept_failed(&self, error: &io::Error) {
         let error = match Errno::from_io_error(error) {
@@ -93,7 +100,7 @@ fn describe() {
     );
     describe_counter!(
         "tbot_connection_bytes_total",
-        "Plaintext bytes of ended connections: in, client to server; out, server to client."
+        "Plaintext bytes: in, client to server; out, server to client. Those of a live connection within two seconds."
     );
     describe_histogram!(
         "tbot_handshake_duration_seconds",

@@ -27,7 +27,7 @@ use crate::close_reason::Close;
 
 mod live;
 
-pub(crate) use live::Live;
+pub(crate) use live::{Bytes, Live};
 
 /// A peer that has not proven itself for this long gives way when others wait. A handshake takes a few
 /// milliseconds and two round trips.
@@ -264,6 +264,17 @@ impl Registry {
         );
         drop(state);
         cut_all(live, close)
+    }
+
+    /// What proven connections have carried since it was last told.
+    pub(crate) fn take_untold(&self) -> Bytes {
+        let mut bytes = Bytes::default();
+        for peer in self.lock().peers.values() {
+            peer.live
+                .values()
+                .for_each(|live| bytes += live.take_untold());
+        }
+        bytes
     }
 
     /// Whether the identity of a peer has ended at `now` (or the peer is gone).

@@ -150,7 +150,7 @@ impl Connection {
             idle: limits.idle,
             half_close: limits.half_close,
         };
-        relay::relay(tls, plain, deadlines, Arc::clone(&self.counters))
+        relay::relay(tls, plain, deadlines, Arc::clone(&self.live.counters))
     }
 
     /// Takes down which SVID is shown. Not the SVID itself: its key must not outlive it here.

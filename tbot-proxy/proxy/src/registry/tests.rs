@@ -6,7 +6,7 @@ use std::{
 use identity::{ChainVerifier, PeerIdentity, TrustBundleSet, testing::TestCa};
 use tokio::time::{advance, pause};
 
-use super::{GIVES_WAY_AFTER, Registry, Room};
+use super::{Bytes, GIVES_WAY_AFTER, Registry, Room};
 use crate::{CloseReason, close_reason::Close};
 
 /// A proven peer whose identity ends after `ttl`.
@@ -176,4 +176,30 @@ async fn nothing_lives_in_a_registry_that_is_shut() {
         assert!(task.await.unwrap_err().is_cancelled());
         assert_eq!(live.take_cut().unwrap().reason, CloseReason::Stopped);
     }
+}
+
+#[tokio::test]
+async fn bytes_are_told_once_however_many_ask() {
+    let registry = Registry::default();
+    let live = registry.enter();
+    let asks = || {
+        let mut told = Bytes::default();
+        (0..20_000).for_each(|_| told += live.take_untold());
+        told
+    };
+    let mut told = Bytes::default();
+    std::thread::scope(|scope| {
+        let asking = [(); 3].map(|()| scope.spawn(asks));
+        for _ in 0..50_000 {
+            live.counters.tls_to_plain.fetch_add(3, Ordering::Relaxed);
+            live.counters.plain_to_tls.fetch_add(5, Ordering::Relaxed);
+        }
+        for asked in asking {
+            told += asked.join().unwrap();
+        }
+    });
+    told += live.take_untold();
+    assert_eq!(told, live.bytes());
+    assert_eq!((told.to_plain, told.to_tls), (150_000, 250_000));
+    assert_eq!(live.take_untold(), Bytes::default());
 }
