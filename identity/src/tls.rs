@@ -2,7 +2,8 @@
 //!
 //! * One `Arc<ServerConfig>` or `Arc<ClientConfig>` per identity generation: while nothing
 //!   changes, every call of `config()` answers with the same one, for a load and two
-//!   compares. A change makes a new, independent config; connections that began with the
+//!   compares, and a look at the clock: an expired SVID is never presented, however late its
+//!   keeper is to take it away. A change makes a new, independent config; connections that began with the
 //!   old one keep it and never notice.
 //! * The verifiers inside ask the source, not the config: a handshake that began before a
 //!   bundle changed is judged by the bundles that hold when the certificate arrives.
@@ -118,7 +119,7 @@ impl ServerTls {
 
     /// The config of the current generation.
     ///
-    /// Errors: there is no SVID yet; `send_authority` is set and no authority in the bundle
+    /// Errors: there is no SVID yet, or it has expired; `send_authority` is set and no authority in the bundle
     /// of our own trust domain issued our SVID; rustls refuses to build (no randomness).
     pub fn config(&self) -> Result<Arc<ServerConfig>, TlsError> {
         self.configs
@@ -143,7 +144,7 @@ impl ServerTls {
     }
 
     fn build(&self, identity: &Identity) -> Result<ServerConfig, TlsError> {
-        let svid = identity.svid.as_deref().ok_or(TlsError::NoSvid)?;
+        let svid = identity.presentable()?;
         let key = if self.options.send_authority {
             with_authority(svid, identity)?
         } else {
@@ -196,7 +197,7 @@ impl ClientTls {
 
     /// The config of the current generation.
     ///
-    /// Errors: there is no SVID yet; rustls refuses to build.
+    /// Errors: there is no SVID yet, or it has expired; rustls refuses to build.
     pub fn config(&self) -> Result<Arc<ClientConfig>, TlsError> {
         self.configs
             .get(&self.source, |identity| self.build(identity))
@@ -240,7 +241,7 @@ impl ClientTls {
     }
 
     fn build(&self, identity: &Identity) -> Result<ClientConfig, TlsError> {
-        let svid = identity.svid.as_deref().ok_or(TlsError::NoSvid)?;
+        let svid = identity.presentable()?;
         let verifier = PeerVerifier::new(self.source.clone(), true);
         let mut config = ClientConfig::builder_with_provider(provider())
             .with_protocol_versions(versions(self.options.tls12))?
@@ -265,6 +266,19 @@ impl fmt::Debug for ClientTls {
         f.debug_struct("ClientTls")
             .field("options", &self.options)
             .finish_non_exhaustive()
+    }
+}
+
+impl Identity {
+    /// The SVID, if there is one that is valid by the clock of this machine.
+    pub(super) fn presentable(&self) -> Result<&X509Svid, TlsError> {
+        let svid = self.svid.as_deref().ok_or(TlsError::NoSvid)?;
+        let not_after = svid.not_after();
+        if not_after <= SystemTime::now() {
+            let id = svid.id().clone();
+            return Err(TlsError::SvidExpired { id, not_after });
+        }
+        Ok(svid)
     }
 }
 

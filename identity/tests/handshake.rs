@@ -6,7 +6,10 @@ mod pipe;
 #[path = "support/world.rs"]
 mod world;
 
-use std::{sync::Arc, time::SystemTime};
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use identity::{
     ClientOptions, ClientTls, IdentitySource, ServerOptions, ServerTls, TlsError, TrustBundleSet,
@@ -292,6 +295,32 @@ fn without_an_svid_there_is_no_config() {
     assert!(server.config().is_ok() && client.config().is_ok());
     source.clear_svid();
     assert!(matches!(server.config(), Err(TlsError::NoSvid)));
+}
+
+#[test]
+fn an_expired_svid_is_never_presented() {
+    let ca = TestCa::new("example.org");
+    let lives_for = Duration::from_secs(2);
+    let source = IdentitySource::with(
+        ca.svid("/short", lives_for),
+        TrustBundleSet::new([ca.bundle()]),
+    );
+    let server = ServerTls::new(source.clone(), ServerOptions::default());
+    let client = ClientTls::new(source.clone(), ClientOptions::default());
+    let not_after = source.current().svid.as_ref().unwrap().not_after();
+    assert!(server.config().is_ok() && client.config().is_ok());
+    // Nobody takes it away: the configs that were built are not handed out any more.
+    while SystemTime::now() < not_after {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let is_expired = |error: TlsError| matches!(error, TlsError::SvidExpired { not_after: at, .. } if at == not_after);
+    assert!(is_expired(server.config().unwrap_err()));
+    assert!(is_expired(client.config().unwrap_err()));
+    // Nor is a new one built.
+    server.forget_sessions();
+    assert!(is_expired(server.config().unwrap_err()));
+    source.set_svid(Arc::new(ca.svid("/short", HOUR)));
+    assert!(server.config().is_ok() && client.config().is_ok());
 }
 
 #[test]

@@ -34,15 +34,18 @@ impl<T> PerGeneration<T> {
         }
     }
 
-    /// The value of the source's current generation.
+    /// The value of the source's current generation, if its SVID can be presented.
     pub(super) fn get(
         &self,
         source: &IdentitySource,
         build: impl FnOnce(&Identity) -> Result<T, TlsError>,
     ) -> Result<Arc<T>, TlsError> {
-        if let Some(value) = self.built_for(source.load().generation) {
+        let identity = source.load();
+        identity.presentable()?;
+        if let Some(value) = self.built_for(identity.generation) {
             return Ok(value);
         }
+        drop(identity);
         let _building = self.building.lock().unwrap_or_else(PoisonError::into_inner);
         // Read again under the lock: an older generation must not replace a newer value.
         let epoch = self.epoch.load(Ordering::Acquire);
