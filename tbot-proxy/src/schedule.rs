@@ -4,6 +4,10 @@
 //! to a tenth either way so that a fleet that started together does not renew
 //! together. After a failure: exponential back-off from one second to one
 //! minute, jittered, and never so long that the identity would expire meanwhile.
+//!
+//! Times are of the wall clock, as certificates are. A clock that steps forward makes
+//! due what it steps over; one that steps back, before the moment at which the time
+//! was set, makes due whatever was set by it: it was computed with a clock that was wrong.
 
 use std::time::{Duration, SystemTime};
 
@@ -66,6 +70,8 @@ impl Life {
 pub(crate) struct Schedule {
     life: Option<Life>,
     due: SystemTime,
+    /// When `due` was set.
+    set_at: SystemTime,
     backoff: Backoff,
 }
 
@@ -75,6 +81,7 @@ impl Schedule {
         Self {
             life: None,
             due: now,
+            set_at: now,
             backoff: Backoff::default(),
         }
     }
@@ -91,7 +98,7 @@ impl Schedule {
     pub(crate) fn renewed(&mut self, life: Life, now: SystemTime) {
         self.backoff.reset();
         let wait = life.renewal().duration_since(now).unwrap_or_default();
-        self.due = now + wait.mul_f64(rand::rng().random_range(0.9..=1.1));
+        self.set(now + wait.mul_f64(rand::rng().random_range(0.9..=1.1)), now);
         self.life = Some(life);
     }
 
@@ -105,24 +112,33 @@ impl Schedule {
         if let Some(left) = self.left(now) {
             delay = delay.min((left / 2).max(FIRST_DELAY));
         }
-        self.due = now + delay;
+        self.set(now + delay, now);
         delay
     }
 
     /// Renew within this window, if not sooner.
     pub(crate) fn hasten(&mut self, within: Duration, now: SystemTime) {
         let at = now + within.mul_f64(rand::rng().random_range(0.0..=1.0));
-        self.due = self.due.min(at);
+        self.bring_forward(at, now);
     }
 
-    /// It has expired and is gone: due now.
+    /// It has expired and is gone: due within a minute, if not sooner.
     pub(crate) fn lost(&mut self, now: SystemTime) {
         self.life = None;
-        self.due = self.due.min(now + LONGEST_DELAY);
+        self.bring_forward(now + LONGEST_DELAY, now);
+    }
+
+    fn bring_forward(&mut self, at: SystemTime, now: SystemTime) {
+        let due = if self.is_due(now) { now } else { self.due };
+        self.set(due.min(at), now);
+    }
+
+    fn set(&mut self, due: SystemTime, now: SystemTime) {
+        (self.due, self.set_at) = (due, now);
     }
 
     pub(crate) fn is_due(&self, now: SystemTime) -> bool {
-        now >= self.due
+        now >= self.due || now < self.set_at
     }
 
     pub(crate) fn has_expired(&self, now: SystemTime) -> bool {
@@ -136,13 +152,31 @@ impl Schedule {
     /// Waits until it is due or expires, or for half a minute: a clock that was
     /// set is noticed within that time.
     pub(crate) async fn wait(&self, now: SystemTime) {
-        let until_due = self.due.duration_since(now).unwrap_or_default();
+        let until_due = if self.is_due(now) {
+            Duration::ZERO
+        } else {
+            self.due.duration_since(now).unwrap_or_default()
+        };
         tokio::time::sleep(until_due.min(self.until_expiry(now))).await;
     }
 
     /// As [`wait`](Self::wait), when being due is not enough to act.
     pub(crate) async fn wait_for_expiry(&self, now: SystemTime) {
         tokio::time::sleep(self.until_expiry(now)).await;
+    }
+
+    /// Waits until it has expired; for ever if there is none.
+    pub(crate) async fn expiry(&self) {
+        if self.life.is_none() {
+            std::future::pending::<()>().await;
+        }
+        loop {
+            let now = SystemTime::now();
+            if self.has_expired(now) {
+                return;
+            }
+            self.wait_for_expiry(now).await;
+        }
     }
 
     fn until_expiry(&self, now: SystemTime) -> Duration {

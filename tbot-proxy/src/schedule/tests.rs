@@ -89,3 +89,68 @@ async fn waiting_ends_when_due_or_after_half_a_minute() {
     schedule.wait(at(1_000)).await;
     assert_eq!(started.elapsed(), Duration::from_secs(30));
 }
+
+#[test]
+fn a_clock_that_steps_back_makes_due_what_was_set_by_it() {
+    const HOURS: u64 = 7_200;
+    // Each was set when the clock was two hours ahead.
+    let ahead = at(1_000 + HOURS);
+    let mut failed = Schedule::empty(ahead);
+    failed.failed(ahead, true);
+    let mut lost = Schedule::overdue(life(None), ahead);
+    lost.failed(ahead, true);
+    lost.lost(ahead);
+    let mut renewed = Schedule::empty(ahead);
+    renewed.renewed(life(Some(2_000 + HOURS)), ahead);
+    let mut hastened = Schedule::empty(ahead);
+    hastened.renewed(life(Some(2_000 + HOURS)), ahead);
+    hastened.hasten(Duration::from_secs(86_400), ahead);
+    for schedule in [failed, lost, renewed, hastened] {
+        assert!(schedule.is_due(at(1_000)), "{schedule:?}");
+    }
+}
+
+#[test]
+fn what_is_set_after_a_step_back_counts_from_there() {
+    let (ahead, right) = (at(8_200), at(1_000));
+    let schedule = || {
+        let mut schedule = Schedule::empty(ahead);
+        schedule.failed(ahead, true);
+        schedule
+    };
+    let mut failed = schedule();
+    let delay = failed.failed(right, false);
+    assert!(delay <= Duration::from_secs(60));
+    assert!(!failed.is_due(right) && failed.is_due(right + delay));
+    let mut renewed = schedule();
+    renewed.renewed(life(Some(2_000)), right);
+    assert!(!renewed.is_due(at(1_899)) && renewed.is_due(at(2_101)));
+    // What is due stays due, whoever brings it forward.
+    let mut hastened = schedule();
+    hastened.hasten(Duration::from_secs(86_400), right);
+    assert!(hastened.is_due(right));
+    let mut lost = schedule();
+    lost.lost(right);
+    assert!(lost.is_due(right));
+}
+
+#[test]
+fn a_clock_that_steps_forward_makes_due_and_expired_what_it_steps_over() {
+    let mut schedule = Schedule::empty(at(1_000));
+    schedule.renewed(life(Some(2_000)), at(1_000));
+    assert!(!schedule.is_due(at(1_001)));
+    assert!(schedule.is_due(at(3_000)) && !schedule.has_expired(at(3_000)));
+    assert!(schedule.is_due(at(9_000)) && schedule.has_expired(at(9_000)));
+    let mut failed = Schedule::empty(at(1_000));
+    failed.failed(at(1_000), true);
+    assert!(failed.is_due(at(1_061)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn waiting_ends_at_once_after_a_step_back() {
+    let mut schedule = Schedule::empty(at(8_200));
+    schedule.failed(at(8_200), true);
+    let started = tokio::time::Instant::now();
+    schedule.wait(at(1_000)).await;
+    assert_eq!(started.elapsed(), Duration::ZERO);
+}
