@@ -4,9 +4,11 @@
 use std::{
     io::{Read, Write},
     net::TcpStream,
+    time::{SystemTime, UNIX_EPOCH},
 };
 
 use e2e::{Agent, EchoServer, Issuer, eventually, free_port, inbound, outbound};
+use rustix::process::Signal;
 
 fn ping(stream: &mut TcpStream) -> std::io::Result<()> {
     stream.write_all(b"ping")?;
@@ -16,6 +18,43 @@ fn ping(stream: &mut TcpStream) -> std::io::Result<()> {
 
 fn echoes(port: u16) -> bool {
     TcpStream::connect(("127.0.0.1", port)).is_ok_and(|mut stream| ping(&mut stream).is_ok())
+}
+
+/// Seconds since 1970.
+fn now() -> f64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap()
+        .as_secs_f64()
+}
+
+#[test]
+fn an_issuer_that_hangs_delays_no_expiry() {
+    let mut issuer = Issuer::start();
+    let token = issuer.register("backend");
+    let echo = EchoServer::start();
+    let service = inbound(
+        "backend",
+        free_port(),
+        &echo.address(),
+        &["spiffe://e2e.example/frontend"],
+    );
+    let backend = Agent::start(&issuer, &token, &[format!("{service}, credential_ttl: 6s")]);
+    // Connections stay open, new ones are accepted by the kernel, and nothing is answered.
+    issuer.process().signal(Signal::STOP);
+    let mut not_after = 0.0;
+    eventually("the agent says that its SVID has expired", || {
+        let expiry = backend.metric("tbot_svid_expiry_timestamp_seconds");
+        not_after = expiry.unwrap_or_default().max(not_after);
+        backend
+            .get("/readyz/backend-in")
+            .is_some_and(|(status, body)| status == 503 && body.contains("expired"))
+    });
+    let late = now() - not_after;
+    assert!((0.0..5.0).contains(&late), "{late} s after its end");
+
+    issuer.process().signal(Signal::CONT);
+    eventually("the agent recovers by itself", || backend.is_ready());
 }
 
 #[test]

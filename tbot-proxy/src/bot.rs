@@ -7,7 +7,7 @@
 
 use std::{sync::Arc, time::SystemTime};
 
-use identity::IdentitySource;
+use identity::{IdentitySource, X509Svid};
 use proto::join::v1::{RenewRequest, RenewResponse, join_service_client::JoinServiceClient};
 use tokio::sync::watch;
 
@@ -127,11 +127,24 @@ impl Bot {
         loop {
             let now = SystemTime::now();
             if schedule.has_expired(now) {
-                return self.expire(&held);
+                return self.expire(&held.svid);
             }
             if schedule.is_due(now) {
                 let under = *order.borrow_and_update();
-                match self.renew(&mut held, under).await {
+                let svid = held.svid.clone();
+                let renewed = {
+                    let renewal = self.renew(&mut held, under);
+                    tokio::pin!(renewal);
+                    // Not cut off at its expiry: an answer that is on its way is worth a token.
+                    tokio::select! {
+                        renewed = &mut renewal => renewed,
+                        () = schedule.expiry() => {
+                            self.expire(&svid);
+                            renewal.await
+                        }
+                    }
+                };
+                match renewed {
                     Ok(()) => {
                         obtained = Obtained::under(under);
                         self.put_in_force(&held, &mut schedule);
@@ -145,11 +158,13 @@ impl Bot {
                             not_after = rfc3339(held.svid.not_after()),
                             "bot identity not renewed"
                         );
-                        let state = IdentityState {
-                            held: true,
-                            reason: Some(format!("the bot identity is not renewed: {error}")),
-                        };
-                        publish(&self.state, state);
+                        if !schedule.has_expired(SystemTime::now()) {
+                            let state = IdentityState {
+                                held: true,
+                                reason: Some(format!("the bot identity is not renewed: {error}")),
+                            };
+                            publish(&self.state, state);
+                        }
                     }
                 }
                 continue;
@@ -235,9 +250,9 @@ impl Bot {
         publish(&self.state, IdentityState::held());
     }
 
-    fn expire(&self, held: &Stored) {
-        let at = rfc3339(held.svid.not_after());
-        tracing::error!(id = %held.svid.id(), not_after = at, "the bot identity has expired");
+    fn expire(&self, svid: &X509Svid) {
+        let at = rfc3339(svid.not_after());
+        tracing::error!(id = %svid.id(), not_after = at, "the bot identity has expired");
         self.source.clear_svid();
         let reason = format!("the bot identity expired at {at}");
         publish(&self.state, IdentityState::waiting(reason));

@@ -24,6 +24,7 @@ use crate::{
     configuration::{HostPort, Issuer, IssuerTrust, Onboarding, TokenSource},
     key::{Key, KeyError, time_of},
     link::{CallError, LinkError, channel_over, one_call, open},
+    state::rfc3339,
     storage::{State, Stored},
     trust::read_bundle,
 };
@@ -91,8 +92,9 @@ pub(crate) fn stored(
             bundle.trust_domain()
         ));
     }
-    if svid.not_after() <= SystemTime::now() {
-        return Err("the certificate has expired already: check the clocks".to_owned());
+    let now = SystemTime::now();
+    if svid.not_after() <= now {
+        return Err(expired_on_arrival(svid.not_after(), now));
     }
     Ok(Stored {
         svid: Arc::new(svid),
@@ -106,6 +108,15 @@ pub(crate) fn stored(
             renew_epoch,
         },
     })
+}
+
+/// What to say of a certificate of the issuer that has expired when it arrives.
+pub(crate) fn expired_on_arrival(not_after: SystemTime, now: SystemTime) -> String {
+    format!(
+        "the certificate is valid until {}, and by the clock of this machine it is {}: set the clock",
+        rfc3339(not_after),
+        rfc3339(now)
+    )
 }
 
 /// What the agent says of itself.

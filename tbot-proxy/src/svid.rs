@@ -14,7 +14,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use crate::{
     configuration::Selector,
-    join::PATIENCE,
+    join::{PATIENCE, expired_on_arrival},
     key::{Key, time_of},
     link::IssuerLink,
     metrics::{RENEWALS, result},
@@ -86,22 +86,41 @@ impl Keeper {
         let mut order = self.trust.order();
         let mut bundles = self.trust.bundles();
         let mut obtained = Obtained::under(None);
-        let mut trouble = None;
+        let mut trouble: Option<String> = None;
+        let mut lost_at = None;
         self.source
             .set_bundles(bundles.borrow_and_update().as_ref().clone());
         loop {
             let now = SystemTime::now();
             if schedule.has_expired(now) {
-                self.expire(&mut schedule, now);
+                lost_at = self.expire(&mut schedule, now).or(lost_at);
             }
             let due = schedule.is_due(now);
             let bot = self.bot.borrow_and_update().clone();
+            self.tell(reason(lost_at, &bot, trouble.as_deref()));
             if due && bot.held {
-                match self.renew(&mut order).await {
+                let renewal = self.renew(&mut order);
+                tokio::pin!(renewal);
+                // The issuer may be long in answering: what is in force meanwhile expires
+                // and follows the trust bundles all the same.
+                let renewed = loop {
+                    tokio::select! {
+                        renewed = &mut renewal => break renewed,
+                        () = schedule.expiry() => {
+                            lost_at = self.expire(&mut schedule, SystemTime::now()).or(lost_at);
+                            self.tell(reason(lost_at, &bot, trouble.as_deref()));
+                        }
+                        Ok(()) = bundles.changed() => {
+                            self.source.set_bundles(bundles.borrow_and_update().as_ref().clone());
+                        }
+                    }
+                };
+                match renewed {
                     Ok((life, under)) => {
                         schedule.renewed(life, SystemTime::now());
                         obtained = under;
                         trouble = None;
+                        lost_at = None;
                     }
                     Err(error) => {
                         let delay = schedule.failed(SystemTime::now(), false);
@@ -114,11 +133,7 @@ impl Keeper {
                         trouble = Some(error);
                     }
                 }
-                self.tell(trouble.clone());
                 continue;
-            }
-            if due {
-                self.tell(bot.reason.or_else(|| trouble.clone()));
             }
             let wait = async {
                 if due {
@@ -198,15 +213,18 @@ impl Keeper {
         let svid = key
             .certified(answer.chain_der)
             .map_err(|error| format!("the issuer's answer cannot be used: {error}"))?;
-        if svid.not_after() <= SystemTime::now() {
-            return Err("the SVID has expired already: check the clocks".to_owned());
+        let now = SystemTime::now();
+        if svid.not_after() <= now {
+            return Err(expired_on_arrival(svid.not_after(), now));
         }
         let life = life(&svid, time_of(answer.renew_at));
         Ok((svid, life))
     }
 
-    fn expire(&self, schedule: &mut Schedule, now: SystemTime) {
-        if let Some(svid) = &self.source.current().svid {
+    /// Takes the SVID away; the end of its life.
+    fn expire(&self, schedule: &mut Schedule, now: SystemTime) -> Option<SystemTime> {
+        let expired = self.source.current().svid.clone();
+        if let Some(svid) = &expired {
             tracing::error!(
                 id = %svid.id(),
                 not_after = rfc3339(svid.not_after()),
@@ -215,12 +233,27 @@ impl Keeper {
         }
         self.source.clear_svid();
         schedule.lost(now);
-        self.tell(Some("the SVID has expired".to_owned()));
+        Some(expired?.not_after())
     }
 
     fn tell(&self, reason: Option<String>) {
         let held = self.source.current().svid.is_some();
         publish(&self.state, IdentityState { held, reason });
+    }
+}
+
+/// What is wrong, as far as it is known. `lost_at`: when the SVID expired, if it did.
+fn reason(
+    lost_at: Option<SystemTime>,
+    bot: &IdentityState,
+    trouble: Option<&str>,
+) -> Option<String> {
+    let (own, bots) = (trouble, bot.reason.as_deref());
+    let why = if bot.held { own.or(bots) } else { bots.or(own) };
+    match (lost_at.map(rfc3339), why) {
+        (Some(at), Some(why)) => Some(format!("the SVID has expired at {at}: {why}")),
+        (Some(at), None) => Some(format!("the SVID has expired at {at}")),
+        (None, why) => why.map(str::to_owned),
     }
 }
 
