@@ -4,6 +4,7 @@ use std::{
     io,
     net::{IpAddr, SocketAddr},
     path::Path,
+    sync::Arc,
     time::Duration,
 };
 
@@ -15,7 +16,7 @@ use tokio::{
     time::{Instant, sleep, timeout, timeout_at},
 };
 
-use crate::{Address, CloseReason, close_reason::Close};
+use crate::{Address, CloseReason, close_reason::Close, resolver::Resolver};
 
 /// A dead peer (a crash, a cut cable) is noticed after `idle + interval * 6`: two minutes. Not
 /// `TCP_USER_TIMEOUT`: Linux applies it to a peer that is alive and has merely stopped to read, too.
@@ -46,12 +47,16 @@ pub(crate) fn keepalive(times: Keepalive) -> TcpKeepalive {
 ///
 /// A name's addresses are tried in the resolver's order (RFC 6724), each within its share of the time that
 /// is left, so that one that swallows packets does not use up the others' chance.
-pub(crate) async fn dial(address: &Address, limit: Duration) -> Result<(Socket, Address), Close> {
+pub(crate) async fn dial(
+    address: &Address,
+    limit: Duration,
+    resolver: &Resolver,
+) -> Result<(Socket, Address), Close> {
     let deadline = Instant::now() + limit;
     let connected = timeout_at(deadline, async {
         match address {
             Address::Unix(path) => dial_unix(path).await.map(|io| (io, address.clone())),
-            Address::Tcp { host, port } => dial_tcp(host, *port, deadline).await,
+            Address::Tcp { host, port } => dial_tcp(host, *port, deadline, resolver).await,
         }
     });
     let too_late = || {
@@ -99,10 +104,15 @@ async fn dial_unix(path: &Path) -> io::Result<Socket> {
     }
 }
 
-async fn dial_tcp(host: &str, port: u16, deadline: Instant) -> io::Result<(Socket, Address)> {
-    let found: Vec<SocketAddr> = match host.parse::<IpAddr>() {
-        Ok(ip) => vec![SocketAddr::new(ip, port)],
-        Err(_) => tokio::net::lookup_host((host, port)).await?.collect(),
+async fn dial_tcp(
+    host: &str,
+    port: u16,
+    deadline: Instant,
+    resolver: &Resolver,
+) -> io::Result<(Socket, Address)> {
+    let found = match host.parse::<IpAddr>() {
+        Ok(ip) => Arc::from([SocketAddr::new(ip, port)]),
+        Err(_) => resolver.resolve(host, port).await?,
     };
     let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
     for (tried, addr) in found.iter().enumerate() {

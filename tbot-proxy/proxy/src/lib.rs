@@ -27,6 +27,7 @@ mod listener;
 mod meters;
 mod record;
 mod registry;
+mod resolver;
 mod service;
 mod tls;
 

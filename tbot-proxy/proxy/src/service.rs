@@ -18,7 +18,8 @@ use tokio::{
 
 use crate::{
     Address, CloseReason, Direction, RecordSink, ServiceConfig, StartError, accept,
-    close_reason::Close, lease, listener::Listener, meters::Meters, registry::Registry, tls::Tls,
+    close_reason::Close, lease, listener::Listener, meters::Meters, registry::Registry,
+    resolver::Resolver, tls::Tls,
 };
 
 /// How long a drain waits for tasks that it has cut. They end at once, unless their threads are starved.
@@ -182,6 +183,7 @@ pub(crate) struct Service {
     pub(crate) sink: Arc<dyn RecordSink>,
     pub(crate) meters: Meters,
     pub(crate) registry: Registry,
+    pub(crate) resolver: Resolver,
     in_force: ArcSwap<InForce>,
     /// What a test has happen between two steps of an admission.
     #[cfg(test)]
@@ -202,6 +204,7 @@ impl Service {
             sink,
             source,
             registry: Registry::default(),
+            resolver: Resolver::default(),
             in_force: ArcSwap::from_pointee(InForce {
                 max_connections: max_connections(&config),
                 config: Arc::new(config),

@@ -138,7 +138,8 @@ impl Connection {
     pub(super) async fn dial(&mut self) -> Result<Socket, Close> {
         let in_force = self.service.in_force();
         let config = &in_force.config;
-        let (server, answered) = dial(&config.connect, config.limits.dial).await?;
+        let (server, answered) =
+            dial(&config.connect, config.limits.dial, &self.service.resolver).await?;
         self.server_addr = Some(answered);
         Ok(server)
     }

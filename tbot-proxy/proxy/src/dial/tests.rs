@@ -5,7 +5,7 @@ use socket2::SockRef;
 use tokio::{io::AsyncReadExt, net::TcpListener};
 
 use super::{dial, equip, reset_on_close};
-use crate::{Address, CloseReason};
+use crate::{Address, CloseReason, resolver::Resolver};
 
 const LIMIT: Duration = Duration::from_secs(10);
 
@@ -17,7 +17,8 @@ async fn a_dialled_socket_has_nodelay_keepalive_off_the_host_and_tells_who_answe
         host: "localhost".into(),
         port: addr.port(),
     };
-    let (Socket::Tcp(stream), answered) = dial(&named, LIMIT).await.unwrap() else {
+    let (Socket::Tcp(stream), answered) = dial(&named, LIMIT, &Resolver::default()).await.unwrap()
+    else {
         panic!("not TCP");
     };
     assert_eq!(answered, addr.into());
@@ -32,13 +33,17 @@ async fn nobody_there_is_told_with_the_address() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let addr: Address = listener.local_addr().unwrap().into();
     drop(listener);
-    let close = dial(&addr, LIMIT).await.unwrap_err();
+    let close = dial(&addr, LIMIT, &Resolver::default()).await.unwrap_err();
     assert_eq!(close.reason, CloseReason::DialFailed);
     assert!(close.detail.unwrap().starts_with(&addr.to_string()));
 
-    let close = dial(&"unix:///nowhere/app.sock".parse().unwrap(), LIMIT)
-        .await
-        .unwrap_err();
+    let close = dial(
+        &"unix:///nowhere/app.sock".parse().unwrap(),
+        LIMIT,
+        &Resolver::default(),
+    )
+    .await
+    .unwrap_err();
     assert_eq!(close.reason, CloseReason::DialFailed);
 }
 
@@ -52,7 +57,13 @@ async fn silence_is_a_timeout() {
     let addr = socket.local_addr().unwrap().as_socket().unwrap();
     let mut queued = Vec::new();
     let close = loop {
-        match dial(&addr.into(), Duration::from_millis(300)).await {
+        match dial(
+            &addr.into(),
+            Duration::from_millis(300),
+            &Resolver::default(),
+        )
+        .await
+        {
             Ok(connected) => queued.push(connected),
             Err(close) => break close,
         }
