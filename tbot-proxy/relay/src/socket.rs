@@ -98,7 +98,8 @@ impl Socket {
         }
     }
 
-    /// Makes the coming close a reset. Without effect on a Unix socket.
+    /// Makes the coming close a reset. Without effect on a Unix socket, which has none: Linux tells its peer
+    /// `ECONNRESET` only if we close with bytes of it unread (`unix_release_sock`).
     pub(crate) fn reset_on_close(&self) {
         if let Self::Tcp(stream) = self {
             let _ = stream.set_zero_linger();

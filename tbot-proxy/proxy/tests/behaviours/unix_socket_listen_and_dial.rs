@@ -1,15 +1,15 @@
 //! Unix sockets on either plain side.
 
-use std::os::unix::fs::PermissionsExt;
+use std::{io::ErrorKind, os::unix::fs::PermissionsExt};
 
 use identity::testing::TestCa;
 use proxy::{Address, CloseReason, Direction};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::{UnixListener, UnixStream},
+    net::{TcpListener, UnixListener, UnixStream},
 };
 
-use crate::support::{CLIENT, PATIENCE, Proxy, WEB, config, echoed, finish, source, within};
+use crate::support::{CLIENT, PATIENCE, Peer, Proxy, WEB, config, echoed, finish, source, within};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn from_socket_to_socket_over_mtls() {
@@ -80,4 +80,45 @@ async fn a_refused_local_client_sees_the_end_without_a_byte() {
     let _ = within(stream.read_to_end(&mut heard)).await;
     assert_eq!(heard, b"");
     assert_eq!(proxy.records.next().await.reason, CloseReason::DialFailed);
+}
+
+/// What docs/guide/proxy.md says of truncation: on a Unix socket an application sees the end, and only the record tells.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn half_a_transfer_is_told_by_a_reset_over_tcp_and_by_the_record_alone_over_a_unix_socket() {
+    let ca = TestCa::new("example.org");
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("app.sock");
+    let unix = UnixListener::bind(&path).unwrap();
+    let tcp = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let tcp_addr = tcp.local_addr().unwrap().into();
+    for (address, is_tcp) in [(tcp_addr, true), (Address::Unix(path), false)] {
+        let proxy = Proxy::inbound(&ca, &address, &[CLIENT]);
+        let mut client = Peer::new(&ca, "/client")
+            .connect(&proxy.addr())
+            .await
+            .unwrap();
+        client.write_all(b"half of it").await.unwrap();
+        client.flush().await.unwrap();
+        let mut heard = Vec::new();
+        let end = if is_tcp {
+            let (mut app, _) = within(tcp.accept()).await.unwrap();
+            app.read_exact(&mut [0; 10]).await.unwrap();
+            // No close_notify.
+            client.get_mut().0.shutdown().await.unwrap();
+            within(app.read_to_end(&mut heard)).await
+        } else {
+            let (mut app, _) = within(unix.accept()).await.unwrap();
+            app.read_exact(&mut [0; 10]).await.unwrap();
+            client.get_mut().0.shutdown().await.unwrap();
+            within(app.read_to_end(&mut heard)).await
+        };
+        match (is_tcp, end) {
+            (true, Err(error)) => assert_eq!(error.kind(), ErrorKind::ConnectionReset),
+            (false, Ok(0)) => {}
+            (_, end) => panic!("{address}: {end:?}"),
+        }
+        let record = proxy.records.next().await;
+        assert_eq!(record.reason, CloseReason::TlsTruncated, "{record:?}");
+        assert_eq!(record.bytes_in, 10);
+    }
 }
