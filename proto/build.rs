@@ -24,6 +24,13 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         // Secrets must not reach a debug dump: these get a hand-written Debug.
         .skip_debug(["tbot.join.v1.TokenEvidence"])
         .skip_debug(["tbot.admin.v1.AddBotResponse"])
+        // The name of a token is its secret.
+        .skip_debug(["tbot.admin.v1.Resource", "tbot.admin.v1.Metadata"])
+        .enum_attribute("tbot.admin.v1.Resource.spec", "#[derive(Debug)]")
+        .skip_debug([
+            "tbot.admin.v1.GetResourcesRequest",
+            "tbot.admin.v1.DeleteResourceRequest",
+        ])
         .skip_debug(["X509SVID"])
         .compile_fds(descriptors)?;
     Ok(())

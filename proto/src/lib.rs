@@ -63,6 +63,60 @@ impl std::fmt::Debug for admin::v1::AddBotResponse {
     }
 }
 
+/// The name of a token is its secret, and a name alone does not tell its kind.
+impl std::fmt::Debug for admin::v1::Metadata {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Metadata")
+            .field("name", &REDACTED)
+            .field("labels", &self.labels)
+            .field("revision", &self.revision)
+            .field("expires", &self.expires)
+            .finish()
+    }
+}
+
+/// With the name of what is no token.
+impl std::fmt::Debug for admin::v1::Resource {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        use admin::v1::resource::Spec;
+        let name = match (&self.spec, &self.metadata) {
+            (Some(Spec::Token(_)) | None, _) | (_, None) => REDACTED,
+            (_, Some(metadata)) => metadata.name.as_str(),
+        };
+        f.debug_struct("Resource")
+            .field("name", &name)
+            .field("metadata", &self.metadata)
+            .field("spec", &self.spec)
+            .finish()
+    }
+}
+
+/// What may be shown of a name that a request gives together with a kind.
+fn shown_name<'a>(kind: &str, name: &'a str) -> &'a str {
+    match kind {
+        "bot" | "role" | "workload_identity" => name,
+        _ => REDACTED,
+    }
+}
+
+impl std::fmt::Debug for admin::v1::GetResourcesRequest {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("GetResourcesRequest")
+            .field("kind", &self.kind)
+            .field("name", &shown_name(&self.kind, &self.name))
+            .finish()
+    }
+}
+
+impl std::fmt::Debug for admin::v1::DeleteResourceRequest {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("DeleteResourceRequest")
+            .field("kind", &self.kind)
+            .field("name", &shown_name(&self.kind, &self.name))
+            .finish()
+    }
+}
+
 impl std::fmt::Debug for workload::X509svid {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("X509SVID")
@@ -72,3 +126,6 @@ impl std::fmt::Debug for workload::X509svid {
             .finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests;
