@@ -190,5 +190,6 @@ async fn bot(issuer: &Issuer) -> Caller {
         serial: Serial::from_bytes(grant.leaf.serial.as_bytes()),
         not_after: grant.leaf.validity.not_after,
         remote: None,
+        connected: now,
     }
 }

@@ -7,7 +7,10 @@
 pub mod caller;
 pub mod changes;
 
-use std::{collections::BTreeMap, time::SystemTime};
+use std::{
+    collections::BTreeMap,
+    time::{Duration, SystemTime},
+};
 
 use crate::{
     audit::{Event, EventName},
@@ -110,19 +113,66 @@ impl From<AuthorityError> for Refusal {
     }
 }
 
-/// Admits the caller: its bot and its instance exist, and no lock is on it. To
-/// be asked inside the transaction that grants, so that a lock that comes later
-/// comes after the grant.
-pub async fn admit(tx: &mut Tx, caller: &Caller) -> Result<BotInstance, Refusal> {
+/// How long after its successor was first seen a certificate may still open a
+/// connection: an agent that renews has others under way.
+pub const SUCCESSION_GRACE: Duration = Duration::from_secs(60);
+
+/// Admits the caller: its bot and its instance exist, no lock is on it, and its
+/// certificate is not one that only a copy would still present. To be asked inside
+/// the transaction that grants, so that a lock that comes later comes after the
+/// grant. Whoever records a refusal also calls [`lock_if_copied`].
+pub async fn admit(tx: &mut Tx, caller: &Caller, now: SystemTime) -> Result<BotInstance, Refusal> {
     let instance = instances::read(tx.connection(), &caller.bot_name, &caller.instance_id).await?;
     let Some(instance) = instance else {
         let detail = format!("bot {} has no such instance", caller.bot_name);
         return Err(Refusal::denied(Denial::UnknownInstance, detail));
     };
     match &instance.locked_reason {
-        Some(reason) => Err(Refusal::denied(Denial::Locked, reason.as_str())),
-        None => Ok(instance),
+        Some(reason) => return Err(Refusal::denied(Denial::Locked, reason.as_str())),
+        None => refuse_a_copy(caller, &instance)?,
     }
+    if caller.generation == instance.generation && instance.newest_seen.is_none() {
+        instances::newest_seen(tx.connection(), &instance.instance_id, now).await?;
+    }
+    Ok(instance)
+}
+
+/// A certificate older than the newest but one is presented by nobody but a copy.
+/// The newest but one is that of an agent that renews just now (live connections,
+/// a lost answer), unless it opens a connection after the newest has been in use
+/// for [`SUCCESSION_GRACE`].
+fn refuse_a_copy(caller: &Caller, instance: &BotInstance) -> Result<(), Refusal> {
+    let (presented, newest) = (caller.generation, instance.generation);
+    if presented >= newest {
+        return Ok(());
+    }
+    let told = format!("generation {presented} was presented, the newest is {newest}");
+    let succeeded = instance
+        .newest_seen
+        .is_some_and(|seen| caller.connected > seen + SUCCESSION_GRACE);
+    if presented + 1 < newest || succeeded {
+        return Err(Refusal::denied(Denial::CopiedIdentity, told));
+    }
+    Ok(())
+}
+
+/// Locks the instance of a caller that was refused as a copy, in the transaction
+/// that records the refusal.
+pub async fn lock_if_copied<T>(
+    tx: &mut Tx,
+    caller: &Caller,
+    decision: &Result<T, Refusal>,
+    now: SystemTime,
+) -> Result<(), StoreError> {
+    if let Err(Refusal::Denied {
+        denial: Denial::CopiedIdentity,
+        detail,
+    }) = decision
+    {
+        let reason = format!("copied identity: {detail}");
+        lock_instance(tx, &caller.bot_name, &caller.instance_id, &reason, now).await?;
+    }
+    Ok(())
 }
 
 /// The first role of the bot that selects `labels`.
@@ -168,6 +218,30 @@ pub async fn lock_instance(
     Ok(())
 }
 
+/// How many ended instances are forgotten at once: a join waits for it.
+const FORGOTTEN_AT_ONCE: u32 = 64;
+
+/// Forgets instances whose newest certificate ended before `before`, and records
+/// each. Locked ones stay until their bot is deleted.
+pub async fn forget_ended(
+    tx: &mut Tx,
+    before: SystemTime,
+    now: SystemTime,
+) -> Result<(), StoreError> {
+    let ended = instances::ended(tx.connection(), before, FORGOTTEN_AT_ONCE).await?;
+    for instance in ended {
+        instances::remove(tx.connection(), &instance.instance_id).await?;
+        let event = Event::success(EventName::BotInstanceDelete)
+            .with("bot_name", instance.bot_name)
+            .with("bot_instance_id", instance.instance_id)
+            .with("generation", instance.generation)
+            .with_time("not_after", instance.not_after)
+            .with("user", "issuer");
+        audit::append(tx, &event, now).await?;
+    }
+    Ok(())
+}
+
 /// Removes the lock of an instance and records it; whether there was one.
 pub async fn unlock_instance(
     tx: &mut Tx,
@@ -188,3 +262,6 @@ pub async fn unlock_instance(
     tx.changes().access += 1;
     Ok(true)
 }
+
+#[cfg(test)]
+mod tests;

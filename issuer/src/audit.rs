@@ -19,6 +19,16 @@ pub enum EventName {
     BotRenew,
     /// An X509-SVID was asked for.
     SvidIssued,
+    /// An agent asked to follow the issuer's news (recorded if refused).
+    BotWatch,
+    /// A peer connected with a certificate (recorded if refused).
+    Connect,
+    /// An instance that ended long ago was forgotten.
+    BotInstanceDelete,
+    /// Resources were to be applied (recorded if refused; else each by itself).
+    Apply,
+    /// A user called on the admin socket (recorded if refused).
+    AdminConnect,
     /// The authority made itself a key.
     AuthorityCreate,
     /// An instance was locked.
@@ -50,6 +60,11 @@ impl EventName {
             Self::BotJoin => "bot.join",
             Self::BotRenew => "bot.renew",
             Self::SvidIssued => "spiffe.svid.issued",
+            Self::BotWatch => "bot.watch",
+            Self::Connect => "connect",
+            Self::BotInstanceDelete => "bot_instance.delete",
+            Self::Apply => "resource.apply",
+            Self::AdminConnect => "admin.connect",
             Self::AuthorityCreate => "authority.create",
             Self::LockCreate => "lock.create",
             Self::LockDelete => "lock.delete",
@@ -104,9 +119,14 @@ impl Event {
         denial.with("reason", reason)
     }
 
-    /// With a field.
+    /// With a field. Control characters in text are left out: what a caller sent
+    /// must not be able to write on the terminal of whoever reads it.
     pub fn with(mut self, field: &'static str, value: impl Into<Value>) -> Self {
-        self.fields.insert(field.to_owned(), value.into());
+        let mut value = value.into();
+        if let Value::String(text) = &mut value {
+            text.retain(|character| !character.is_control());
+        }
+        self.fields.insert(field.to_owned(), value);
         self
     }
 

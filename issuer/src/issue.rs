@@ -104,7 +104,7 @@ async fn decide(
     now: SystemTime,
 ) -> Result<X509SvidGrant, Refusal> {
     let caller = &request.caller;
-    let instance = access::admit(tx, caller).await?;
+    let instance = access::admit(tx, caller, now).await?;
     let (resource, spec) = workload_identity(tx, &request.workload_identity).await?;
     let labels = &resource.metadata.labels;
     let role = access::role_that_allows(tx, &caller.bot_name, labels).await?;
@@ -234,6 +234,7 @@ async fn record(
         event = event.with("public_key_sha256", hex::encode(key.sha256()));
     }
     audit::append(tx, &event, now).await?;
+    access::lock_if_copied(tx, &request.caller, &decision, now).await?;
     Ok(decision)
 }
 

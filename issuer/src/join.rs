@@ -1,13 +1,16 @@
 //! How an agent becomes a bot, and stays one.
 //!
-//! **Join** exchanges evidence for a first certificate. A token works once: it is
-//! consumed in the transaction that records the join.
+//! **Join** exchanges evidence for a first certificate. A token makes one instance:
+//! it is consumed in the transaction that records the join. An answer can get lost,
+//! so until the token's end, and until that instance first renews, joining again
+//! with the same key returns that instance again; with another key it is refused.
 //!
 //! **Renew** exchanges a certificate for its successor. Each carries a
 //! generation. Whoever copies a bot's identity shares its generation with the
 //! rightful holder; once one of the two has renewed, the other presents an old
-//! one, and the instance is locked. An answer can get lost, so repeating a
-//! renewal with the same key returns the same generation and is no sign of a copy.
+//! one, and the instance is locked. Repeating a renewal with the same key returns
+//! the same generation and is no sign of a copy; therefore a renewal must bring a
+//! new key, else a copy could not be told from a repetition.
 
 pub mod limit;
 
@@ -29,7 +32,10 @@ use crate::{
     issue::remaining,
     resources::{Kind, TokenSecret},
     service::Issuer,
-    store::{StoreError, Tx, audit, instances, instances::BotInstance, resources, tokens},
+    store::{
+        StoreError, Tx, audit, instances, instances::BotInstance, resources, tokens,
+        tokens::StoredToken,
+    },
 };
 
 /// Life of a bot certificate unless the operator says otherwise.
@@ -103,6 +109,8 @@ pub struct BotGrant {
     pub renew_at: SystemTime,
     /// The instance as it is now.
     pub instance: BotInstance,
+    /// Whether it was granted before, and the answer presumably lost.
+    pub repeated: bool,
 }
 
 /// Joins by a token, or refuses; either is recorded when this returns.
@@ -140,8 +148,13 @@ async fn decide_join(
         .filter(|token| bool::from(token.hash.as_slice().ct_eq(&hash)))
         .ok_or_else(|| Refusal::denied(Denial::UnknownToken, "no such token"))?;
     if let Some(used_at) = token.used_at {
-        let detail = format!("it was used at {}", crate::authority::rfc3339(used_at));
-        return Err(Refusal::denied(Denial::UsedToken, detail));
+        return match repeatable(tx, &token, request, now).await? {
+            Some(instance) => repeat_join(tx, authority, instance, request, now).await,
+            None => {
+                let detail = format!("it was used at {}", crate::authority::rfc3339(used_at));
+                Err(Refusal::denied(Denial::UsedToken, detail))
+            }
+        };
     }
     if token.expires <= now {
         let detail = format!("it expired at {}", crate::authority::rfc3339(token.expires));
@@ -166,13 +179,55 @@ async fn decide_join(
         join_method: METHOD_TOKEN.to_owned(),
         // The name of an ephemeral token is its secret.
         join_token_name: String::new(),
+        newest_seen: None,
         locked_reason: None,
     };
     let (id, leaf) = sign(authority, &mut instance, key, request.ttl, now)?;
     tokens::consume(tx.connection(), &hash, &instance.instance_id, now).await?;
     instances::add(tx.connection(), &instance).await?;
-    instances::remove_ended(tx.connection(), now - INSTANCE_MEMORY).await?;
-    Ok(grant(leaf, id, instance, now))
+    access::forget_ended(tx, now - INSTANCE_MEMORY, now).await?;
+    Ok(grant(leaf, id, instance, false, now))
+}
+
+/// The instance that this token made, if this is the same join again: before the
+/// token's end, by the holder of the key that the first certificate was signed for
+/// (the request is signed with it), while there is no second certificate.
+async fn repeatable(
+    tx: &mut Tx,
+    token: &StoredToken,
+    request: &TokenJoin,
+    now: SystemTime,
+) -> Result<Option<BotInstance>, StoreError> {
+    let (Some(used_by), Ok(key)) = (&token.used_by, &request.key) else {
+        return Ok(None);
+    };
+    if token.expires <= now {
+        return Ok(None);
+    }
+    let bot = resources::read(tx.connection(), Kind::Bot, &token.bot_name).await?;
+    let instance = instances::read(tx.connection(), &token.bot_name, used_by).await?;
+    Ok(instance.filter(|instance| {
+        bot.is_some()
+            && instance.generation == 1
+            && instance.locked_reason.is_none()
+            && instance.key_sha256 == key.sha256()
+    }))
+}
+
+/// The same instance and generation, a new certificate.
+async fn repeat_join(
+    tx: &mut Tx,
+    authority: &Arc<Authority>,
+    mut instance: BotInstance,
+    request: &TokenJoin,
+    now: SystemTime,
+) -> Result<BotGrant, Refusal> {
+    let key = admissible(&request.key)?;
+    instance.hostname.clone_from(&request.agent.hostname);
+    instance.agent_version.clone_from(&request.agent.version);
+    let (id, leaf) = sign(authority, &mut instance, key, request.ttl, now)?;
+    instances::renewed(tx.connection(), &instance).await?;
+    Ok(grant(leaf, id, instance, true, now))
 }
 
 async fn record_join(
@@ -226,19 +281,24 @@ async fn decide_renewal(
     request: &Renewal,
     now: SystemTime,
 ) -> Result<BotGrant, Refusal> {
-    let mut instance = access::admit(tx, &request.caller).await?;
+    let mut instance = access::admit(tx, &request.caller, now).await?;
     let bot = resources::read(tx.connection(), Kind::Bot, &instance.bot_name).await?;
     if bot.is_none() {
         return Err(Refusal::denied(Denial::UnknownBot, "the bot is gone"));
     }
     let key = admissible(&request.key)?;
-    instance.generation = next_generation(request.caller.generation, &instance, key)?;
+    let generation = next_generation(request.caller.generation, &instance, key)?;
+    let repeated = generation == instance.generation;
+    if !repeated {
+        instance.newest_seen = None;
+    }
+    instance.generation = generation;
     instance.key_sha256 = key.sha256().to_vec();
     instance.hostname.clone_from(&request.agent.hostname);
     instance.agent_version.clone_from(&request.agent.version);
     let (id, leaf) = sign(authority, &mut instance, key, request.ttl, now)?;
     instances::renewed(tx.connection(), &instance).await?;
-    Ok(grant(leaf, id, instance, now))
+    Ok(grant(leaf, id, instance, repeated, now))
 }
 
 /// The generation that a renewal gets which presents `presented`.
@@ -249,14 +309,18 @@ fn next_generation(
 ) -> Result<u64, Refusal> {
     let newest = instance.generation;
     let told = format!("generation {presented} was presented, the newest is {newest}");
+    let same_key = instance.key_sha256 == key.sha256();
+    if presented == newest && same_key {
+        let detail = "a renewal needs a new key pair: this request has that of the certificate that it renews";
+        return Err(Refusal::denied(Denial::InvalidCsr, detail));
+    }
     if presented == newest {
         return Ok(newest + 1);
     }
     if presented > newest {
         return Err(Refusal::denied(Denial::UnknownGeneration, told));
     }
-    let repeated = presented + 1 == newest && instance.key_sha256 == key.sha256();
-    if repeated {
+    if presented + 1 == newest && same_key {
         return Ok(newest);
     }
     Err(Refusal::denied(Denial::CopiedIdentity, told))
@@ -285,14 +349,7 @@ async fn record_renewal(
         event = event.with("public_key_sha256", hex::encode(key.sha256()));
     }
     audit::append(tx, &event, now).await?;
-    if let Err(Refusal::Denied {
-        denial: Denial::CopiedIdentity,
-        detail,
-    }) = &decision
-    {
-        let reason = format!("copied identity: {detail}");
-        access::lock_instance(tx, &caller.bot_name, &caller.instance_id, &reason, now).await?;
-    }
+    access::lock_if_copied(tx, caller, &decision, now).await?;
     Ok(decision)
 }
 
@@ -330,17 +387,28 @@ fn sign(
     Ok((id, leaf))
 }
 
-fn grant(leaf: Leaf, id: SpiffeId, instance: BotInstance, now: SystemTime) -> BotGrant {
+fn grant(
+    leaf: Leaf,
+    id: SpiffeId,
+    instance: BotInstance,
+    repeated: bool,
+    now: SystemTime,
+) -> BotGrant {
     BotGrant {
         renew_at: now + remaining(leaf.validity.not_after, now) / 2,
         leaf,
         id,
         instance,
+        repeated,
     }
 }
 
 fn granted(name: EventName, grant: &BotGrant) -> Event {
-    Event::success(name)
+    let event = match grant.repeated {
+        true => Event::success(name).with("repeated", true),
+        false => Event::success(name),
+    };
+    event
         .with("spiffe_id", grant.id.as_str())
         .with("bot_name", grant.instance.bot_name.as_str())
         .with("bot_instance_id", grant.instance.instance_id.as_str())

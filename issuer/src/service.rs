@@ -3,7 +3,11 @@
 //! First start is one transaction: trust domain, CA and their audit event are
 //! all there, or nothing is and the next start is the first again.
 
-use std::{path::PathBuf, sync::Arc, time::SystemTime};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::SystemTime,
+};
 
 use identity::{TrustBundle, TrustDomain};
 use rustls_pki_types::CertificateDer;
@@ -63,13 +67,15 @@ impl Issuer {
             key = Some(SealingKey::open(&key_file, true)?);
         }
         let store = Store::open(&path).await?;
-        let (founded, stored) = {
+        let (founded, stored, events) = {
             let mut connection = store.read().await?;
             (
                 settings::read(&mut connection, settings::TRUST_DOMAIN).await?,
                 authorities::newest(&mut connection).await?,
+                audit::last_sequence(&mut connection).await?,
             )
         };
+        refuse_remains(&path, founded.is_some(), stored.is_some(), events)?;
         let key = match key {
             Some(key) => key,
             None => SealingKey::open(&key_file, stored.is_none())?,
@@ -100,6 +106,27 @@ impl Issuer {
     pub fn trust_domain(&self) -> &TrustDomain {
         self.authority.trust_domain()
     }
+}
+
+/// First start is one transaction, so a store holds trust domain, CA and audit
+/// events together or none of them. What lacks some of them was damaged: to found
+/// it anew would give every workload another trust domain and another CA.
+fn refuse_remains(
+    path: &Path,
+    trust_domain: bool,
+    authority: bool,
+    events: u64,
+) -> Result<(), StoreError> {
+    let missing = match (trust_domain, authority, events) {
+        (true, true, _) | (false, false, 0) => return Ok(()),
+        (true, false, _) => "its CA",
+        (false, true, _) => "its trust domain",
+        (false, false, _) => "its trust domain and its CA",
+    };
+    Err(StoreError::Damaged(format!(
+        "{} has lost {missing}: restore the data directory from a backup, or move it away to start anew",
+        path.display()
+    )))
 }
 
 fn load(
@@ -160,8 +187,8 @@ async fn found(
                 // trust domain still counts on (TB-03).
                 let sequence = crate::store::to_millis(now) / 1000;
                 let connection = tx.connection();
-                settings::write(connection, settings::TRUST_DOMAIN, trust_domain.as_str()).await?;
-                settings::write(connection, settings::BUNDLE_SEQUENCE, &sequence.to_string())
+                settings::insert(connection, settings::TRUST_DOMAIN, trust_domain.as_str()).await?;
+                settings::insert(connection, settings::BUNDLE_SEQUENCE, &sequence.to_string())
                     .await?;
                 authorities::add(connection, &stored, now).await?;
                 audit::append(tx, &event, now).await
@@ -198,3 +225,6 @@ pub enum OpenError {
     #[error(transparent)]
     Store(#[from] StoreError),
 }
+
+#[cfg(test)]
+mod tests;

@@ -27,6 +27,8 @@ pub struct Caller {
     pub not_after: SystemTime,
     /// Where the call comes from.
     pub remote: Option<SocketAddr>,
+    /// When it proved its certificate.
+    pub connected: SystemTime,
 }
 
 impl Caller {
@@ -57,6 +59,7 @@ impl Caller {
             serial: peer.serial.clone(),
             not_after: peer.not_after,
             remote,
+            connected: SystemTime::now(),
             id: peer.id.clone(),
         })
     }

@@ -148,6 +148,7 @@ async fn put_token(
         revision: resource.metadata.revision,
         expires,
         used_at: None,
+        used_by: None,
     };
     tokens::put(tx.connection(), &stored, now).await?;
     // Long enough after their end that a late use still finds its reason.
@@ -245,6 +246,41 @@ pub async fn delete(
     Ok(())
 }
 
+/// What was to be changed, for the record of a refusal.
+#[derive(Debug, Clone)]
+pub enum Attempt {
+    /// Resources were to be applied: `kind/name` of each, without secrets.
+    Apply(Vec<String>),
+    /// This one was to be deleted.
+    Delete(Kind, String),
+}
+
+/// Records that an operator's change was refused (nothing of it was done).
+pub async fn record_refusal(
+    tx: &mut Tx,
+    attempt: Attempt,
+    error: &str,
+    operator: &str,
+    now: SystemTime,
+) -> Result<(), StoreError> {
+    let event = match attempt {
+        Attempt::Apply(resources) => {
+            Event::denial(EventName::Apply, "refused").with("resources", resources)
+        }
+        Attempt::Delete(kind, name) => {
+            let name = match kind {
+                // It may be the secret.
+                Kind::Token => String::new(),
+                _ => name.chars().take(128).collect(),
+            };
+            Event::denial(EventName::Resource(kind, Change::Delete), "refused").with("name", name)
+        }
+    };
+    let event = event.with("error", error).with("user", operator);
+    audit::append(tx, &event, now).await?;
+    Ok(())
+}
+
 async fn refuse_role_in_use(tx: &mut Tx, name: &str) -> Result<(), ChangeError> {
     let bots = resources::list(tx.connection(), Kind::Bot).await?;
     let holders: Vec<_> = bots
@@ -339,7 +375,7 @@ pub enum ChangeError {
     #[error("{0}")]
     InUse(String),
     /// It is not there.
-    #[error("there is no {kind} {name:?}: `issuer get {kind}` lists them")]
+    #[error("there is no {}: `issuer get {kind}` lists them", told(*.kind, .name))]
     NotFound {
         /// What kind.
         kind: Kind,
@@ -363,4 +399,14 @@ pub enum ChangeError {
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
+}
+
+/// What was meant, without the secret that a token's name may be.
+fn told(kind: Kind, name: &str) -> String {
+    match kind {
+        Kind::Token => {
+            "token of that name (it is listed by a name that is not its secret)".to_owned()
+        }
+        _ => format!("{kind} {name:?}"),
+    }
 }

@@ -15,10 +15,10 @@ use super::{admin_socket::Operator, drained, timestamp};
 use crate::{
     access::{
         self,
-        changes::{self, Applied, ChangeError},
+        changes::{self, Applied, Attempt, ChangeError},
     },
     audit::Change,
-    resources::{Kind, NameError, Resource, ResourceName, TOKEN_TTL_CAP, TokenSecret, wire},
+    resources::{Kind, NameError, Resource, ResourceName, TOKEN_TTL_CAP, TokenSecret, wire, yaml},
     service::Issuer,
     store::{
         StoreError, audit, audit::Filter, audit::StoredEvent, instances, instances::BotInstance,
@@ -28,6 +28,8 @@ use crate::{
 
 /// Life of a token when none is named.
 const DEFAULT_TOKEN_TTL: Duration = Duration::from_secs(30 * 60);
+/// Resources that the record of a refused change names.
+const TOLD_MAX: usize = 64;
 /// Events that are read at once.
 const AUDIT_PAGE: u32 = 256;
 
@@ -98,21 +100,26 @@ impl AdminService for AdminApi {
     ) -> Result<Response<pb::ApplyResourcesResponse>, Status> {
         let operator = operator(&request);
         let now = SystemTime::now();
-        let wanted = request
-            .into_inner()
-            .resources
+        let wanted = request.into_inner().resources;
+        let attempt = Attempt::Apply(wanted.iter().take(TOLD_MAX).map(reference).collect());
+        let checked = wanted
             .into_iter()
             .map(|resource| self.checked(resource))
-            .collect::<Result<Vec<_>, _>>()
-            .map_err(invalid)?;
-        let applied = self
-            .issuer
-            .store
-            .write(move |tx| {
-                Box::pin(async move { changes::apply(tx, wanted, &operator, now).await })
-            })
-            .await
-            .map_err(refused)?;
+            .collect::<Result<Vec<_>, _>>();
+        let applied = match checked {
+            Ok(wanted) => {
+                let user = operator.clone();
+                let write = self.issuer.store.write(move |tx| {
+                    Box::pin(async move { changes::apply(tx, wanted, &user, now).await })
+                });
+                write.await
+            }
+            Err(error) => Err(ChangeError::Invalid(error.to_string())),
+        };
+        let applied = match applied {
+            Ok(applied) => applied,
+            Err(error) => return Err(self.refuse(attempt, error, operator, now).await),
+        };
         Ok(Response::new(pb::ApplyResourcesResponse {
             results: applied.iter().map(applied_resource).collect(),
         }))
@@ -147,15 +154,14 @@ impl AdminService for AdminApi {
         let request = request.into_inner();
         let kind: Kind = request.kind.parse().map_err(invalid)?;
         let now = SystemTime::now();
-        self.issuer
-            .store
-            .write(move |tx| {
-                Box::pin(
-                    async move { changes::delete(tx, kind, &request.name, &operator, now).await },
-                )
-            })
-            .await
-            .map_err(refused)?;
+        let (user, name) = (operator.clone(), request.name.clone());
+        let write = self.issuer.store.write(move |tx| {
+            Box::pin(async move { changes::delete(tx, kind, &name, &user, now).await })
+        });
+        if let Err(error) = write.await {
+            let attempt = Attempt::Delete(kind, request.name);
+            return Err(self.refuse(attempt, error, operator, now).await);
+        }
         Ok(Response::new(pb::DeleteResourceResponse {}))
     }
 
@@ -185,16 +191,17 @@ impl AdminService for AdminApi {
             .map_err(|_| Status::internal("the system gives no randomness"))?;
         let token = secret.expose().to_owned();
         let now = SystemTime::now();
-        let (bot, expires) = self
-            .issuer
-            .store
-            .write(move |tx| {
-                Box::pin(async move {
-                    changes::add_bot(tx, name, roles, secret, ttl, &operator, now).await
-                })
-            })
-            .await
-            .map_err(refused)?;
+        let attempt = Attempt::Apply(vec![format!("bot/{name}")]);
+        let user = operator.clone();
+        let write = self.issuer.store.write(move |tx| {
+            Box::pin(
+                async move { changes::add_bot(tx, name, roles, secret, ttl, &user, now).await },
+            )
+        });
+        let (bot, expires) = match write.await {
+            Ok(added) => added,
+            Err(error) => return Err(self.refuse(attempt, error, operator, now).await),
+        };
         Ok(Response::new(pb::AddBotResponse {
             bot: Some(wire::to_wire(&bot)),
             token,
@@ -298,6 +305,29 @@ impl AdminApi {
         Ok(resource)
     }
 
+    /// Records a refused change; what the operator is told.
+    async fn refuse(
+        &self,
+        attempt: Attempt,
+        error: ChangeError,
+        operator: String,
+        now: SystemTime,
+    ) -> Status {
+        if matches!(error, ChangeError::Store(_)) {
+            return refused(error);
+        }
+        let told = error.to_string();
+        let write = self.issuer.store.write(move |tx| {
+            Box::pin(
+                async move { changes::record_refusal(tx, attempt, &told, &operator, now).await },
+            )
+        });
+        match write.await {
+            Ok(()) => refused(error),
+            Err(store) => unavailable(store),
+        }
+    }
+
     async fn read_resources(&self, kind: Kind, name: &str) -> Result<Vec<Resource>, StoreError> {
         let mut connection = self.issuer.store.read().await?;
         if kind == Kind::Token {
@@ -314,6 +344,16 @@ impl AdminApi {
         let found = resources::read(&mut connection, kind, name).await?;
         Ok(found.into_iter().collect())
     }
+}
+
+/// `kind/name`, without the name of a token, which is its secret.
+fn reference(resource: &pb::Resource) -> String {
+    let kind = yaml::kind_of(resource).map_or("", Kind::as_str);
+    let name = match (&resource.metadata, &resource.spec) {
+        (_, Some(pb::resource::Spec::Token(_)) | None) | (None, _) => String::new(),
+        (Some(metadata), _) => metadata.name.chars().take(128).collect(),
+    };
+    format!("{kind}/{name}")
 }
 
 fn applied_resource(applied: &Applied) -> pb::AppliedResource {
@@ -335,7 +375,7 @@ fn bot_instance(instance: BotInstance) -> pb::BotInstance {
         instance_id: instance.instance_id,
         generation: instance.generation,
         joined: Some(timestamp(instance.joined)),
-        last_renewed: Some(timestamp(instance.renewed)),
+        last_renewed: (instance.generation > 1).then(|| timestamp(instance.renewed)),
         not_after: Some(timestamp(instance.not_after)),
         locked_reason: instance.locked_reason.unwrap_or_default(),
         hostname: instance.hostname,

@@ -79,7 +79,7 @@ pub(super) async fn run(args: AuditArgs) -> anyhow::Result<()> {
 
 /// Columns of fixed width, so that lines can be followed as they come.
 fn table_line(event: &pb::AuditEvent, fields: &Value) -> String {
-    let text = |field: &str| fields[field].as_str().unwrap_or_default().to_owned();
+    let text = |field: &str| output::plain(fields[field].as_str().unwrap_or_default());
     let first = |fields: &[&str]| {
         let found = fields.iter().map(|field| text(field));
         found
@@ -104,8 +104,12 @@ fn table_line(event: &pb::AuditEvent, fields: &Value) -> String {
     let time = output::time(event.time);
     format!(
         "{:>6}  {time}  {:<26} {verdict:<6}  {about:<40} by {by:<16} {why}",
-        event.sequence, event.event
+        event.sequence,
+        output::plain(&event.event)
     )
     .trim_end()
     .to_owned()
 }
+
+#[cfg(test)]
+mod tests;

@@ -21,6 +21,7 @@ fn instance(generation: u64, key: &SubjectKey) -> BotInstance {
         agent_version: String::new(),
         join_method: "token".to_owned(),
         join_token_name: String::new(),
+        newest_seen: None,
         locked_reason: None,
     }
 }
@@ -32,7 +33,8 @@ fn generations_count_up_repeat_for_the_same_key_and_betray_copies() {
     let instance = instance(5, &newest_key);
     for (presented, key, expected) in [
         (5, &other_key, Ok(6)),
-        (5, &newest_key, Ok(6)),
+        // Else a copy could not be told from a repetition.
+        (5, &newest_key, Err(Denial::InvalidCsr)),
         (4, &newest_key, Ok(5)),
         (4, &other_key, Err(Denial::CopiedIdentity)),
         (3, &newest_key, Err(Denial::CopiedIdentity)),

@@ -31,6 +31,8 @@ pub struct BotInstance {
     pub join_method: String,
     /// By which token; empty where a token's name is a secret.
     pub join_token_name: String,
+    /// When the newest certificate was first presented, if it was.
+    pub newest_seen: Option<SystemTime>,
     /// Why it is locked, if it is.
     pub locked_reason: Option<String>,
 }
@@ -49,6 +51,9 @@ impl FromRow<'_, SqliteRow> for BotInstance {
             agent_version: row.try_get("agent_version")?,
             join_method: row.try_get("join_method")?,
             join_token_name: row.try_get("join_token_name")?,
+            newest_seen: row
+                .try_get::<Option<i64>, _>("newest_seen")?
+                .map(from_millis),
             locked_reason: row.try_get("locked_reason")?,
         })
     }
@@ -120,7 +125,7 @@ pub async fn renewed(
 ) -> Result<(), StoreError> {
     sqlx::query(
         "UPDATE bot_instances SET generation = $2, key_sha256 = $3, renewed = $4,
-             not_after = $5, hostname = $6, agent_version = $7
+             not_after = $5, hostname = $6, agent_version = $7, newest_seen = $8
          WHERE instance_id = $1",
     )
     .bind(instance.instance_id.as_str())
@@ -130,8 +135,23 @@ pub async fn renewed(
     .bind(to_millis(instance.not_after))
     .bind(instance.hostname.as_str())
     .bind(instance.agent_version.as_str())
+    .bind(instance.newest_seen.map(to_millis))
     .execute(connection)
     .await?;
+    Ok(())
+}
+
+/// Notes that the newest certificate was presented.
+pub async fn newest_seen(
+    connection: &mut SqliteConnection,
+    instance_id: &str,
+    now: SystemTime,
+) -> Result<(), StoreError> {
+    sqlx::query("UPDATE bot_instances SET newest_seen = $2 WHERE instance_id = $1")
+        .bind(instance_id)
+        .bind(to_millis(now))
+        .execute(connection)
+        .await?;
     Ok(())
 }
 
@@ -155,21 +175,32 @@ pub async fn remove_of_bot(
     Ok(())
 }
 
-/// Forgets instances whose newest certificate ended before `before`, and their
-/// locks: nobody can come back as them.
-pub async fn remove_ended(
+/// Lists up to `limit` instances whose newest certificate ended before `before`:
+/// nobody can come back as them. Locked ones are none of them: a lock is evidence.
+pub async fn ended(
     connection: &mut SqliteConnection,
     before: SystemTime,
-) -> Result<(), StoreError> {
-    sqlx::query(
-        "DELETE FROM locks WHERE target IN
-             (SELECT instance_id FROM bot_instances WHERE not_after < $1)",
+    limit: u32,
+) -> Result<Vec<BotInstance>, StoreError> {
+    Ok(sqlx::query_as(
+        "SELECT i.*, l.reason AS locked_reason
+         FROM bot_instances i LEFT JOIN locks l ON l.target = i.instance_id
+         WHERE i.not_after < $1 AND l.target IS NULL
+         ORDER BY i.not_after LIMIT $2",
     )
     .bind(to_millis(before))
-    .execute(&mut *connection)
-    .await?;
-    sqlx::query("DELETE FROM bot_instances WHERE not_after < $1")
-        .bind(to_millis(before))
+    .bind(i64::from(limit))
+    .fetch_all(connection)
+    .await?)
+}
+
+/// Forgets one that is not locked.
+pub async fn remove(
+    connection: &mut SqliteConnection,
+    instance_id: &str,
+) -> Result<(), StoreError> {
+    sqlx::query("DELETE FROM bot_instances WHERE instance_id = $1")
+        .bind(instance_id)
         .execute(connection)
         .await?;
     Ok(())

@@ -72,12 +72,18 @@ CREATE INDEX audit_events_by_bot ON audit_events (bot_name, sequence);
 CREATE INDEX audit_events_by_id ON audit_events (spiffe_id, sequence);
 ";
 
+const V2: &str = "
+ALTER TABLE bot_instances ADD COLUMN newest_seen BIGINT;
+CREATE INDEX bot_instances_by_end ON bot_instances (not_after);
+";
+
 /// Applies what is missing. A store that knows more than this program is refused.
 pub(super) async fn migrate(
     connection: &mut SqliteConnection,
     path: &Path,
 ) -> Result<(), StoreError> {
-    let migrations = [(1, "first tables", V1)].map(|(version, description, sql)| {
+    let steps = [(1, "first tables", V1), (2, "copies found on issuance", V2)];
+    let migrations = steps.map(|(version, description, sql)| {
         Migration::new(
             version,
             description.into(),

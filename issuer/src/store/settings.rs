@@ -36,7 +36,21 @@ pub async fn read_number(
         .map_err(|_| StoreError::Damaged(format!("setting {key} is {text:?}, not a number")))
 }
 
-/// Writes one.
+/// Writes one that is not there yet; one that is there is not changed but an error.
+pub async fn insert(
+    connection: &mut SqliteConnection,
+    key: &'static str,
+    value: &str,
+) -> Result<(), StoreError> {
+    sqlx::query("INSERT INTO settings (key, value) VALUES ($1, $2)")
+        .bind(key)
+        .bind(value)
+        .execute(connection)
+        .await?;
+    Ok(())
+}
+
+/// Writes one, whether it is there or not.
 pub async fn write(
     connection: &mut SqliteConnection,
     key: &'static str,

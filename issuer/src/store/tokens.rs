@@ -24,6 +24,8 @@ pub struct StoredToken {
     pub expires: SystemTime,
     /// When it was used, if it was.
     pub used_at: Option<SystemTime>,
+    /// Which instance joined by it.
+    pub used_by: Option<String>,
 }
 
 impl StoredToken {
@@ -57,6 +59,7 @@ impl FromRow<'_, SqliteRow> for StoredToken {
             revision: to_u64(row.try_get("revision")?),
             expires: from_millis(row.try_get("expires")?),
             used_at: used_at.map(from_millis),
+            used_by: row.try_get("used_by")?,
         })
     }
 }
