@@ -13,8 +13,12 @@ use crate::{Mistake, Mistakes};
 /// Deepest nesting. The tree is built and dropped by recursion.
 const MAX_DEPTH: usize = 64;
 
-/// Most nodes of a file, counting a node again for each alias to it.
+/// Most nodes of a file, counting a node again for each copy of it: for its anchor, and
+/// for each alias.
 const MAX_NODES: usize = 200_000;
+
+/// So many bytes of text weigh as much as a node.
+const BYTES_PER_NODE: usize = 256;
 
 /// A value and where it stands.
 #[derive(Debug, Clone)]
@@ -87,6 +91,8 @@ struct Builder<'t> {
     last: Position,
     anchors: HashMap<usize, Anchored>,
     nodes: usize,
+    /// So many of them are the copies that anchors keep.
+    copied: usize,
     mistakes: Vec<Mistake>,
 }
 
@@ -105,6 +111,7 @@ impl<'t> Builder<'t> {
             last: Position { line: 1, column: 1 },
             anchors: HashMap::new(),
             nodes: 0,
+            copied: 0,
             mistakes: vec![],
         }
     }
@@ -129,12 +136,13 @@ impl<'t> Builder<'t> {
         if depth > MAX_DEPTH {
             return Err(self.stop(position, format!("nested more than {MAX_DEPTH} deep")));
         }
-        let size_before = self.nodes;
+        let size_before = self.nodes - self.copied;
         self.count(1, position)?;
         let (anchor, value) = match event {
             Event::Scalar(text, style, anchor, tag) => {
                 let string_tag = self.check_tag(tag.as_deref(), position);
                 let plain = style == ScalarStyle::Plain && !string_tag;
+                self.count(text.len() / BYTES_PER_NODE, position)?;
                 let value = if plain && is_null(&text) {
                     Value::Null
                 } else {
@@ -158,9 +166,12 @@ impl<'t> Builder<'t> {
         };
         let node = Node { position, value };
         if anchor != 0 {
+            let size = self.nodes - self.copied - size_before;
+            self.count(size, position)?;
+            self.copied += size;
             let anchored = Anchored {
                 node: node.clone(),
-                size: self.nodes - size_before,
+                size,
             };
             self.anchors.insert(anchor, anchored);
         }
@@ -235,8 +246,9 @@ impl<'t> Builder<'t> {
     fn count(&mut self, more: usize, position: Position) -> Result<(), Stop> {
         self.nodes += more;
         if self.nodes > MAX_NODES {
-            let message =
-                format!("too large: more than {MAX_NODES} values, counting those behind aliases");
+            let message = format!(
+                "too large: more than {MAX_NODES} values, counting those behind anchors and aliases again"
+            );
             return Err(self.stop(position, message));
         }
         Ok(())

@@ -103,6 +103,26 @@ fn aliases_are_copied_and_bombs_refused() {
 }
 
 #[test]
+fn copies_for_anchors_and_long_texts_are_counted() {
+    let nested = |anchors: usize, leaves: usize| {
+        let open: String = (0..anchors).map(|n| format!("&a{n} [")).collect();
+        let leaves = "x, ".repeat(leaves);
+        format!("a: {open}{leaves}{}\n", "]".repeat(anchors))
+    };
+    // Each of the anchors would keep a copy of all that is inside it.
+    let mistakes = parse_text(&nested(60, 100_000)).unwrap_err();
+    assert!(mistakes.contains("too large"), "{mistakes}");
+    assert!(parse_text(&nested(60, 1_000)).is_ok());
+    assert!(parse_text(&nested(1, 90_000)).is_ok());
+
+    let text = "x".repeat(300_000);
+    let aliases = "*a, ".repeat(50_000);
+    let mistakes = parse_text(&format!("a: &a {text}\nb: [{aliases}]\n")).unwrap_err();
+    assert!(mistakes.contains("too large"), "{mistakes}");
+    assert!(parse_text(&format!("a: &a {text}\nb: [*a, *a]\n")).is_ok());
+}
+
+#[test]
 fn nesting_is_bounded() {
     for text in [
         format!("a: {}{}\n", "[".repeat(10_000), "]".repeat(10_000)),
