@@ -6,6 +6,9 @@
 //! is used as long as the bot certificate that it was made with is the current
 //! one; the call after a renewal makes a new one.
 //!
+//! Everything here ends: what has no answer within seconds is given up together with its
+//! connection, which may have died without a word, and tried once more over a new one.
+//!
 //! Calls and the renewal of the bot identity exclude each other. The issuer
 //! takes a bot certificate of an older generation for a stolen copy, and a call
 //! that overtook the renewal must not look like one.
@@ -29,14 +32,18 @@ use tower::service_fn;
 
 use crate::configuration::HostPort;
 
-/// For TCP and for TLS, each.
+/// For a connection that can be used: TCP, TLS, HTTP/2, and the wait for another's attempt.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// For one call and its answer.
-const CALL_TIMEOUT: Duration = Duration::from_secs(30);
+/// For one call and its answer. Whoever waits, for the renewal of the bot identity or for
+/// its end, waits for two attempts at most, each a connection and a call.
+const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How often a connection is probed, so that a dead issuer is noticed while we only listen.
-const KEEP_ALIVE: Duration = Duration::from_secs(20);
+const KEEP_ALIVE: Duration = Duration::from_secs(10);
+
+/// How long an answer to a probe may take.
+const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// See the module.
 #[derive(Debug)]
@@ -123,8 +130,16 @@ impl IssuerLink {
         *self.connection.lock().await = None;
     }
 
-    /// A channel, and whether it was made just now.
+    /// A channel, and whether it was made just now. One at a time connects; the others
+    /// wait for it, and give up when it does.
     async fn connected(&self) -> Result<(Channel, bool), LinkError> {
+        match timeout(CONNECT_TIMEOUT, self.connected_or_connecting()).await {
+            Ok(connected) => connected,
+            Err(_) => Err(self.failed(io::ErrorKind::TimedOut.into())),
+        }
+    }
+
+    async fn connected_or_connecting(&self) -> Result<(Channel, bool), LinkError> {
         let identity = self.source.current();
         let svid = identity
             .svid
@@ -178,7 +193,7 @@ impl IssuerLink {
     }
 }
 
-/// TCP and TLS to the issuer.
+/// TCP and TLS to the issuer. Each has [`CONNECT_TIMEOUT`].
 pub(crate) async fn open(
     address: &HostPort,
     config: Arc<ClientConfig>,
@@ -216,13 +231,14 @@ pub(crate) async fn channel_over(stream: TlsStream<TcpStream>) -> io::Result<Cha
         let stream = stream.take();
         async move { stream.ok_or_else(|| io::Error::from(io::ErrorKind::NotConnected)) }
     });
-    Endpoint::from_static("http://issuer")
+    let endpoint = Endpoint::from_static("http://issuer")
         .http2_keep_alive_interval(KEEP_ALIVE)
-        .keep_alive_timeout(CONNECT_TIMEOUT)
-        .keep_alive_while_idle(true)
-        .connect_with_connector(connector)
-        .await
-        .map_err(io::Error::other)
+        .keep_alive_timeout(KEEP_ALIVE_TIMEOUT)
+        .keep_alive_while_idle(true);
+    match timeout(CONNECT_TIMEOUT, endpoint.connect_with_connector(connector)).await {
+        Ok(connected) => connected.map_err(io::Error::other),
+        Err(_) => Err(io::ErrorKind::TimedOut.into()),
+    }
 }
 
 /// One call with its deadline.
