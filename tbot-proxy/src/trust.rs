@@ -8,7 +8,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use identity::{IdentitySource, Serial, TrustBundle, TrustBundleSet, TrustDomain};
+use identity::{IdentitySource, TrustBundle, TrustBundleSet, TrustDomain, X509Svid};
 use proto::{
     issue::v1::{WatchRequest, WatchResponse, issue_service_client::IssueServiceClient},
     join::v1::TrustBundle as WireBundle,
@@ -94,14 +94,23 @@ impl Trust {
         });
     }
 
-    fn accept(&self, message: WatchResponse) -> Result<(), String> {
+    /// Puts a message in force. `own` is the trust domain of the bot identity: without its
+    /// authorities the issuer could not be verified again, so a message that lacks them
+    /// changes nothing.
+    fn accept(&self, own: &TrustDomain, message: WatchResponse) -> Result<(), String> {
         let bundles = message
             .trust_bundles
             .iter()
             .map(read_bundle)
             .collect::<Result<Vec<_>, _>>()?;
-        if bundles.is_empty() {
-            return Err("the issuer sent no trust bundle".to_owned());
+        let has_own = bundles
+            .iter()
+            .any(|bundle| bundle.trust_domain() == own && !bundle.x509_authorities().is_empty());
+        if !has_own {
+            return Err(format!(
+                "the issuer's message has no authority of {own}, our own trust domain: it is \
+                 refused, and the trust bundles stay as they are"
+            ));
         }
         self.set_bundles(TrustBundleSet::new(bundles));
         self.order.send_if_modified(|order| {
@@ -124,8 +133,8 @@ impl Trust {
         let mut backoff = Backoff::default();
         let mut identity = bot.subscribe();
         loop {
-            let serial = wait_for_identity(&mut identity).await;
-            let ended = self.follow_once(&link, &mut identity, &serial, &mut backoff);
+            let svid = wait_for_identity(&mut identity).await;
+            let ended = self.follow_once(&link, &mut identity, &svid, &mut backoff);
             let Err(reason) = ended.await else {
                 continue;
             };
@@ -145,9 +154,10 @@ impl Trust {
         &self,
         link: &IssuerLink,
         identity: &mut watch::Receiver<Arc<identity::Identity>>,
-        serial: &Serial,
+        svid: &X509Svid,
         backoff: &mut Backoff,
     ) -> Result<(), String> {
+        let own = svid.id().trust_domain();
         let mut stream = link
             .call(|channel| async move {
                 IssueServiceClient::new(channel)
@@ -160,7 +170,7 @@ impl Trust {
             tokio::select! {
                 message = stream.message() => match message {
                     Ok(Some(message)) => {
-                        self.accept(message)?;
+                        self.accept(&own, message)?;
                         metrics::gauge!(ISSUER_WATCHED).set(1.0);
                         backoff.reset();
                     }
@@ -169,7 +179,7 @@ impl Trust {
                 },
                 changed = identity.changed() => {
                     let now = identity.borrow().svid.as_ref().map(|svid| svid.serial().clone());
-                    if changed.is_err() || now.as_ref() != Some(serial) {
+                    if changed.is_err() || now.as_ref() != Some(svid.serial()) {
                         return Ok(());
                     }
                 }
@@ -205,12 +215,14 @@ impl Obtained {
     }
 }
 
-/// Serial number of the bot certificate, once there is one.
-async fn wait_for_identity(identity: &mut watch::Receiver<Arc<identity::Identity>>) -> Serial {
+/// The bot identity, once there is one.
+async fn wait_for_identity(
+    identity: &mut watch::Receiver<Arc<identity::Identity>>,
+) -> Arc<X509Svid> {
     loop {
         let held = identity.borrow_and_update().svid.clone();
         if let Some(svid) = held {
-            return svid.serial().clone();
+            return svid;
         }
         if identity.changed().await.is_err() {
             std::future::pending::<()>().await;

@@ -32,11 +32,17 @@ fn every_message_is_complete_state() {
     let (one, two) = (TestCa::new("one"), TestCa::new("two"));
     let trust = Trust::new(TrustBundleSet::default());
     let mut bundles = trust.bundles();
-    trust.accept(message(&[&one, &two], 0)).unwrap();
+    trust
+        .accept(one.trust_domain(), message(&[&one, &two], 0))
+        .unwrap();
     assert_eq!(bundles.borrow_and_update().iter().count(), 2);
-    trust.accept(message(&[&one, &two], 0)).unwrap();
+    trust
+        .accept(one.trust_domain(), message(&[&one, &two], 0))
+        .unwrap();
     assert!(!bundles.has_changed().unwrap(), "the same is no change");
-    trust.accept(message(&[&two], 0)).unwrap();
+    trust
+        .accept(two.trust_domain(), message(&[&two], 0))
+        .unwrap();
     assert!(bundles.borrow_and_update().get("one").is_none());
 
     trust.set_bundle(one.bundle());
@@ -52,7 +58,7 @@ fn a_message_that_cannot_be_used_changes_nothing() {
     let mut no_domain = message(&[&one], 9);
     no_domain.trust_bundles[0].trust_domain = "One".to_owned();
     for message in [rubbish, no_domain, message(&[], 9)] {
-        trust.accept(message).unwrap_err();
+        trust.accept(one.trust_domain(), message).unwrap_err();
         assert!(trust.bundles().borrow().get("one").is_some());
         assert_eq!(*trust.order().borrow(), None);
     }
@@ -63,13 +69,17 @@ fn orders_are_told_once() {
     let one = TestCa::new("one");
     let trust = Trust::new(TrustBundleSet::default());
     let mut orders = trust.order();
-    trust.accept(message(&[&one], 4)).unwrap();
+    trust
+        .accept(one.trust_domain(), message(&[&one], 4))
+        .unwrap();
     assert_eq!(orders.borrow_and_update().unwrap().epoch, 4);
     assert_eq!(
         trust.order().borrow().unwrap().within,
         Duration::from_secs(2)
     );
-    trust.accept(message(&[&one], 4)).unwrap();
+    trust
+        .accept(one.trust_domain(), message(&[&one], 4))
+        .unwrap();
     assert!(!orders.has_changed().unwrap());
     trust.order_now();
     let now = orders.borrow_and_update().unwrap();
@@ -102,5 +112,21 @@ fn an_identity_follows_orders_newer_than_its_own() {
             };
             assert!(obtained.is_older_than(next));
         }
+    }
+}
+
+#[test]
+fn a_message_without_our_own_trust_domain_changes_nothing() {
+    let (own, other) = (TestCa::new("own"), TestCa::new("other"));
+    let trust = Trust::new(TrustBundleSet::new([own.bundle()]));
+    let mut without_authority = message(&[&own, &other], 9);
+    without_authority.trust_bundles[0].spiffe_bundle_json = br#"{"keys":[]}"#.to_vec();
+    for message in [message(&[&other], 9), without_authority] {
+        let error = trust.accept(own.trust_domain(), message).unwrap_err();
+        assert!(error.contains("own"), "{error}");
+        let bundles = trust.bundles().borrow().clone();
+        assert_eq!(**bundles.get("own").unwrap(), own.bundle());
+        assert!(bundles.get("other").is_none());
+        assert_eq!(*trust.order().borrow(), None);
     }
 }
