@@ -13,7 +13,9 @@
 //! A reader that resolves `..data` once and reads below it sees one set. One
 //! that opens `svid.pem` and then `svid_key.pem` may meet a change between the
 //! two, and should compare or retry. The set before the newest stays for such
-//! readers until the next change; older ones, and what a crash left, are removed.
+//! readers until the next change, its key included, which is of the same worth to whoever
+//! may read the directory; not so with [`Links::None`], where all readers are ours. Older
+//! ones, and what a crash left, are removed.
 //! What is not ours is never replaced: a plain file in the way is an error.
 
 use std::{
@@ -160,7 +162,11 @@ impl FileSet {
     }
 
     fn put_in_force(&self, version: &OsString, files: &[SetFile<'_>]) -> Result<(), FileSetError> {
-        let before = fs::read_link(self.directory.join(CURRENT)).ok();
+        // Where all readers are ours, nobody reads it: an old key is not kept.
+        let before = match self.links {
+            Links::ByName => fs::read_link(self.directory.join(CURRENT)).ok(),
+            Links::None => None,
+        };
         let names = match self.links {
             Links::ByName => top_names(files),
             Links::None => vec![],

@@ -114,6 +114,7 @@ impl BotStorage {
             return Ok(None);
         };
         let current = files.directory().join("..data");
+        refuse_open_mode(&current)?;
         for name in [CERTIFICATE, KEY, NEXT_KEY, BUNDLES, STATE] {
             refuse_open_mode(&current.join(name))?;
         }
@@ -188,7 +189,7 @@ pub enum StorageError {
         mode: u32,
     },
     /// Others own it.
-    #[error("storage: {} belongs to uid {uid}, not to ours", path.display())]
+    #[error("storage: {} belongs to uid {uid}, and tbot-proxy runs as uid {}: run it as that user, or chown -R the directory", path.display(), rustix::process::geteuid().as_raw())]
     Foreign {
         /// Directory or file.
         path: PathBuf,

@@ -95,6 +95,47 @@ fn what_others_can_read_is_refused() {
 }
 
 #[test]
+fn a_set_whose_directory_is_open_to_others_is_refused() {
+    let home = tempfile::tempdir().unwrap();
+    let path = home.path().join("storage");
+    let storage = open(&path).unwrap();
+    storage.save(&stored(None)).unwrap();
+    let set = path.join("..data");
+    for mode in [0o755, 0o701, 0o770] {
+        fs::set_permissions(&set, fs::Permissions::from_mode(mode)).unwrap();
+        let error = storage.load().unwrap_err();
+        assert!(
+            matches!(&error, StorageError::Open { path, mode: seen } if *path == set && *seen == mode),
+            "{error}"
+        );
+    }
+}
+
+#[test]
+fn an_old_key_does_not_stay() {
+    let home = tempfile::tempdir().unwrap();
+    let path = home.path().join("storage");
+    let storage = open(&path).unwrap();
+    for _ in 0..3 {
+        storage.save(&stored(Some("next"))).unwrap();
+        let sets = fs::read_dir(&path).unwrap().flatten();
+        let sets =
+            sets.filter(|entry| entry.path().join(KEY).exists() && entry.file_name() != "..data");
+        assert_eq!(sets.count(), 1, "only the set in force");
+    }
+}
+
+#[test]
+fn what_belongs_to_others_is_refused_with_what_to_do() {
+    let error = StorageError::Foreign {
+        path: "/storage".into(),
+        uid: 12_345,
+    };
+    let text = error.to_string();
+    assert!(text.contains("12345") && text.contains("chown"), "{text}");
+}
+
+#[test]
 fn damage_is_named() {
     for (name, contents) in [
         (CERTIFICATE, "rubbish"),
