@@ -312,7 +312,9 @@ pub enum AgentError {
     #[error("metrics: {0}")]
     Metrics(String),
     /// The kernel gives no threads.
-    #[error("cannot start threads: {0}")]
+    #[error(
+        "cannot start threads: {0}; raise the limit of threads (ulimit -u, pids.max, TasksMax)"
+    )]
     Runtime(io::Error),
     /// Signals cannot be caught.
     #[error("cannot catch signals: {0}")]
@@ -323,9 +325,16 @@ pub enum AgentError {
 }
 
 fn in_use(error: &io::Error) -> String {
-    if error.kind() == io::ErrorKind::AddrInUse {
-        "it is in use by another process; stop that one, or choose another address".to_owned()
-    } else {
-        error.to_string()
+    match error.kind() {
+        io::ErrorKind::AddrInUse => {
+            "it is in use by another process; stop that one, or choose another address".to_owned()
+        }
+        io::ErrorKind::PermissionDenied => {
+            format!("{error}; choose a port from 1024 on, or give tbot-proxy CAP_NET_BIND_SERVICE")
+        }
+        io::ErrorKind::AddrNotAvailable => {
+            format!("{error}; choose an address of this machine")
+        }
+        _ => error.to_string(),
     }
 }

@@ -108,7 +108,7 @@ pub struct Overrides {
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigurationError {
     /// The file cannot be read.
-    #[error("cannot read configuration file {}: {error}", path.display())]
+    #[error("cannot read configuration file {}: {error}; name one that tbot-proxy may read with -c", path.display())]
     Unreadable {
         /// The file.
         path: PathBuf,

@@ -179,7 +179,7 @@ pub enum JoinError {
     )]
     NoToken,
     /// Its file cannot be read.
-    #[error("join token: cannot read {}: {error}", path.display())]
+    #[error("join token: cannot read {}: {error}; give onboarding.token the path of a file that tbot-proxy may read, or set TBOT_TOKEN", path.display())]
     TokenFile {
         /// The file.
         path: PathBuf,
