@@ -1,5 +1,8 @@
 use std::{
-    sync::{Arc, Barrier, atomic::Ordering},
+    sync::{
+        Arc, Barrier,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, SystemTime},
 };
 
@@ -182,24 +185,28 @@ async fn nothing_lives_in_a_registry_that_is_shut() {
 async fn bytes_are_told_once_however_many_ask() {
     let registry = Registry::default();
     let live = registry.enter();
+    let done = AtomicBool::new(false);
     let asks = || {
         let mut told = Bytes::default();
-        (0..20_000).for_each(|_| told += live.take_untold());
+        while !done.load(Ordering::Relaxed) {
+            told += live.take_untold();
+        }
         told
     };
     let mut told = Bytes::default();
     std::thread::scope(|scope| {
         let asking = [(); 3].map(|()| scope.spawn(asks));
-        for _ in 0..50_000 {
+        for _ in 0..500_000 {
             live.counters.tls_to_plain.fetch_add(3, Ordering::Relaxed);
             live.counters.plain_to_tls.fetch_add(5, Ordering::Relaxed);
         }
+        done.store(true, Ordering::Relaxed);
         for asked in asking {
             told += asked.join().unwrap();
         }
     });
     told += live.take_untold();
     assert_eq!(told, live.bytes());
-    assert_eq!((told.to_plain, told.to_tls), (150_000, 250_000));
+    assert_eq!((told.to_plain, told.to_tls), (1_500_000, 2_500_000));
     assert_eq!(live.take_untold(), Bytes::default());
 }
