@@ -34,6 +34,14 @@ pub enum Denial {
     UnknownBot,
     /// The bot has no such instance (any more).
     UnknownInstance,
+    /// The certificate that the connection was made with has ended.
+    ExpiredCertificate,
+    /// The certificate is not a bot's.
+    NotABot,
+    /// Too many failed joins from one source.
+    RateLimited,
+    /// The user may not administrate.
+    NotAdmitted,
     /// The instance is locked.
     Locked,
     /// An older generation was presented: the identity was copied.
@@ -64,6 +72,10 @@ impl Denial {
             Self::ExpiredToken => "expired_token",
             Self::UnknownBot => "unknown_bot",
             Self::UnknownInstance => "unknown_instance",
+            Self::ExpiredCertificate => "expired_certificate",
+            Self::NotABot => "not_a_bot",
+            Self::RateLimited => "rate_limited",
+            Self::NotAdmitted => "not_admitted",
             Self::Locked => "locked",
             Self::CopiedIdentity => "copied_identity",
             Self::UnknownGeneration => "unknown_generation",

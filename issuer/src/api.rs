@@ -18,6 +18,7 @@ use tonic::Status;
 use crate::{
     access::{Caller, Denial, Refusal},
     api::listener::ConnectionInfo,
+    audit::{Event, EventName},
     service::Issuer,
 };
 
@@ -33,21 +34,32 @@ pub(crate) fn trust_bundle(issuer: &Issuer) -> pb::TrustBundle {
 }
 
 /// The bot that calls. Its certificate was verified when it connected; a
-/// connection may outlive it, so its end is looked at again with each call.
-#[allow(clippy::result_large_err)]
-pub(crate) fn caller<T>(request: &tonic::Request<T>, now: SystemTime) -> Result<Caller, Status> {
+/// connection may outlive it, so its end is looked at again with each call, and
+/// recorded as a refusal of what was asked.
+pub(crate) async fn caller<T>(
+    issuer: &Issuer,
+    request: &tonic::Request<T>,
+    asked: EventName,
+    now: SystemTime,
+) -> Result<Caller, Status> {
     let info = request.extensions().get::<ConnectionInfo>();
     let Some(caller) = info.and_then(|info| info.caller.clone()) else {
-        return Err(Status::unauthenticated(
-            "a bot certificate is needed as TLS client certificate: join first",
-        ));
+        return Err(status(Refusal::denied(Denial::NotABot, "")));
     };
-    if caller.not_after <= now {
-        return Err(Status::unauthenticated(
-            "the bot certificate of this connection has expired: connect with its successor, or join again",
-        ));
+    if caller.not_after > now {
+        return Ok(caller);
     }
-    Ok(caller)
+    let denial = Denial::ExpiredCertificate;
+    let event = caller
+        .told_in(Event::denial(asked, denial.as_str()))
+        .with_time("not_after", caller.not_after);
+    let recorded = issuer
+        .record_refusal(&format!("expired {asked} {}", caller.id), event)
+        .await;
+    match recorded {
+        Ok(()) => Err(status(Refusal::denied(denial, ""))),
+        Err(error) => Err(status(Refusal::Store(error))),
+    }
 }
 
 /// What the wire learns of a refusal: enough to act on, nothing of what the
@@ -65,6 +77,16 @@ pub(crate) fn status(refusal: Refusal) -> Status {
             Denial::UnknownBot | Denial::UnknownInstance => {
                 Status::permission_denied("this bot instance is not known (any more): join again")
             }
+            Denial::ExpiredCertificate => Status::unauthenticated(
+                "the bot certificate of this connection has expired: connect with its successor, or join again",
+            ),
+            Denial::NotABot => Status::unauthenticated(
+                "a bot certificate is needed as TLS client certificate: join first",
+            ),
+            Denial::RateLimited => {
+                Status::resource_exhausted("too many failed joins from this address: wait a minute")
+            }
+            Denial::NotAdmitted => Status::permission_denied("this user may not administrate"),
             Denial::Locked => Status::permission_denied(
                 "this bot instance is locked: an operator decides (`issuer bot instances`)",
             ),

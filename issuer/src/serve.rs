@@ -229,6 +229,7 @@ fn serve_operators(
     admitted: Vec<u32>,
     draining: watch::Receiver<bool>,
 ) -> impl Future<Output = ()> {
+    let issuer = api.issuer.clone();
     // Whole fleets of resources may come in one file.
     const APPLY_MAX: usize = 16 * 1024 * 1024;
     let router =
@@ -237,6 +238,7 @@ fn serve_operators(
     tokio::spawn(admin_socket::accept(
         listener,
         admitted,
+        issuer,
         ready,
         draining.clone(),
     ));

@@ -6,14 +6,14 @@
 use std::{
     path::{Path, PathBuf},
     sync::Arc,
-    time::SystemTime,
+    time::{Instant, SystemTime},
 };
 
 use identity::{TrustBundle, TrustDomain};
 use rustls_pki_types::CertificateDer;
 
 use crate::{
-    audit::{Event, EventName},
+    audit::{Event, EventName, windows::Windows},
     authority::{Authority, AuthorityError, keyfile::KeyFileError, keyfile::SealingKey},
     store::{
         DataDirectory, FILE, Store, StoreError, audit, authorities, authorities::StoredAuthority,
@@ -46,6 +46,8 @@ pub struct Issuer {
     pub bundle: Arc<TrustBundle>,
     /// The newest renewal epoch when the issuer started.
     pub renew_epoch: u64,
+    /// Who was refused lately for what costs nothing to repeat.
+    pub refused: Arc<Windows>,
 }
 
 impl Issuer {
@@ -99,7 +101,22 @@ impl Issuer {
             authority: Arc::new(authority),
             bundle: Arc::new(bundle),
             renew_epoch,
+            refused: Arc::default(),
         })
+    }
+
+    /// Records a refusal that costs `source` nothing to repeat: once a window, with
+    /// the number of refusals that the record stands for.
+    pub async fn record_refusal(&self, source: &str, event: Event) -> Result<(), StoreError> {
+        let Some(attempts) = self.refused.count(source, Instant::now()) else {
+            return Ok(());
+        };
+        let (event, now) = (event.with("attempts", attempts), SystemTime::now());
+        self.store
+            .write(move |tx| {
+                Box::pin(async move { audit::append(tx, &event, now).await.map(|_| ()) })
+            })
+            .await
     }
 
     /// The trust domain.

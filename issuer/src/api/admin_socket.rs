@@ -5,6 +5,7 @@ use std::{
     os::unix::fs::PermissionsExt,
     path::Path,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll},
 };
 
@@ -16,6 +17,11 @@ use tokio::{
 use tonic::transport::server::Connected;
 
 use super::drained;
+use crate::{
+    access::Denial,
+    audit::{Event, EventName},
+    service::Issuer,
+};
 
 /// Who operates.
 #[derive(Debug, Clone)]
@@ -93,6 +99,7 @@ pub fn bind(path: &Path, admitted: &[u32]) -> io::Result<UnixListener> {
 pub async fn accept(
     listener: UnixListener,
     admitted: Vec<u32>,
+    issuer: Arc<Issuer>,
     ready: mpsc::Sender<io::Result<AdminConnection>>,
     mut stopped: watch::Receiver<bool>,
 ) {
@@ -125,6 +132,14 @@ pub async fn accept(
                 "a user who may not was refused on the admin socket"
             );
             metrics::counter!("issuer_admin_refused_total").increment(1);
+            let issuer = issuer.clone();
+            tokio::spawn(async move {
+                let event = Event::denial(EventName::AdminConnect, Denial::NotAdmitted.as_str())
+                    .with("user", format!("uid:{uid}"));
+                if let Err(error) = issuer.record_refusal(&format!("admin {uid}"), event).await {
+                    tracing::error!(%error, uid, "a refused user could not be recorded");
+                }
+            });
             continue;
         }
         if ready

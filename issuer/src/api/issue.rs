@@ -12,10 +12,11 @@ use tonic::{Request, Response, Status};
 
 use super::{caller, drained, seconds, status, timestamp, trust_bundle};
 use crate::{
-    access::{Caller, Refusal},
+    access::{Caller, Denial, Refusal},
+    audit::{Event, EventName},
     issue::{self, X509SvidRequest},
     service::Issuer,
-    store::{StoreError, instances},
+    store::instances,
 };
 
 /// Issuance and its news.
@@ -34,7 +35,7 @@ impl IssueService for IssueApi {
         request: Request<pb::IssueX509SvidRequest>,
     ) -> Result<Response<pb::IssueX509SvidResponse>, Status> {
         let now = SystemTime::now();
-        let caller = caller(&request, now)?;
+        let caller = caller(&self.issuer, &request, EventName::SvidIssued, now).await?;
         let bot = caller.id.clone();
         let request = request.into_inner();
         let request = X509SvidRequest::new(
@@ -71,10 +72,12 @@ impl IssueService for IssueApi {
         request: Request<pb::WatchRequest>,
     ) -> Result<Response<Self::WatchStream>, Status> {
         let now = SystemTime::now();
-        let caller = caller(&request, now)?;
+        let caller = caller(&self.issuer, &request, EventName::BotWatch, now).await?;
         // Subscribed before the first look, so that no change falls between.
         let changes = self.issuer.store.changes();
-        admitted(&self.issuer, &caller).await?;
+        if let Err(refusal) = admitted(&self.issuer, &caller).await {
+            return Err(status(recorded(&self.issuer, &caller, refusal).await));
+        }
         let (send, receive) = mpsc::channel(4);
         let watcher = Watcher {
             issuer: self.issuer.clone(),
@@ -134,7 +137,7 @@ impl Watcher {
                     }
                     let now = *self.changes.borrow_and_update();
                     if now.access != seen.access {
-                        admitted(&self.issuer, &self.caller).await?;
+                        admitted(&self.issuer, &self.caller).await.map_err(status)?;
                     }
                     if now.renew != seen.renew && !self.tell(now.renew).await {
                         return Ok(());
@@ -160,20 +163,28 @@ impl Watcher {
 }
 
 /// Whether the caller's instance exists and is not locked, as committed now.
-async fn admitted(issuer: &Issuer, caller: &Caller) -> Result<(), Status> {
+async fn admitted(issuer: &Issuer, caller: &Caller) -> Result<(), Refusal> {
     let read = async {
         let mut connection = issuer.store.read().await?;
         instances::read(&mut connection, &caller.bot_name, &caller.instance_id).await
     };
-    let instance = read
-        .await
-        .map_err(|error: StoreError| status(Refusal::Store(error)))?;
-    use crate::access::Denial;
-    match instance {
-        None => Err(status(Refusal::denied(Denial::UnknownInstance, ""))),
-        Some(instance) if instance.locked_reason.is_some() => {
-            Err(status(Refusal::denied(Denial::Locked, "")))
-        }
-        Some(_) => Ok(()),
+    let instance = read.await.map_err(Refusal::Store)?;
+    match instance.map(|instance| instance.locked_reason) {
+        None => Err(Refusal::denied(Denial::UnknownInstance, "")),
+        Some(Some(reason)) => Err(Refusal::denied(Denial::Locked, reason)),
+        Some(None) => Ok(()),
+    }
+}
+
+/// Records that a bot may not follow the news; why it may not.
+async fn recorded(issuer: &Issuer, caller: &Caller, refusal: Refusal) -> Refusal {
+    let Refusal::Denied { denial, detail } = &refusal else {
+        return refusal;
+    };
+    let event = Event::denial(EventName::BotWatch, denial.as_str()).with("error", detail.as_str());
+    let source = format!("watch {} {}", denial.as_str(), caller.id);
+    match issuer.record_refusal(&source, caller.told_in(event)).await {
+        Ok(()) => refusal,
+        Err(error) => Refusal::Store(error),
     }
 }

@@ -10,9 +10,13 @@ use tonic::{Request, Response, Status};
 
 use super::{caller, listener::ConnectionInfo, status, timestamp, trust_bundle};
 use crate::{
-    access::Refusal,
+    access::{Denial, Refusal},
+    audit::{Event, EventName},
     authority::SubjectKey,
-    join::{self, Agent, BotGrant, Renewal, TokenJoin, limit::FailedJoins},
+    join::{
+        self, Agent, BotGrant, Renewal, TokenJoin,
+        limit::{FailedJoins, network_of},
+    },
     resources::TokenSecret,
     service::Issuer,
 };
@@ -39,13 +43,20 @@ impl JoinService for JoinApi {
         if let Some(remote) = remote
             && !self.failed.admits(remote.ip(), Instant::now())
         {
-            metrics::counter!("issuer_joins_total", "result" => "rate_limited").increment(1);
-            return Err(Status::resource_exhausted(
-                "too many failed joins from this address: wait a minute",
-            ));
+            let denial = Denial::RateLimited;
+            metrics::counter!("issuer_joins_total", "result" => denial.as_str()).increment(1);
+            let event =
+                Event::denial(EventName::BotJoin, denial.as_str()).with_remote(Some(remote));
+            let source = format!("join {}", network_of(remote.ip()));
+            let recorded = self.issuer.record_refusal(&source, event).await;
+            return Err(match recorded {
+                Ok(()) => status(Refusal::denied(denial, "")),
+                Err(error) => status(Refusal::Store(error)),
+            });
         }
         let request = request.into_inner();
         let Some(Evidence::Token(evidence)) = request.evidence else {
+            metrics::counter!("issuer_joins_total", "result" => "no_evidence").increment(1);
             return Err(Status::invalid_argument("the request carries no evidence"));
         };
         let join = TokenJoin {
@@ -73,7 +84,7 @@ impl JoinService for JoinApi {
         request: Request<pb::RenewRequest>,
     ) -> Result<Response<pb::RenewResponse>, Status> {
         let now = SystemTime::now();
-        let caller = caller(&request, now)?;
+        let caller = caller(&self.issuer, &request, EventName::BotRenew, now).await?;
         let request = request.into_inner();
         let id = caller.id.clone();
         let renewal = Renewal {

@@ -8,8 +8,10 @@ use serde_json::{Value, json};
 
 use super::{
     Target,
+    client::Admin,
     output::{self, Format},
 };
+use crate::resources::{Kind, Resource, Spec, wire};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum BotCommand {
@@ -103,6 +105,10 @@ async fn add(args: AddArgs) -> anyhow::Result<()> {
     let name = &args.name;
     let (token, pin) = (&added.token, &added.ca_pin);
     let expires = output::time(added.token_expires);
+    let service = match first_selected(&mut admin, &roles).await? {
+        Some(identity) => service(name, &identity),
+        None => no_service(name),
+    };
     let roles = match roles.is_empty() {
         true => "no roles: it may have nothing until it holds one".to_owned(),
         false => format!("roles: {}", roles.join(", ")),
@@ -114,7 +120,7 @@ async fn add(args: AddArgs) -> anyhow::Result<()> {
          \x20        works once, until {expires}; it is not shown again\n\
          CA pin   {pin}\n\
          \n\
-         To start its agent, paste this on the agent's machine (and add services to the file):\n\
+         To start its agent, paste this on the agent's machine (`tbot-proxy check -c` tells of mistakes):\n\
          \n\
          cat > tbot-{name}.yaml <<'EOF'\n\
          version: v1\n\
@@ -123,10 +129,68 @@ async fn add(args: AddArgs) -> anyhow::Result<()> {
          \x20 ca_pins: [\"{pin}\"]\n\
          onboarding: {{ join_method: token }} # the token comes in TBOT_TOKEN\n\
          storage: {{ type: directory, path: ./tbot-{name} }}\n\
-         services: []\n\
+         {service}\
          EOF\n\
          TBOT_TOKEN={token} tbot-proxy start -c tbot-{name}.yaml\n"
     ))
+}
+
+/// Name of the first workload identity that the roles select.
+async fn first_selected(admin: &mut Admin, roles: &[String]) -> anyhow::Result<Option<String>> {
+    let mut selectors = Vec::with_capacity(roles.len());
+    for resource in all(admin, Kind::Role).await? {
+        if let Spec::Role(role) = &resource.spec
+            && roles
+                .iter()
+                .any(|name| name == resource.metadata.name.as_str())
+        {
+            selectors.push(role.workload_identity_labels.clone());
+        }
+    }
+    let identities = all(admin, Kind::WorkloadIdentity).await?;
+    let selected = identities.iter().find(|identity| {
+        let labels = &identity.metadata.labels;
+        selectors.iter().any(|selector| selector.matches(labels))
+    });
+    Ok(selected.map(|identity| identity.metadata.name.to_string()))
+}
+
+async fn all(admin: &mut Admin, kind: Kind) -> anyhow::Result<Vec<Resource>> {
+    let request = pb::GetResourcesRequest {
+        kind: kind.to_string(),
+        name: String::new(),
+    };
+    let found = match admin.client().get_resources(request).await {
+        Ok(answer) => answer.into_inner().resources,
+        Err(status) => return Err(admin.failed(status)),
+    };
+    let read = found.into_iter().map(wire::from_wire);
+    Ok(read.collect::<Result<_, _>>()?)
+}
+
+/// A first service of the agent: the identity as files.
+fn service(bot: &str, identity: &str) -> String {
+    format!(
+        "services:\n\
+         \x20 - type: workload-identity-x509\n\
+         \x20   name: {identity}\n\
+         \x20   selector: {{ name: {identity} }}\n\
+         \x20   destination: {{ type: directory, path: ./tbot-{bot}-svid }}\n"
+    )
+}
+
+/// What is to be done before there can be one.
+fn no_service(bot: &str) -> String {
+    format!(
+        "# No role of this bot selects a workload_identity, so there is nothing to serve yet, and\n\
+         # tbot-proxy does not start without a service. Apply a workload_identity and a role that\n\
+         # selects it, run `issuer bot add {bot} --roles ROLE`, and name the identity here:\n\
+         # services:\n\
+         #   - type: workload-identity-x509\n\
+         #     name: NAME\n\
+         #     selector: {{ name: NAME }}\n\
+         #     destination: {{ type: directory, path: ./tbot-{bot}-svid }}\n"
+    )
 }
 
 /// An address that stands for every interface is no address to dial: this

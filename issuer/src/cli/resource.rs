@@ -26,7 +26,8 @@ pub(super) struct GetArgs {
     /// KIND or KIND/NAME, where KIND is bot, role, token or workload_identity.
     #[arg(value_name = "KIND[/NAME]")]
     resource: String,
-    /// Form of the answer; yaml is what `apply` takes.
+    /// Form of the answer; yaml is what `apply` takes (not for tokens: their secret
+    /// is not kept).
     #[arg(short, long, value_name = "FORMAT", default_value = "table")]
     output: GetFormat,
     #[command(flatten)]

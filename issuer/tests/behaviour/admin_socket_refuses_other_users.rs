@@ -46,6 +46,31 @@ fn only_admitted_users_are_answered() {
     assert!(line.contains("your uid 65534 may not"), "{line}");
     home.log.wait_for("a user who may not was refused");
     assert!(home.log.text().contains("uid=65534"), "{}", home.log.text());
+    as_user(&home, &socket, NOBODY);
+    let mut follow = home
+        .command(&[
+            "audit",
+            "--follow",
+            "--event",
+            "admin.connect",
+            "--limit",
+            "1",
+        ])
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut recorded = String::new();
+    std::io::Read::read_to_string(&mut follow.stdout.take().unwrap(), &mut recorded).unwrap();
+    follow.wait().unwrap();
+    assert!(recorded.contains("by uid:65534"), "{recorded}");
+    // Once a minute, however often.
+    let events = home.audit().into_iter();
+    assert_eq!(
+        events
+            .filter(|event| event["event"] == "admin.connect")
+            .count(),
+        1
+    );
 }
 
 #[test]

@@ -68,6 +68,12 @@ fn a_copy_locks_its_instance_and_no_other() {
             "locked"
         );
 
+        let refused = watch_refused(&issuer, &copied).await;
+        assert_eq!(refused.code(), Code::PermissionDenied);
+        let recorded = issuer.last_event("bot.watch");
+        assert_eq!(recorded["fields"]["reason"], "locked");
+        assert_eq!(recorded["fields"]["bot_name"], "app");
+
         // The other instance of the same bot goes on.
         issuer.issue(&other, "app").await.unwrap();
         issuer
@@ -106,4 +112,25 @@ async fn watch(
     use proto::issue::v1::{WatchRequest, issue_service_client::IssueServiceClient};
     let mut client = IssueServiceClient::new(issuer.as_bot(bot).await);
     client.watch(WatchRequest {}).await.unwrap().into_inner()
+}
+
+async fn watch_refused(issuer: &Issuer, bot: &super::harness::Bot) -> tonic::Status {
+    use proto::issue::v1::{WatchRequest, issue_service_client::IssueServiceClient};
+    let mut client = IssueServiceClient::new(issuer.as_bot(bot).await);
+    client.watch(WatchRequest {}).await.err().unwrap()
+}
+
+#[test]
+fn a_renewal_that_keeps_its_key_is_refused() {
+    let issuer = Issuer::start();
+    block_on(async {
+        let bot = issuer.joined("app").await;
+        let status = issuer.renew(&bot, &bot.key).await.err().unwrap();
+        assert_eq!(status.code(), Code::InvalidArgument);
+        assert!(status.message().contains("new key"), "{status}");
+        assert_eq!(
+            issuer.last_event("bot.renew")["fields"]["reason"],
+            "invalid_csr"
+        );
+    });
 }

@@ -140,6 +140,13 @@ fn failed_joins_from_one_address_are_limited() {
         .filter(|event| event["event"] == "bot.join")
         .count();
     assert!(denied < 30, "{denied}");
+    // Those beyond the limit are one record, so that nobody floods the log.
+    let limited = issuer
+        .audit()
+        .iter()
+        .filter(|event| event["fields"]["reason"] == "rate_limited")
+        .count();
+    assert_eq!(limited, 1);
 }
 
 #[test]

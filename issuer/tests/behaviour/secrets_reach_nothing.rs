@@ -34,6 +34,12 @@ fn a_token_is_in_no_log_no_store_and_no_error() {
         let status = issuer.join(&token).await.err().unwrap();
         assert!(!format!("{status:?}").contains(&token));
     });
+    for command in ["delete", "get"] {
+        let line = issuer.fails(&[command, &format!("token/{unused}")]);
+        assert!(!line.contains(&unused), "{line}");
+    }
+    let refused = issuer.last_event("token.delete");
+    assert_eq!(refused["success"], false, "{refused}");
     let key_file = std::fs::read_to_string(issuer.data_dir().join("ca.kek")).unwrap();
     let shown = issuer.run(&["audit", "-o", "json"])
         + &issuer.run(&["get", "token", "-o", "yaml"])
