@@ -107,6 +107,25 @@ impl Authority {
         self.facts.validity.not_after
     }
 
+    /// Whether a certificate that it signs now could be valid now.
+    pub fn is_valid_at(&self, now: SystemTime) -> bool {
+        let own = self.facts.validity;
+        (own.not_before..own.not_after).contains(&now)
+    }
+
+    /// From two thirds of its life on: what the operator is to know.
+    pub fn end_is_near(&self, now: SystemTime) -> Option<String> {
+        let own = self.facts.validity;
+        let life = own.not_after.duration_since(own.not_before);
+        if now < own.not_before + life.unwrap_or_default() / 3 * 2 {
+            return None;
+        }
+        Some(format!(
+            "the CA certificate ends at {}; it is not rotated by itself: plan a restart of the issuer after that moment, which makes a new CA, and give agents its pin and a new token",
+            rfc3339(own.not_after)
+        ))
+    }
+
     /// Subject key identifier, lower-case hex: how the store names this key.
     pub fn key_id(&self) -> String {
         hex::encode(&self.facts.key_id)
@@ -192,7 +211,10 @@ pub struct Leaf {
 #[derive(Debug, thiserror::Error)]
 pub enum AuthorityError {
     /// The CA certificate's validity has ended.
-    #[error("the CA certificate expired at {}: a new authority is needed", rfc3339(*.not_after))]
+    #[error(
+        "the CA certificate expired at {}: restart the issuer, which then makes a new CA, and give agents its pin (`issuer status`)",
+        rfc3339(*.not_after)
+    )]
     Expired {
         /// When it ended.
         not_after: SystemTime,

@@ -101,6 +101,7 @@ impl Running {
         let source = own_svid::start(issuer.clone(), drain.clone())
             .await
             .map_err(|error| ServeError::Start(error.to_string()))?;
+        tokio::spawn(issuer.clone().warn_of_its_end(drain.clone()));
         let options = ServerOptions {
             alpn: vec![b"h2".to_vec()],
             client_auth_optional: true,

@@ -1,20 +1,22 @@
 //! The issuer at work: its store and its authority, opened together.
 //!
 //! First start is one transaction: trust domain, CA and their audit event are
-//! all there, or nothing is and the next start is the first again.
+//! all there, or nothing is and the next start is the first again. A start after
+//! the CA's end makes a new CA for the same trust domain.
 
 use std::{
     path::{Path, PathBuf},
     sync::Arc,
-    time::{Instant, SystemTime},
+    time::{Duration, Instant, SystemTime},
 };
 
 use identity::{TrustBundle, TrustDomain};
 use rustls_pki_types::CertificateDer;
+use tokio::sync::watch;
 
 use crate::{
     audit::{Event, EventName, windows::Windows},
-    authority::{Authority, AuthorityError, keyfile::KeyFileError, keyfile::SealingKey},
+    authority::{Authority, AuthorityError, keyfile::KeyFileError, keyfile::SealingKey, rfc3339},
     store::{
         DataDirectory, FILE, Store, StoreError, audit, authorities, authorities::StoredAuthority,
         settings,
@@ -73,18 +75,24 @@ impl Issuer {
             let mut connection = store.read().await?;
             (
                 settings::read(&mut connection, settings::TRUST_DOMAIN).await?,
-                authorities::newest(&mut connection).await?,
+                authorities::list(&mut connection).await?,
                 audit::last_sequence(&mut connection).await?,
             )
         };
-        refuse_remains(&path, founded.is_some(), stored.is_some(), events)?;
+        refuse_remains(&path, founded.is_some(), !stored.is_empty(), events)?;
         let key = match key {
             Some(key) => key,
-            None => SealingKey::open(&key_file, stored.is_none())?,
+            None => SealingKey::open(&key_file, stored.is_empty())?,
         };
-        let authority = match (founded, stored) {
-            (Some(name), Some(stored)) => load(&name, stored, foundation, &key)?,
-            _ => found(&store, foundation, &key, now).await?,
+        let authority = match founded {
+            Some(name) => {
+                let trust_domain = stored_trust_domain(&name, foundation)?;
+                match load(&trust_domain, stored, &key, now)? {
+                    Some(authority) => authority,
+                    None => succeed(&store, &trust_domain, &key, now).await?,
+                }
+            }
+            None => found(&store, foundation, &key, now).await?,
         };
         let (sequence, renew_epoch) = {
             let mut connection = store.read().await?;
@@ -103,6 +111,20 @@ impl Issuer {
             renew_epoch,
             refused: Arc::default(),
         })
+    }
+
+    /// Tells the log every hour when the CA's end is near, until the issuer drains.
+    pub async fn warn_of_its_end(self: Arc<Self>, mut draining: watch::Receiver<bool>) {
+        loop {
+            if let Some(warning) = self.authority.end_is_near(SystemTime::now()) {
+                tracing::warn!("{warning}");
+            }
+            tokio::select! {
+                () = tokio::time::sleep(Duration::from_secs(3600)) => {}
+                // An error means that the process is ending.
+                _ = draining.wait_for(|draining| *draining) => return,
+            }
+        }
     }
 
     /// Records a refusal that costs `source` nothing to repeat: once a window, with
@@ -146,12 +168,7 @@ fn refuse_remains(
     )))
 }
 
-fn load(
-    name: &str,
-    stored: StoredAuthority,
-    foundation: &Foundation,
-    key: &SealingKey,
-) -> Result<Authority, OpenError> {
+fn stored_trust_domain(name: &str, foundation: &Foundation) -> Result<TrustDomain, OpenError> {
     let trust_domain = TrustDomain::parse(name)
         .map_err(|error| StoreError::Damaged(format!("the trust domain {name:?}: {error}")))?;
     if let Some(wanted) = &foundation.trust_domain
@@ -162,9 +179,83 @@ fn load(
             wanted: wanted.clone(),
         });
     }
-    let pkcs8 = key.open_sealed(&trust_domain, &stored.key_id, &stored.sealed_key)?;
-    let certificate = CertificateDer::from(stored.certificate);
-    Ok(Authority::load(&trust_domain, certificate, &pkcs8)?)
+    Ok(trust_domain)
+}
+
+/// The newest authority that is valid now; else (the clock is behind) the newest
+/// that has not ended; none if all have ended.
+fn load(
+    trust_domain: &TrustDomain,
+    stored: Vec<StoredAuthority>,
+    key: &SealingKey,
+    now: SystemTime,
+) -> Result<Option<Authority>, OpenError> {
+    let mut newest = None;
+    for stored in stored {
+        let pkcs8 = key.open_sealed(trust_domain, &stored.key_id, &stored.sealed_key)?;
+        let certificate = CertificateDer::from(stored.certificate);
+        let authority = Authority::load(trust_domain, certificate, &pkcs8)?;
+        if authority.is_valid_at(now) {
+            return Ok(Some(authority));
+        }
+        if newest.is_none() && now < authority.not_after() {
+            newest = Some(authority);
+        }
+    }
+    Ok(newest)
+}
+
+/// Makes a new authority for a trust domain whose authorities have all ended.
+/// Nothing that they signed is valid any more, so nothing breaks that works; every
+/// agent must join again, and must be told the new pin before it can.
+async fn succeed(
+    store: &Store,
+    trust_domain: &TrustDomain,
+    key: &SealingKey,
+    now: SystemTime,
+) -> Result<Authority, OpenError> {
+    let (authority, stored, event) = make(trust_domain, key, now)?;
+    let event = event.with("cause", "the authority before it has expired");
+    store
+        .write::<_, StoreError, _>(move |tx| {
+            Box::pin(async move {
+                let connection = tx.connection();
+                let old = settings::read_number(connection, settings::BUNDLE_SEQUENCE).await?;
+                let sequence = (old + 1).to_string();
+                settings::write(connection, settings::BUNDLE_SEQUENCE, &sequence).await?;
+                authorities::add(connection, &stored, now).await?;
+                audit::append(tx, &event, now).await
+            })
+        })
+        .await?;
+    tracing::error!(
+        ca_pin = authority.pin(),
+        ca_not_after = rfc3339(authority.not_after()),
+        "the CA certificate had expired: a NEW CA was made; give its pin (`ca_pins`) and a new \
+         token (`issuer bot add`) to every agent, none can connect until then"
+    );
+    Ok(authority)
+}
+
+/// A new authority, as it is stored, and the event that tells of it.
+fn make(
+    trust_domain: &TrustDomain,
+    key: &SealingKey,
+    now: SystemTime,
+) -> Result<(Authority, StoredAuthority, Event), OpenError> {
+    let (authority, pkcs8) = Authority::create(trust_domain, now)?;
+    let stored = StoredAuthority {
+        key_id: authority.key_id(),
+        certificate: authority.certificate().to_vec(),
+        sealed_key: key.seal(trust_domain, &authority.key_id(), &pkcs8)?,
+    };
+    let event = Event::success(EventName::AuthorityCreate)
+        .with("trust_domain", trust_domain.as_str())
+        .with("key_id", authority.key_id())
+        .with("ca_pin", authority.pin())
+        .with_time("not_after", authority.not_after())
+        .with("user", "issuer");
+    Ok((authority, stored, event))
 }
 
 async fn found(
@@ -185,18 +276,7 @@ async fn found(
             default
         }
     };
-    let (authority, pkcs8) = Authority::create(&trust_domain, now)?;
-    let stored = StoredAuthority {
-        key_id: authority.key_id(),
-        certificate: authority.certificate().to_vec(),
-        sealed_key: key.seal(&trust_domain, &authority.key_id(), &pkcs8)?,
-    };
-    let event = Event::success(EventName::AuthorityCreate)
-        .with("trust_domain", trust_domain.as_str())
-        .with("key_id", authority.key_id())
-        .with("ca_pin", authority.pin())
-        .with_time("not_after", authority.not_after())
-        .with("user", "issuer");
+    let (authority, stored, event) = make(&trust_domain, key, now)?;
     store
         .write::<_, StoreError, _>(move |tx| {
             Box::pin(async move {

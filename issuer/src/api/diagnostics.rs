@@ -117,13 +117,22 @@ async fn ready(State(probes): State<Probes>) -> impl IntoResponse {
         reasons.push(trouble);
     }
     if probes.issuer.authority.not_after() <= SystemTime::now() {
-        reasons.push("the CA certificate has expired".to_owned());
+        reasons.push(
+            "the CA certificate has expired: restart the issuer, which then makes a new CA"
+                .to_owned(),
+        );
     }
+    let warnings: Vec<_> = probes
+        .issuer
+        .authority
+        .end_is_near(SystemTime::now())
+        .into_iter()
+        .collect();
     let code = match reasons.is_empty() {
         true => StatusCode::OK,
         false => StatusCode::SERVICE_UNAVAILABLE,
     };
-    let body = json!({ "ready": reasons.is_empty(), "reasons": reasons });
+    let body = json!({ "ready": reasons.is_empty(), "reasons": reasons, "warnings": warnings });
     (code, Json(body))
 }
 

@@ -17,22 +17,19 @@ pub struct StoredAuthority {
     pub sealed_key: Vec<u8>,
 }
 
-/// The newest authority.
-pub async fn newest(
-    connection: &mut SqliteConnection,
-) -> Result<Option<StoredAuthority>, StoreError> {
-    let row: Option<(String, Vec<u8>, Vec<u8>)> = sqlx::query_as(
-        "SELECT key_id, certificate, sealed_key FROM authorities ORDER BY created DESC LIMIT 1",
+/// Every authority, the newest first.
+pub async fn list(connection: &mut SqliteConnection) -> Result<Vec<StoredAuthority>, StoreError> {
+    let rows: Vec<(String, Vec<u8>, Vec<u8>)> = sqlx::query_as(
+        "SELECT key_id, certificate, sealed_key FROM authorities ORDER BY created DESC",
     )
-    .fetch_optional(connection)
+    .fetch_all(connection)
     .await?;
-    Ok(
-        row.map(|(key_id, certificate, sealed_key)| StoredAuthority {
-            key_id,
-            certificate,
-            sealed_key,
-        }),
-    )
+    let stored = |(key_id, certificate, sealed_key)| StoredAuthority {
+        key_id,
+        certificate,
+        sealed_key,
+    };
+    Ok(rows.into_iter().map(stored).collect())
 }
 
 /// Adds one.

@@ -199,7 +199,13 @@ fn an_expired_bot_certificate_is_refused_on_a_connection_that_outlived_it() {
             news.message().await.err().unwrap().code(),
             Code::Unauthenticated
         );
-        let status = client.issue_x509_svid(request).await.err().unwrap();
-        assert_eq!(status.code(), Code::Unauthenticated);
+        for _ in 0..3 {
+            let status = client.issue_x509_svid(request.clone()).await;
+            assert_eq!(status.err().unwrap().code(), Code::Unauthenticated);
+        }
     });
+    let denied = issuer.last_event("spiffe.svid.issued");
+    assert_eq!(denied["fields"]["reason"], "expired_certificate");
+    assert_eq!(denied["fields"]["bot_name"], "web");
+    assert_eq!(denied["fields"]["attempts"], 1);
 }
