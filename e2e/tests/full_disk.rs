@@ -13,6 +13,7 @@ use std::{
 };
 
 use e2e::{Agent, EchoServer, Issuer, eventually, free_port, inbound, run, x509_output};
+use rustix::process::Signal;
 
 struct SmallDisk {
     path: PathBuf,
@@ -142,46 +143,96 @@ fn an_output_that_cannot_be_written_degrades_itself_alone() {
     assert_ne!(set(&out), before);
 }
 
+/// An agent that keeps its bot identity on the disk.
+struct Keeper {
+    issuer: Issuer,
+    agent: Agent,
+    storage: PathBuf,
+}
+
+impl Keeper {
+    fn start(disk: &SmallDisk) -> Self {
+        let issuer = Issuer::start();
+        let token = issuer.register("app");
+        let storage = disk.path.join("storage");
+        fs::create_dir(&storage).unwrap();
+        fs::set_permissions(&storage, fs::Permissions::from_mode(0o700)).unwrap();
+        let out = issuer.home().join("out");
+        let services = [x509_output("app", &out)];
+        let agent = Agent::start_storing(&issuer, &token, &storage, &services);
+        let keeper = Self {
+            issuer,
+            agent,
+            storage,
+        };
+        assert_eq!(keeper.generation(), 1);
+        keeper
+    }
+
+    fn generation(&self) -> u64 {
+        let state = fs::read(self.storage.join("..data/state.json")).unwrap();
+        let state: serde_json::Value = serde_json::from_slice(&state).unwrap();
+        state["generation"].as_u64().unwrap()
+    }
+
+    fn attempts(&self, identity: &str, result: &str) -> f64 {
+        let metric = "tbot_identity_renewals_total";
+        let metric = format!("{metric}{{identity=\"{identity}\",result=\"{result}\"}}");
+        self.agent.metric(&metric).unwrap_or_default()
+    }
+
+    /// The disk has room again, after a crash: nothing was lost, and nobody is suspected.
+    fn assert_not_locked_after_restart(&mut self, disk: &SmallDisk) {
+        self.agent.process().kill();
+        disk.free();
+        self.agent.restart();
+        self.agent.wait();
+        self.agent.renew();
+        eventually("the bot identity is renewed or locked", || {
+            self.generation() == 2 || self.attempts("bot", "failure") > 0.0
+        });
+        let refused = self.issuer.audit();
+        let refused: Vec<_> = refused.iter().filter(|e| e["success"] == false).collect();
+        assert!(refused.is_empty(), "{refused:?}");
+        assert_eq!(self.generation(), 2);
+    }
+}
+
 #[test]
 fn a_bot_identity_that_cannot_be_kept_is_not_renewed_and_not_locked() {
     let Some(disk) = SmallDisk::mount() else {
         return;
     };
-    let issuer = Issuer::start();
-    let token = issuer.register("app");
-    let storage = disk.path.join("storage");
-    fs::create_dir(&storage).unwrap();
-    fs::set_permissions(&storage, fs::Permissions::from_mode(0o700)).unwrap();
-    let out = issuer.home().join("out");
-    let mut agent = Agent::start_storing(&issuer, &token, &storage, &[x509_output("app", &out)]);
-    let generation = || -> u64 {
-        let state = fs::read(storage.join("..data/state.json")).unwrap();
-        let state: serde_json::Value = serde_json::from_slice(&state).unwrap();
-        state["generation"].as_u64().unwrap()
-    };
-    assert_eq!(generation(), 1);
-    let attempts = |agent: &Agent, result: &str| {
-        let metric = "tbot_identity_renewals_total{identity=\"bot\"";
-        agent
-            .metric(&format!("{metric},result=\"{result}\"}}"))
-            .unwrap_or_default()
-    };
-
+    let mut keeper = Keeper::start(&disk);
     disk.fill();
-    agent.renew();
+    keeper.agent.renew();
     eventually("the bot identity was to be renewed twice", || {
-        attempts(&agent, "failure") + attempts(&agent, "success") >= 3.0
+        keeper.attempts("bot", "failure") + keeper.attempts("bot", "success") >= 3.0
     });
-    agent.process().kill();
-    disk.free();
-    agent.restart();
-    agent.wait();
-    agent.renew();
-    eventually("the bot identity is renewed or locked", || {
-        generation() == 2 || attempts(&agent, "failure") > 0.0
+    keeper.assert_not_locked_after_restart(&disk);
+}
+
+#[test]
+fn a_disk_that_fills_while_a_renewal_is_under_way_locks_nobody() {
+    let Some(disk) = SmallDisk::mount() else {
+        return;
+    };
+    let mut keeper = Keeper::start(&disk);
+    keeper.issuer.process().signal(Signal::STOP);
+    keeper.agent.renew();
+    eventually("the key of the renewal is kept", || {
+        keeper.storage.join("..data/next_key.pem").exists()
     });
-    let refused: Vec<_> = issuer.audit();
-    let refused: Vec<_> = refused.iter().filter(|e| e["success"] == false).collect();
-    assert!(refused.is_empty(), "{refused:?}");
-    assert_eq!(generation(), 2);
+    disk.fill();
+    keeper.issuer.process().signal(Signal::CONT);
+    // The second one connects, with what is in force.
+    eventually("the bot identity was renewed or was to be", || {
+        keeper.attempts("bot", "failure") + keeper.attempts("bot", "success") >= 2.0
+    });
+    let issued = keeper.attempts("app", "success");
+    keeper.agent.renew();
+    eventually("an SVID is issued meanwhile", || {
+        keeper.attempts("app", "success") > issued
+    });
+    keeper.assert_not_locked_after_restart(&disk);
 }

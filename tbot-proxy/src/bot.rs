@@ -3,7 +3,9 @@
 //! Joined once, renewed for ever. A renewal keeps its new key *before* it asks for
 //! a certificate, and asks with that key until there is an answer: the issuer takes
 //! the repetition for the same renewal, where a second key would look like a copy of
-//! the identity. An expired identity is replaced by joining anew, if there is a token.
+//! the identity. So it is with a join: until there is an answer that can be used, it is
+//! repeated with the key that it began with. An expired identity is replaced by joining
+//! anew, if there is a token.
 
 use std::{sync::Arc, time::SystemTime};
 
@@ -13,7 +15,7 @@ use tokio::sync::watch;
 
 use crate::{
     configuration::{Issuer, Onboarding},
-    join::{JoinError, agent_info, join, stored},
+    join::{JoinError, JoinKeys, agent_info, expired_on_arrival, join, stored},
     key::{Key, KeyError},
     link::{CallError, IssuerLink},
     metrics::{BOT_EXPIRY, RENEWALS, result, timestamp},
@@ -64,9 +66,10 @@ impl Bot {
     /// Joins, however long it takes; gives up only on a definitive refusal at the start.
     async fn join(&mut self, starting: bool) -> Result<Stored, JoinError> {
         let mut backoff = Backoff::default();
+        let mut keys = JoinKeys::new(self.storage.clone());
         loop {
             let onboarding = self.onboarding.borrow_and_update().clone();
-            let joined = join(&self.issuer, &onboarding).await;
+            let joined = join(&self.issuer, &onboarding, &mut keys).await;
             count_attempt(joined.is_ok());
             let error = match joined {
                 Ok(stored) => {
@@ -217,20 +220,26 @@ impl Bot {
                     async move { JoinServiceClient::new(channel).renew(request).await }
                 },
                 async |answer: RenewResponse| {
-                    let mut new = stored(&key, answer.certificate, answer.trust_bundle, epoch)?;
+                    let mut new = stored(&key, answer.certificate, answer.trust_bundle, epoch)
+                        .map_err(RenewError::Answer)?;
+                    let now = SystemTime::now();
+                    if new.svid.not_after() <= now {
+                        let error = expired_on_arrival(new.svid.not_after(), now);
+                        return Err(RenewError::Answer(error));
+                    }
                     new.bundles
                         .iter()
                         .for_each(|own| trust.set_bundle(identity::TrustBundle::clone(own)));
                     new.bundles = trust.bundles().borrow().as_ref().clone();
-                    // Not to be lost to a full disk: the old certificate with the new key, which
-                    // is what is there, repeats this renewal after a restart.
-                    self.save(&new).await;
+                    // What is not on the disk is not put in force: once it is used, its
+                    // predecessor, with which a restart would begin, looks like a copy. Until
+                    // then it may repeat this renewal.
+                    self.write(&new).await?;
                     self.source.set(new.svid.clone(), new.bundles.clone());
                     Ok(new)
                 },
             )
-            .await?
-            .map_err(RenewError::Answer)?;
+            .await??;
         tracing::info!(
             id = %renewed.svid.id(),
             generation = renewed.state.generation,
@@ -238,6 +247,10 @@ impl Bot {
             "bot identity renewed"
         );
         count_attempt(true);
+        if held.state.generation == 1 {
+            // The issuer repeats no join any more.
+            self.forget_join_key().await;
+        }
         *held = renewed;
         Ok(())
     }
@@ -262,6 +275,11 @@ impl Bot {
         if let Err(error) = self.write(stored).await {
             tracing::error!(%error, "the bot identity is not kept: a restart needs a new token");
         }
+    }
+
+    async fn forget_join_key(&self) {
+        let storage = self.storage.clone();
+        _ = tokio::task::spawn_blocking(move || storage.forget_join_key()).await;
     }
 
     /// Writes to the storage, off the runtime.

@@ -3,6 +3,9 @@
 //! The agent has no trust bundle yet. It knows the issuer by the pin of its CA,
 //! and sends the token only after the handshake has shown that CA and the name
 //! `spiffe://<td>/issuer` under it.
+//!
+//! A token works once, but for whoever repeats the join with the same key (an answer can
+//! get lost). So the key is kept, in the storage if there is one, before the token is sent.
 
 use std::{
     fs, io,
@@ -25,15 +28,19 @@ use crate::{
     key::{Key, KeyError, time_of},
     link::{CallError, LinkError, channel_over, one_call, open},
     state::rfc3339,
-    storage::{State, Stored},
+    storage::{BotStorage, JoinKey, PendingKey, State, StorageError, Stored, TokenDigest},
     trust::read_bundle,
 };
 
 /// Path of the issuer's SPIFFE ID (DESIGN section 5).
 const ISSUER_PATH: &str = "/issuer";
 
-/// Joins once.
-pub(crate) async fn join(issuer: &Issuer, onboarding: &Onboarding) -> Result<Stored, JoinError> {
+/// Joins once, with the key that `keys` has for the token.
+pub(crate) async fn join(
+    issuer: &Issuer,
+    onboarding: &Onboarding,
+    keys: &mut JoinKeys,
+) -> Result<Stored, JoinError> {
     let token = onboarding.token.as_ref().ok_or(JoinError::NoToken)?;
     let token = read_token(token)?;
     let pins = pins(&issuer.trust)?;
@@ -49,7 +56,7 @@ pub(crate) async fn join(issuer: &Issuer, onboarding: &Onboarding) -> Result<Sto
             address: issuer.address.clone(),
             error,
         })?;
-    let key = Key::generate()?;
+    let key = keys.key_for(&token).await?;
     let request = JoinRequest {
         csr_der: key.csr(),
         evidence: Some(Evidence::Token(TokenEvidence {
@@ -67,10 +74,63 @@ pub(crate) async fn join(issuer: &Issuer, onboarding: &Onboarding) -> Result<Sto
             },
             other => JoinError::Call(other),
         })?;
-    stored(&key, answer.certificate, answer.trust_bundle, None).map_err(JoinError::Answer)
+    let stored =
+        stored(&key, answer.certificate, answer.trust_bundle, None).map_err(JoinError::Answer)?;
+    let (not_after, now) = (stored.svid.not_after(), SystemTime::now());
+    if not_after <= now {
+        return Err(JoinError::Clock(expired_on_arrival(not_after, now)));
+    }
+    Ok(stored)
 }
 
-/// What an answer of `Join` or `Renew` makes with the key that it was asked for.
+/// The keys of joins, each for one token.
+#[derive(Debug)]
+pub(crate) struct JoinKeys {
+    storage: Arc<BotStorage>,
+    last: Option<JoinKey>,
+}
+
+impl JoinKeys {
+    pub(crate) fn new(storage: Arc<BotStorage>) -> Self {
+        Self {
+            storage,
+            last: None,
+        }
+    }
+
+    /// The key that this token was sent with before, else a new one, which is kept first.
+    async fn key_for(&mut self, token: &SecretString) -> Result<Key, JoinError> {
+        let token = TokenDigest::of(token.expose_secret());
+        let storage = self.storage.clone();
+        let last = self.last.take();
+        let kept = tokio::task::spawn_blocking(move || -> Result<_, JoinError> {
+            let last = match last {
+                Some(last) => Some(last),
+                None => storage.join_key()?,
+            };
+            if let Some(last) = last.filter(|last| last.token == token)
+                && let Ok(key) = Key::from_pem(&last.key.0)
+            {
+                return Ok((key, last));
+            }
+            let key = Key::generate()?;
+            let new = JoinKey {
+                token,
+                key: PendingKey(key.pem()),
+            };
+            storage.keep_join_key(&new)?;
+            Ok((key, new))
+        });
+        let (key, last) = kept
+            .await
+            .map_err(|error| StorageError::Unfinished(error.to_string()))??;
+        self.last = Some(last);
+        Ok(key)
+    }
+}
+
+/// What an answer of `Join` or `Renew` makes with the key that it was asked for. Whether
+/// it is valid by our clock is for the caller to see.
 pub(crate) fn stored(
     key: &Key,
     certificate: Option<BotCertificate>,
@@ -91,10 +151,6 @@ pub(crate) fn stored(
             svid.id(),
             bundle.trust_domain()
         ));
-    }
-    let now = SystemTime::now();
-    if svid.not_after() <= now {
-        return Err(expired_on_arrival(svid.not_after(), now));
     }
     Ok(Stored {
         svid: Arc::new(svid),
@@ -215,6 +271,12 @@ pub enum JoinError {
     /// The answer cannot be used.
     #[error("the issuer's answer cannot be used: {0}")]
     Answer(String),
+    /// It has expired by our clock. The join is repeated until the clock is right.
+    #[error("the agent has joined, but {0}; it goes on by itself then")]
+    Clock(String),
+    /// The key of the join cannot be kept, or what was kept is not usable.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
     /// There is no key.
     #[error("{0}")]
     Key(String),
@@ -225,7 +287,7 @@ impl JoinError {
     pub(crate) fn is_definitive(&self) -> bool {
         match self {
             Self::Link(error) => error.is_impostor(),
-            Self::Call(_) => false,
+            Self::Call(_) | Self::Clock(_) | Self::Storage(_) => false,
             _ => true,
         }
     }

@@ -14,6 +14,7 @@ use std::{
     time::SystemTime,
 };
 
+use aws_lc_rs::digest::{SHA256, digest};
 use identity::{TrustBundleSet, X509Svid};
 use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
@@ -31,6 +32,11 @@ const NEXT_KEY: &str = "next_key.pem";
 const BUNDLES: &str = "bundle_map.json";
 const STATE: &str = "state.json";
 const LOCK: &str = "lock";
+
+/// Directory, below the storage, of the key that a join was begun with.
+const JOIN: &str = "join";
+const JOIN_KEY: &str = "key.pem";
+const JOIN_TOKEN: &str = "token.sha256";
 
 /// A bot identity with all that is kept beside it.
 #[derive(Debug, Clone)]
@@ -50,6 +56,26 @@ pub(crate) struct PendingKey(pub(crate) Zeroizing<String>);
 impl std::fmt::Debug for PendingKey {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("PendingKey")
+    }
+}
+
+/// The key that a join was begun with. The issuer takes a used token again from the
+/// holder of the key that it was used with.
+#[derive(Debug, Clone)]
+pub(crate) struct JoinKey {
+    pub(crate) token: TokenDigest,
+    pub(crate) key: PendingKey,
+}
+
+/// SHA-256 of a join token, in hexadecimal: it names the token and does not tell it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct TokenDigest(String);
+
+impl TokenDigest {
+    pub(crate) fn of(token: &str) -> Self {
+        let digest = digest(&SHA256, token.as_bytes());
+        let bytes = digest.as_ref().iter();
+        Self(bytes.map(|byte| format!("{byte:02x}")).collect())
     }
 }
 
@@ -146,6 +172,56 @@ impl BotStorage {
             next_key,
             state,
         }))
+    }
+
+    /// The key of the join that was begun last; `None` if none was since the last renewal.
+    pub(crate) fn join_key(&self) -> Result<Option<JoinKey>, StorageError> {
+        let Some(path) = self.join_directory().filter(|path| path.is_dir()) else {
+            return Ok(None);
+        };
+        let files = FileSet::open(&path, Links::None)?;
+        let set = path.join("..data");
+        refuse_open_mode(&path)?;
+        refuse_open_mode(&set)?;
+        refuse_open_mode(&set.join(JOIN_KEY))?;
+        let (Some(key), Some(token)) = (files.read(JOIN_KEY)?, files.read(JOIN_TOKEN)?) else {
+            return Ok(None);
+        };
+        let text = |name: &str, bytes: Vec<u8>| {
+            String::from_utf8(bytes).map_err(|error| StorageError::Damaged {
+                path: set.join(name),
+                error: error.utf8_error().to_string(),
+            })
+        };
+        Ok(Some(JoinKey {
+            key: PendingKey(Zeroizing::new(text(JOIN_KEY, key)?)),
+            token: TokenDigest(text(JOIN_TOKEN, token)?),
+        }))
+    }
+
+    /// Keeps the key of a join in place of the one before. Blocks on the disk.
+    pub(crate) fn keep_join_key(&self, join: &JoinKey) -> Result<(), StorageError> {
+        let Some(path) = self.join_directory() else {
+            return Ok(());
+        };
+        let set = [
+            (JOIN_KEY, join.key.0.as_bytes()),
+            (JOIN_TOKEN, join.token.0.as_bytes()),
+        ];
+        let set = set.map(|(name, contents)| SetFile { name, contents });
+        Ok(FileSet::open(&path, Links::None)?.replace(&set)?)
+    }
+
+    /// Forgets the key of the join. Its failure leaves litter, not harm.
+    pub(crate) fn forget_join_key(&self) {
+        if let Some(path) = self.join_directory() {
+            _ = fs::remove_dir_all(path);
+        }
+    }
+
+    fn join_directory(&self) -> Option<PathBuf> {
+        let Directory { files, .. } = self.directory.as_ref()?;
+        Some(files.directory().join(JOIN))
     }
 
     /// Keeps `stored` in place of what was kept. Blocks on the disk.

@@ -136,6 +136,32 @@ fn what_belongs_to_others_is_refused_with_what_to_do() {
 }
 
 #[test]
+fn the_key_of_a_join_is_kept_for_its_token_until_it_is_forgotten() {
+    let home = tempfile::tempdir().unwrap();
+    let path = home.path().join("storage");
+    let storage = open(&path).unwrap();
+    assert!(storage.join_key().unwrap().is_none());
+    for (token, key) in [("one", "a key"), ("two", "another key")] {
+        let token = TokenDigest::of(token);
+        let key = PendingKey(Zeroizing::new(key.to_owned()));
+        let join = JoinKey { token, key };
+        storage.keep_join_key(&join).unwrap();
+        let kept = storage.join_key().unwrap().unwrap();
+        assert_eq!((kept.token, kept.key.0), (join.token, join.key.0));
+    }
+    assert!(storage.load().unwrap().is_none(), "it is no identity yet");
+    storage.save(&stored(None)).unwrap();
+    assert!(storage.join_key().unwrap().is_some());
+    let key = path.join(JOIN).join("..data").join(JOIN_KEY);
+    fs::set_permissions(&key, fs::Permissions::from_mode(0o644)).unwrap();
+    let refused = storage.join_key();
+    assert!(matches!(refused, Err(StorageError::Open { .. })));
+    storage.forget_join_key();
+    assert!(!path.join(JOIN).exists() && storage.join_key().unwrap().is_none());
+    assert!(!TokenDigest::of("one").0.contains("one"));
+}
+
+#[test]
 fn damage_is_named() {
     for (name, contents) in [
         (CERTIFICATE, "rubbish"),
