@@ -58,7 +58,11 @@ pub struct ServiceConfig {
 
 impl ServiceConfig {
     /// What can be told without touching the system.
-    pub(crate) fn check(&self) -> Result<(), StartError> {
+    ///
+    /// # Errors
+    ///
+    /// Why [`ProxyService::start`](crate::ProxyService::start) would refuse it.
+    pub fn check(&self) -> Result<(), StartError> {
         let service = || self.name.clone();
         if self.peers.allows_nobody() {
             return Err(StartError::AllowsNobody { service: service() });

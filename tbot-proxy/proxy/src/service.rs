@@ -13,7 +13,7 @@ use tokio::{
     runtime::Handle,
     sync::oneshot,
     task::{AbortHandle, JoinHandle},
-    time::timeout,
+    time::{Instant, sleep, timeout},
 };
 
 use crate::{
@@ -30,8 +30,9 @@ pub struct ProxyService {
     service: Arc<Service>,
     local_addr: Address,
     updating: Mutex<()>,
-    stop: Option<oneshot::Sender<()>>,
-    accepting: JoinHandle<()>,
+    /// The accept loop and what stops it, until a drain takes them.
+    listening: Mutex<Option<(oneshot::Sender<()>, JoinHandle<()>)>>,
+    accepting: AbortHandle,
     leases: AbortHandle,
 }
 
@@ -63,11 +64,12 @@ impl ProxyService {
         let service = Arc::new(Service::new(config, identity, sink));
         let (stop, stopped) = oneshot::channel();
         let changes = service.source.subscribe();
+        let accepting = runtime.spawn(accept::run(Arc::clone(&service), listener, stopped));
         Ok(Self {
             local_addr,
             updating: Mutex::default(),
-            stop: Some(stop),
-            accepting: runtime.spawn(accept::run(Arc::clone(&service), listener, stopped)),
+            accepting: accepting.abort_handle(),
+            listening: Mutex::new(Some((stop, accepting))),
             leases: runtime
                 .spawn(lease::keep(Arc::clone(&service), changes))
                 .abort_handle(),
@@ -109,15 +111,31 @@ impl ProxyService {
     ///
     /// What clients have connected by now is served: the kernel's queue is emptied before the listener is closed. At the
     /// return every connection has its record, and the file of a Unix socket is gone.
-    pub async fn drain(mut self, deadline: Duration) -> usize {
-        drop(self.stop.take());
-        if let Err(error) = (&mut self.accepting).await {
-            tracing::debug!(service = self.service.name, %error, "the accept loop had ended");
+    pub async fn drain(self, deadline: Duration) -> usize {
+        self.drain_until(sleep(deadline)).await
+    }
+
+    /// As [`ProxyService::drain`], until `end`. It can be [updated](ProxyService::update) meanwhile: whom the policy of
+    /// that moment refuses is cut. A second drain cuts what lives at its own end.
+    pub async fn drain_until(&self, end: impl Future<Output = ()>) -> usize {
+        let began = Instant::now();
+        let listening = self
+            .listening
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        if let Some((stop, accepting)) = listening {
+            drop(stop);
+            if let Err(error) = accepting.await {
+                tracing::debug!(service = self.service.name, %error, "the accept loop had ended");
+            }
         }
-        if timeout(deadline, self.service.emptied()).await.is_ok() {
-            return 0;
+        tokio::select! {
+            biased;
+            () = self.service.emptied() => return 0,
+            () = end => {}
         }
-        let detail = format!("still open {deadline:?} after the drain began");
+        let detail = format!("still open {:.1?} after the drain began", began.elapsed());
         let close = Close::new(CloseReason::Drained, detail);
         let cut = self.service.registry.cut_everything(&close);
         if timeout(CUT_TAKES_AT_MOST, self.service.emptied())
