@@ -1,7 +1,10 @@
 //! Diagnostics on loopback: `/livez`, `/readyz`, `/readyz/{service}`, `/metrics`.
 //!
 //! They run on the control runtime, so they answer while the data path is
-//! saturated (DESIGN D12). Nothing here is secret and nobody is authenticated.
+//! saturated (DESIGN D12). Nothing here is secret and nobody is authenticated, so
+//! nobody can hold them up for long either: one request a connection, which must
+//! have come within 10 s and be answered within 30, and 64 connections at a time;
+//! further ones wait in the kernel's queue.
 
 use std::{
     collections::BTreeMap,
@@ -11,6 +14,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
+    time::Duration,
 };
 
 use axum::{
@@ -20,11 +24,29 @@ use axum::{
     response::{IntoResponse, Response},
     routing::get,
 };
+use hyper_util::{
+    rt::{TokioExecutor, TokioIo, TokioTimer},
+    server::conn::auto::Builder,
+    service::TowerToHyperService,
+};
 use metrics_exporter_prometheus::PrometheusHandle;
 use serde::Serialize;
-use tokio::{net::TcpListener, sync::watch};
+use tokio::{
+    net::TcpListener,
+    sync::{Semaphore, watch},
+    time::{sleep, timeout},
+};
 
 use crate::state::{Entry, Health, IdentityState, Status};
+
+/// Connections at a time.
+const CONNECTIONS: usize = 64;
+
+/// From the connection to the end of the request's head.
+const REQUEST: Duration = Duration::from_secs(10);
+
+/// From the connection to the end of the answer.
+const ANSWER: Duration = Duration::from_secs(30);
 
 /// What the answers are made from.
 #[derive(Clone)]
@@ -62,8 +84,39 @@ impl Diagnostics {
             .route("/readyz/{service}", get(service_ready))
             .route("/metrics", get(metrics))
             .with_state(self);
-        tokio::spawn(async move { axum::serve(listener, routes).await });
+        tokio::spawn(serve(listener, routes));
         Ok(())
+    }
+}
+
+async fn serve(listener: TcpListener, routes: Router) {
+    let mut builder = Builder::new(TokioExecutor::new()).http1_only();
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(REQUEST)
+        .keep_alive(false);
+    let room = Arc::new(Semaphore::new(CONNECTIONS));
+    loop {
+        let Ok(place) = room.clone().acquire_owned().await else {
+            return;
+        };
+        let stream = match listener.accept().await {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                tracing::warn!(%error, "diagnostics: cannot accept a connection");
+                sleep(Duration::from_millis(100)).await;
+                continue;
+            }
+        };
+        let service = TowerToHyperService::new(routes.clone());
+        let builder = builder.clone();
+        tokio::spawn(async move {
+            let served = builder.serve_connection(TokioIo::new(stream), service);
+            // What goes wrong with it is the client's matter.
+            _ = timeout(ANSWER, served).await;
+            drop(place);
+        });
     }
 }
 
@@ -105,7 +158,8 @@ async fn service_ready(
 
 async fn metrics(State(diagnostics): State<Diagnostics>) -> Response {
     let content_type = (header::CONTENT_TYPE, "text/plain; version=0.0.4");
-    ([content_type], diagnostics.metrics.render()).into_response()
+    let text = diagnostics.metrics.render() + &diagnostics.health.gauges();
+    ([content_type], text).into_response()
 }
 
 fn code(ready: bool) -> StatusCode {
