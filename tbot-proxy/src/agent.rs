@@ -7,6 +7,7 @@
 
 use std::{
     io,
+    ops::ControlFlow,
     path::PathBuf,
     process::ExitCode,
     sync::{
@@ -17,23 +18,23 @@ use std::{
 };
 
 use identity::IdentitySource;
+use proxy::StartError;
 use tokio::{
     runtime::{Builder, Handle, Runtime},
     signal::unix::{Signal, SignalKind, signal},
     sync::watch,
-    task::JoinSet,
 };
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::{
     bot::Bot,
-    configuration::{Configuration, ConfigurationError, Onboarding, Overrides},
+    configuration::{Configuration, ConfigurationError, Onboarding, Overrides, Storage},
     diagnostics::Diagnostics,
     join::JoinError,
     link::IssuerLink,
     metrics::{RELOADS, result},
     records::{Records, RecordsError, Writer},
-    services::Services,
+    services::{Draining, Services},
     state::{Health, IdentityState},
     storage::{BotStorage, StorageError},
     trust::Trust,
@@ -130,11 +131,18 @@ impl Agent {
             data: data.clone(),
             identities: Default::default(),
             running: Default::default(),
-            draining: JoinSet::new(),
+            storage: match &configuration.storage {
+                Storage::Directory(path) => Some(path.clone()),
+                Storage::Memory => None,
+            },
+            draining: Draining::default(),
         };
-        services
+        let failures = services
             .apply(&configuration.services, configuration.shutdown_grace)
             .await?;
+        if let Some(error) = failures.into_iter().next() {
+            return Err(error.into());
+        }
         let (onboarding, onboarding_watch) = watch::channel(configuration.onboarding.clone());
         let bot = Bot {
             issuer: configuration.issuer.clone(),
@@ -171,7 +179,11 @@ impl Agent {
                     Ok(refused) => AgentError::Join(refused),
                     Err(error) => AgentError::Bot(error.to_string()),
                 }),
-                Some(()) = signals.reload.recv() => self.reload().await,
+                Some(()) = signals.reload.recv() => {
+                    if self.reload().await.is_break() {
+                        return Ok(self.end().await);
+                    }
+                }
                 Some(()) = signals.renew.recv() => {
                     tracing::info!("SIGUSR1: renewing every identity");
                     self.trust.order_now();
@@ -182,11 +194,12 @@ impl Agent {
         }
     }
 
-    /// `SIGHUP`. A file with mistakes changes nothing.
-    async fn reload(&mut self) {
+    /// `SIGHUP`. A file with mistakes changes nothing. `Break`: an order to end has come meanwhile.
+    async fn reload(&mut self) -> ControlFlow<()> {
         self.records.reopen();
+        let file = self.path.display().to_string();
         let reloaded = match Configuration::read(&self.path, &self.overrides) {
-            Ok(new) => self.put_in_force(new).await,
+            Ok(new) => self.put_in_force(new).await?,
             Err(ConfigurationError::Mistakes(mistakes)) => {
                 for mistake in mistakes.iter() {
                     tracing::error!("{mistake}");
@@ -195,16 +208,39 @@ impl Agent {
             }
             Err(error) => Err(error.to_string()),
         };
-        metrics::counter!(RELOADS, "result" => result(reloaded.is_ok())).increment(1);
+        let complete = matches!(&reloaded, Ok(failures) if failures.is_empty());
+        metrics::counter!(RELOADS, "result" => result(complete)).increment(1);
         match reloaded {
-            Ok(()) => tracing::info!(file = %self.path.display(), "configuration reloaded"),
+            Ok(failures) => {
+                for error in &failures {
+                    tracing::error!(%error, "service not started: reload to try again");
+                }
+                if complete {
+                    tracing::info!(file, "configuration reloaded");
+                } else {
+                    tracing::error!(
+                        file,
+                        not_started = failures.len(),
+                        "configuration reloaded in part: the other services are as it says"
+                    );
+                }
+            }
             Err(error) => {
-                tracing::error!(file = %self.path.display(), error, "configuration not reloaded: the old one goes on");
+                tracing::error!(
+                    file,
+                    error,
+                    "configuration not reloaded: the old one goes on"
+                );
             }
         }
+        ControlFlow::Continue(())
     }
 
-    async fn put_in_force(&mut self, new: Configuration) -> Result<(), String> {
+    /// The services that were not started, and why; or why nothing has changed.
+    async fn put_in_force(
+        &mut self,
+        new: Configuration,
+    ) -> ControlFlow<(), Result<Vec<StartError>, String>> {
         let old = &self.configuration;
         let fixed = [
             ("issuer", old.issuer != new.issuer),
@@ -217,13 +253,29 @@ impl Agent {
                 tracing::warn!(key, "a change that takes effect at the next start");
             }
         }
-        self.services
-            .apply(&new.services, new.shutdown_grace)
-            .await
-            .map_err(|error| error.to_string())?;
-        self.onboarding.send_replace(new.onboarding.clone());
-        self.configuration = new;
-        Ok(())
+        // What is in force: what could not change is as it was.
+        let new = Configuration {
+            issuer: old.issuer.clone(),
+            storage: old.storage.clone(),
+            diagnostics: old.diagnostics,
+            connection_log: old.connection_log.clone(),
+            ..new
+        };
+        let applied = tokio::select! {
+            applied = self.services.apply(&new.services, new.shutdown_grace) => applied,
+            () = self.signals.end() => {
+                self.configuration = new;
+                return ControlFlow::Break(());
+            }
+        };
+        ControlFlow::Continue(match applied {
+            Ok(failures) => {
+                self.onboarding.send_replace(new.onboarding.clone());
+                self.configuration = new;
+                Ok(failures)
+            }
+            Err(error) => Err(error.to_string()),
+        })
     }
 
     /// Ends: new connections are refused, live ones have the grace to end.
@@ -299,7 +351,7 @@ pub enum AgentError {
     Join(JoinError),
     /// A service does not start.
     #[error(transparent)]
-    Service(#[from] proxy::StartError),
+    Service(#[from] StartError),
     /// Diagnostics cannot listen.
     #[error("diagnostics: cannot listen on {address}: {}", in_use(error))]
     Diagnostics {

@@ -17,7 +17,8 @@ use secrecy::SecretString;
 pub use address::HostPort;
 pub use service::{Selector, Service, ServiceKind, X509Output};
 
-use address::{SharedAddress, parse_diagnostics};
+pub(crate) use address::SharedAddress;
+use address::parse_diagnostics;
 use service::ServiceReader;
 
 /// Life of SVIDs that name none (DESIGN section 5).

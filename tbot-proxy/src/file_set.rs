@@ -17,6 +17,9 @@
 //! may read the directory; not so with [`Links::None`], where all readers are ours. Older
 //! ones, and what a crash left, are removed.
 //! What is not ours is never replaced: a plain file in the way is an error.
+//!
+//! One writer at a time: whoever has the set open holds a lock on it (`..lock`), which
+//! the kernel takes back when the process ends.
 
 use std::{
     ffi::OsString,
@@ -27,17 +30,26 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
+use rustix::{
+    fs::{FlockOperation, OFlags, flock},
+    io::Errno,
+};
+
 /// The link that names the set in force.
 const CURRENT: &str = "..data";
 
 /// Name of the link before it is renamed into place.
 const NEXT: &str = "..data.next";
 
+/// What a writer locks.
+const LOCK: &str = "..lock";
+
 /// A directory that holds one set of files at a time. One writer.
 #[derive(Debug)]
 pub struct FileSet {
     directory: PathBuf,
     links: Links,
+    lock: File,
 }
 
 /// Whether each file has a link of its name in the directory itself.
@@ -70,32 +82,38 @@ pub struct FileSetError {
     pub error: io::Error,
 }
 
+impl FileSetError {
+    /// Whether another writer has the directory.
+    pub fn is_in_use(&self) -> bool {
+        self.error.kind() == io::ErrorKind::WouldBlock
+    }
+}
+
 impl FileSet {
     /// Opens a directory, which is made with mode 0700 (its parents too) unless
-    /// it exists. Refuses one that others may write to or that is not ours.
+    /// it exists, and locks it. Refuses one that others may write to, that is not ours,
+    /// or that another writer has open, here or in another process.
     pub fn open(directory: &Path, links: Links) -> Result<Self, FileSetError> {
         let made = DirBuilder::new()
             .recursive(true)
             .mode(0o700)
             .create(directory);
         made.map_err(failed("create directory", directory))?;
-        let metadata = fs::metadata(directory).map_err(failed("read", directory))?;
-        let ours = rustix::process::geteuid().as_raw();
-        if metadata.uid() != ours {
-            let message = format!("it belongs to uid {}, not to ours ({ours})", metadata.uid());
-            return Err(failed("use", directory)(io::Error::other(message)));
-        }
-        if metadata.permissions().mode() & 0o022 != 0 {
-            let message = format!(
-                "others may write to it (mode {:04o}): chmod go-w it",
-                metadata.permissions().mode() & 0o7777
-            );
-            return Err(failed("use", directory)(io::Error::other(message)));
-        }
+        refuse_shared(directory)?;
         Ok(Self {
+            lock: lock(directory)?,
             directory: directory.to_owned(),
             links,
         })
+    }
+
+    /// Whether the directory is still the one that was opened, and ours alone to write.
+    pub(crate) fn is_in_place(&self) -> bool {
+        let place = |file: &fs::Metadata| (file.dev(), file.ino());
+        let ours = self.lock.metadata().map(|file| place(&file));
+        let there = fs::metadata(self.directory.join(LOCK)).map(|file| place(&file));
+        matches!((ours, there), (Ok(ours), Ok(there)) if ours == there)
+            && refuse_shared(&self.directory).is_ok()
     }
 
     /// The directory.
@@ -103,14 +121,31 @@ impl FileSet {
         &self.directory
     }
 
-    /// Replaces the set in force by `files`. On failure the old one stays.
+    /// Replaces the set in force by `files`. On failure the old one stays, unless the
+    /// flush of the directory is what fails: then the new one is in force, but may not
+    /// survive a loss of power.
     pub fn replace(&self, files: &[SetFile<'_>]) -> Result<(), FileSetError> {
         let version = self.write_version(files)?;
-        if let Err(error) = self.put_in_force(&version, files) {
-            // Not in force: a leftover that the next success removes too.
+        let names = match self.links {
+            Links::ByName => top_names(files),
+            Links::None => vec![],
+        };
+        // Where all readers are ours, nobody reads it: an old key is not kept.
+        let before = match self.links {
+            Links::ByName => fs::read_link(self.directory.join(CURRENT)).ok(),
+            Links::None => None,
+        };
+        let mut new_links = vec![];
+        if let Err(error) = self.put_in_force(&version, &names, &mut new_links) {
+            for link in new_links {
+                _ = fs::remove_file(link);
+            }
             _ = fs::remove_dir_all(self.directory.join(&version));
             return Err(error);
         }
+        // From here on the new set is in force and nothing of it may be removed.
+        flush(&self.directory)?;
+        self.tidy(&version, before.as_deref(), &names);
         Ok(())
     }
 
@@ -161,31 +196,25 @@ impl FileSet {
         flush(version)
     }
 
-    fn put_in_force(&self, version: &OsString, files: &[SetFile<'_>]) -> Result<(), FileSetError> {
-        // Where all readers are ours, nobody reads it: an old key is not kept.
-        let before = match self.links {
-            Links::ByName => fs::read_link(self.directory.join(CURRENT)).ok(),
-            Links::None => None,
-        };
-        let names = match self.links {
-            Links::ByName => top_names(files),
-            Links::None => vec![],
-        };
-        for name in &names {
+    /// Ends with the rename that puts `version` in force: whatever fails, fails before it.
+    /// New names are linked first, and lead nowhere until then; they are added to `new_links`.
+    fn put_in_force(
+        &self,
+        version: &OsString,
+        names: &[&str],
+        new_links: &mut Vec<PathBuf>,
+    ) -> Result<(), FileSetError> {
+        for name in names {
             self.refuse_foreign(name)?;
+        }
+        for name in names {
+            self.link(name, new_links)?;
         }
         let next = self.directory.join(NEXT);
         remove_link(&next)?;
         symlink(version, &next).map_err(failed("create link", &next))?;
         let current = self.directory.join(CURRENT);
-        fs::rename(&next, &current).map_err(failed("put in force", &current))?;
-        // From here on the new set is in force: what follows is tidying, and links of new names.
-        for name in &names {
-            self.link(name)?;
-        }
-        flush(&self.directory)?;
-        self.tidy(version, before.as_deref(), &names);
-        Ok(())
+        fs::rename(&next, &current).map_err(failed("put in force", &current))
     }
 
     fn refuse_foreign(&self, name: &str) -> Result<(), FileSetError> {
@@ -199,7 +228,7 @@ impl FileSet {
         }
     }
 
-    fn link(&self, name: &str) -> Result<(), FileSetError> {
+    fn link(&self, name: &str, new_links: &mut Vec<PathBuf>) -> Result<(), FileSetError> {
         let path = self.directory.join(name);
         let target = Path::new(CURRENT).join(name);
         if fs::read_link(&path).is_ok_and(|old| old == target) {
@@ -208,7 +237,12 @@ impl FileSet {
         let next = self.directory.join(NEXT);
         remove_link(&next)?;
         symlink(&target, &next).map_err(failed("create link", &next))?;
-        fs::rename(&next, &path).map_err(failed("create link", &path))
+        let is_new = fs::symlink_metadata(&path).is_err();
+        fs::rename(&next, &path).map_err(failed("create link", &path))?;
+        if is_new {
+            new_links.push(path);
+        }
+        Ok(())
     }
 
     /// Removes what nobody needs. Its failures leave litter, not harm.
@@ -233,6 +267,45 @@ impl FileSet {
                 }
             }
         }
+    }
+}
+
+/// Refuses a directory that others may write to or that is not ours.
+fn refuse_shared(directory: &Path) -> Result<(), FileSetError> {
+    let metadata = fs::metadata(directory).map_err(failed("read", directory))?;
+    let ours = rustix::process::geteuid().as_raw();
+    if metadata.uid() != ours {
+        let message = format!("it belongs to uid {}, not to ours ({ours})", metadata.uid());
+        return Err(failed("use", directory)(io::Error::other(message)));
+    }
+    if metadata.permissions().mode() & 0o022 != 0 {
+        let message = format!(
+            "others may write to it (mode {:04o}): chmod go-w it",
+            metadata.permissions().mode() & 0o7777
+        );
+        return Err(failed("use", directory)(io::Error::other(message)));
+    }
+    Ok(())
+}
+
+fn lock(directory: &Path) -> Result<File, FileSetError> {
+    let path = directory.join(LOCK);
+    let file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .custom_flags(OFlags::NOFOLLOW.bits().cast_signed())
+        .open(&path)
+        .map_err(failed("open", &path))?;
+    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(file),
+        Err(Errno::WOULDBLOCK) => {
+            let message = "another service or another tbot-proxy writes to it: give each a directory of its own, or stop that one";
+            let error = io::Error::new(io::ErrorKind::WouldBlock, message);
+            Err(failed("use", directory)(error))
+        }
+        Err(error) => Err(failed("lock", &path)(error.into())),
     }
 }
 

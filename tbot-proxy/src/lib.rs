@@ -19,6 +19,7 @@ mod metrics;
 mod output;
 mod records;
 mod schedule;
+mod served;
 mod services;
 mod state;
 mod storage;

@@ -1,4 +1,5 @@
-//! The agent's own metrics: names, and what they mean. The proxy adds its own.
+//! The agent's own metrics: names, and what they mean. The proxy adds its own;
+//! those of each service are made from its state ([`crate::state::Health::gauges`]).
 
 use metrics::{Unit, describe_counter, describe_gauge};
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
@@ -30,16 +31,10 @@ pub(crate) fn install() -> Result<PrometheusHandle, BuildError> {
         Unit::Seconds,
         "When the bot identity expires, since 1970"
     );
-    describe_gauge!(
-        SVID_EXPIRY,
-        Unit::Seconds,
-        "When a service's SVID expires, since 1970"
-    );
     describe_counter!(
         RENEWALS,
         "Attempts to obtain or renew an identity, by result"
     );
-    describe_gauge!(SERVICE_READY, "Whether a service is ready");
     describe_counter!(OUTPUT_WRITES, "File sets written by outputs, by result");
     describe_counter!(RELOADS, "Reloads of the configuration, by result");
     describe_counter!(BUNDLE_UPDATES, "Changes of the trust bundles");

@@ -12,42 +12,63 @@
 //! They change together ([`FileSet`]). A failure makes this service not ready,
 //! leaves the last set in place and is retried; other services go on.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{
+    fs,
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use identity::{Identity, TrustBundleSet, X509Svid};
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::{
     file_set::{FileSet, FileSetError, Links, SetFile},
-    metrics::{OUTPUT_WRITES, SVID_EXPIRY, result, timestamp},
+    metrics::{OUTPUT_WRITES, result},
     schedule::Backoff,
+    served::Served,
     state::{Health, IdentityState},
-    svid::KeptIdentity,
 };
 
-/// An output that is kept up to date until this is dropped.
+/// An output that is kept up to date until it is stopped.
 #[derive(Debug)]
 pub(crate) struct OutputTask {
-    _task: AbortOnDropHandle<()>,
+    stop: oneshot::Sender<()>,
+    task: AbortOnDropHandle<()>,
 }
 
 impl OutputTask {
+    /// `storage`: the directory of the bot identity, where no output may write.
     pub(crate) fn start(
         name: String,
         directory: PathBuf,
-        identity: &KeptIdentity,
+        storage: Option<PathBuf>,
+        served: &Served,
         health: Health,
     ) -> Self {
+        let (stop, stopped) = oneshot::channel();
         let output = Output {
             name,
             directory,
-            state: identity.state.clone(),
-            changes: identity.source.subscribe(),
+            storage,
+            files: None,
+            state: served.state(),
+            changes: served.source().subscribe(),
             health,
         };
         Self {
-            _task: AbortOnDropHandle::new(tokio::spawn(output.run())),
+            stop,
+            task: AbortOnDropHandle::new(tokio::spawn(output.run(stopped))),
+        }
+    }
+
+    /// Orders it to stop, at once; to be waited for: it may be writing.
+    pub(crate) fn stop(self) -> impl Future<Output = ()> + use<> {
+        let Self { stop, task } = self;
+        drop(stop);
+        async move {
+            _ = task.await;
         }
     }
 }
@@ -55,13 +76,16 @@ impl OutputTask {
 struct Output {
     name: String,
     directory: PathBuf,
+    storage: Option<PathBuf>,
+    /// Locked for as long as this is there.
+    files: Option<FileSet>,
     state: watch::Receiver<IdentityState>,
     changes: watch::Receiver<Arc<Identity>>,
     health: Health,
 }
 
 impl Output {
-    async fn run(mut self) {
+    async fn run(mut self, mut stopped: oneshot::Receiver<()>) {
         let mut backoff = Backoff::default();
         let mut written = None;
         let mut failure: Option<String> = None;
@@ -76,8 +100,6 @@ impl Output {
                         written = Some(identity.generation);
                         failure = None;
                         backoff.reset();
-                        let expiry = timestamp(svid.not_after());
-                        metrics::gauge!(SVID_EXPIRY, "service" => self.name.clone()).set(expiry);
                     }
                     Err(error) => {
                         tracing::error!(service = self.name, error, "output not written");
@@ -87,7 +109,13 @@ impl Output {
                 }
             }
             self.tell(written.is_some(), failure.clone());
+            if written == Some(identity.generation) {
+                let expiry = identity.svid.as_ref().map(|svid| svid.not_after());
+                self.health.expires(&self.name, expiry);
+            }
             tokio::select! {
+                biased;
+                _ = &mut stopped => return,
                 () = sleep(retry) => {}
                 Ok(()) = self.changes.changed() => {}
                 Ok(()) = self.state.changed() => {}
@@ -107,15 +135,28 @@ impl Output {
         }
     }
 
-    async fn write(&self, svid: Arc<X509Svid>, bundles: Arc<TrustBundleSet>) -> Result<(), String> {
-        let directory = self.directory.clone();
+    async fn write(
+        &mut self,
+        svid: Arc<X509Svid>,
+        bundles: Arc<TrustBundleSet>,
+    ) -> Result<(), String> {
+        let (directory, storage) = (self.directory.clone(), self.storage.clone());
+        let files = self.files.take();
         let written = tokio::task::spawn_blocking(move || {
-            let files = FileSet::open(&directory, Links::ByName)?;
-            write_x509(&files, &svid, &bundles)
+            let files = match files.filter(FileSet::is_in_place) {
+                Some(files) => files,
+                None => open(&directory, storage.as_deref())?,
+            };
+            write_x509(&files, &svid, &bundles).map_err(|error| error.to_string())?;
+            Ok(files)
         })
         .await;
         let written = match written {
-            Ok(written) => written.map_err(|error| error.to_string()),
+            Ok(Ok(files)) => {
+                self.files = Some(files);
+                Ok(())
+            }
+            Ok(Err(error)) => Err(error),
             Err(error) => Err(error.to_string()),
         };
         metrics::counter!(
@@ -126,6 +167,22 @@ impl Output {
         .increment(1);
         written
     }
+}
+
+fn open(directory: &Path, storage: Option<&Path>) -> Result<FileSet, String> {
+    if storage.is_some_and(|storage| is_same(directory, storage)) {
+        return Err(format!(
+            "cannot write to {}: it is the storage of the bot identity; give the output a directory of its own",
+            directory.display()
+        ));
+    }
+    FileSet::open(directory, Links::ByName).map_err(|error| error.to_string())
+}
+
+/// Whether two paths, however they are spelled, lead to one directory.
+fn is_same(one: &Path, other: &Path) -> bool {
+    let place = |path| fs::metadata(path).ok().map(|file| (file.dev(), file.ino()));
+    place(one).is_some_and(|one| Some(one) == place(other))
 }
 
 /// Writes the files of an SVID and its trust bundles as one set.

@@ -1,28 +1,43 @@
 //! The running services, and how a changed configuration becomes what runs.
 //!
 //! [`Services::apply`] compares what runs with what is wanted. What is the same is
-//! not touched. A changed proxy takes its change without touching its listener if
-//! it can. Everything new is started, and every new address bound, before anything
-//! old is stopped: if that fails, all is as before. What is stopped drains in the
-//! background; its live connections have the grace to end.
+//! not touched. What can take its change without its listener being touched does.
+//! New addresses are bound before anything old is stopped: if that fails, all is as
+//! before. Only what needs a place that a service of ours gives up (an address, the
+//! files of an output) starts after that one has let go. What is stopped drains in the
+//! background: its live connections have the grace to end, under the policy that is
+//! in force by then.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+mod draining;
 
-use proxy::{Address, ProxyService, RecordSink, ServiceConfig, StartError};
-use tokio::{runtime::Handle, sync::watch, task::JoinSet, time::Instant};
+use std::{
+    collections::BTreeMap,
+    path::PathBuf,
+    sync::{Arc, Weak},
+    time::Duration,
+};
+
+use proxy::{ProxyService, RecordSink, ServiceConfig, StartError};
+use tokio::{
+    runtime::Handle,
+    sync::watch,
+    time::{Instant, timeout_at},
+};
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::{
-    configuration::{Selector, Service, ServiceKind},
+    configuration::{Selector, Service, ServiceKind, SharedAddress},
     link::IssuerLink,
-    metrics::{SVID_EXPIRY, timestamp},
     output::OutputTask,
+    served::Served,
     state::{Health, IdentityState},
     svid::KeptIdentity,
     trust::Trust,
 };
 
-/// How long an address may take to come free when one of our own services gives it up.
+pub(crate) use draining::Draining;
+
+/// How long places may take to come free when our own services give them up.
 const HANDOVER: Duration = Duration::from_secs(10);
 
 /// See the module.
@@ -34,38 +49,104 @@ pub(crate) struct Services {
     pub(crate) sink: Arc<dyn RecordSink>,
     /// The runtime of the data path.
     pub(crate) data: Handle,
-    pub(crate) identities: BTreeMap<Selector, Arc<KeptIdentity>>,
+    /// Where the bot identity is kept: no place for an output.
+    pub(crate) storage: Option<PathBuf>,
+    /// Each is kept for as long as a service uses it.
+    pub(crate) identities: BTreeMap<Selector, Weak<KeptIdentity>>,
     pub(crate) running: BTreeMap<String, Running>,
-    pub(crate) draining: JoinSet<()>,
+    pub(crate) draining: Draining,
 }
 
 /// A running service with what it runs by.
 pub(crate) struct Running {
     service: Service,
     work: Work,
-    /// Kept for as long as a service uses it.
-    _identity: Arc<KeptIdentity>,
+    served: Served,
 }
 
 enum Work {
-    Output {
-        _task: OutputTask,
-    },
+    Output(OutputTask),
     Proxy {
         proxy: ProxyService,
         _readiness: AbortOnDropHandle<()>,
     },
 }
 
+/// What is to be done so that what is wanted runs.
+struct Changes<'a> {
+    updates: Vec<&'a Service>,
+    /// Names.
+    stops: Vec<String>,
+    starts: Vec<&'a Service>,
+    /// Those that need a place which is being given up.
+    late_starts: Vec<&'a Service>,
+}
+
 impl Services {
-    /// Makes `wanted` what runs. On failure nothing has changed.
+    /// Makes `wanted` what runs; the services that could not be started on what others
+    /// gave up, and why. On failure nothing has changed.
     pub(crate) async fn apply(
         &mut self,
         wanted: &[Service],
         grace: Duration,
-    ) -> Result<(), StartError> {
-        let mut updates = vec![];
-        let mut starts = vec![];
+    ) -> Result<Vec<StartError>, StartError> {
+        wanted
+            .iter()
+            .filter_map(Service::proxy)
+            .try_for_each(ServiceConfig::check)?;
+        let changes = self.changes(wanted);
+        let mut started = vec![];
+        for service in changes.starts {
+            match self.start(service) {
+                Ok(running) => started.push(running),
+                Err(error) => {
+                    self.take_back(started);
+                    return Err(error);
+                }
+            }
+        }
+        let mut failures = vec![];
+        for service in changes.updates {
+            failures.extend(self.update(service).err());
+        }
+        self.hold_to_new_policies(&changes.stops, wanted);
+        let deadline = Instant::now() + HANDOVER;
+        let writers: Vec<_> = changes
+            .stops
+            .iter()
+            .filter_map(|name| self.stop(name, grace))
+            .collect();
+        for running in started {
+            self.running.insert(running.service.name.clone(), running);
+        }
+        for writer in writers {
+            _ = timeout_at(deadline, writer).await;
+        }
+        failures.extend(self.start_late(changes.late_starts, deadline).await);
+        for name in self.health.entries().into_keys() {
+            if !wanted.iter().any(|service| service.name == name) {
+                self.health.remove(&name);
+            }
+        }
+        Ok(failures)
+    }
+
+    /// Stops everything; returns when every connection has ended or the grace has.
+    pub(crate) async fn drain(&mut self, grace: Duration) {
+        let deadline = Instant::now() + grace;
+        let names: Vec<_> = self.running.keys().cloned().collect();
+        let writers: Vec<_> = names
+            .iter()
+            .filter_map(|name| self.stop(name, grace))
+            .collect();
+        self.draining.end(grace).await;
+        for writer in writers {
+            _ = timeout_at(deadline, writer).await;
+        }
+    }
+
+    fn changes<'a>(&self, wanted: &'a [Service]) -> Changes<'a> {
+        let (mut updates, mut starts) = (vec![], vec![]);
         for service in wanted {
             match self.running.get(&service.name) {
                 Some(running) if running.service == *service => {}
@@ -82,104 +163,117 @@ impl Services {
             })
             .cloned()
             .collect();
-        let given_up: Vec<&Address> = stops
-            .iter()
-            .filter_map(|name| self.running.get(name)?.service.listen())
+        // A service that was stopped a moment ago may hold its address still.
+        let mut given_up: Vec<_> = self
+            .draining
+            .proxies()
+            .filter_map(|proxy| SharedAddress::of(&proxy.config().listen))
             .collect();
-        let (handed_over, free): (Vec<_>, Vec<_>) = starts.into_iter().partition(|service| {
-            service
+        given_up.extend(
+            stops
+                .iter()
+                .filter_map(|name| self.running.get(name)?.service.listen()),
+        );
+        let (late_starts, starts) = starts.into_iter().partition(|service| match &service.kind {
+            ServiceKind::X509Output(_) => true,
+            ServiceKind::Proxy(_) => service
                 .listen()
-                .is_some_and(|listen| given_up.contains(&listen))
+                .is_some_and(|listen| given_up.iter().any(|other| other.clashes(&listen))),
         });
-        let mut started = vec![];
-        for service in free {
-            match self.start(service) {
-                Ok(running) => started.push(running),
-                Err(error) => {
-                    self.take_back(started);
-                    return Err(error);
-                }
-            }
+        Changes {
+            updates,
+            stops,
+            starts,
+            late_starts,
         }
-        for service in updates {
-            self.update(service)?;
-        }
-        for name in &stops {
-            self.stop(name, grace);
-        }
-        for running in started {
-            self.running.insert(running.service.name.clone(), running);
-        }
-        for service in handed_over {
-            self.start_after_handover(service).await;
-        }
-        for name in &stops {
-            if !wanted.iter().any(|service| service.name == *name) {
-                self.health.remove(name);
-            }
-        }
-        self.forget_unused();
-        Ok(())
     }
 
-    /// Stops everything; returns when every connection has ended or the grace has.
-    pub(crate) async fn drain(&mut self, grace: Duration) {
-        for name in self.running.keys().cloned().collect::<Vec<_>>() {
-            self.stop(&name, grace);
+    /// What drains, and what is about to, is held to the policy of the service that takes
+    /// its place: the one of its name, or else of its address.
+    fn hold_to_new_policies(&self, stops: &[String], wanted: &[Service]) {
+        let draining: Vec<_> = self.draining.proxies().collect();
+        let stopping = stops
+            .iter()
+            .filter_map(|name| match &self.running.get(name)?.work {
+                Work::Proxy { proxy, .. } => Some(proxy),
+                Work::Output(_) => None,
+            });
+        for proxy in stopping.chain(draining.iter().map(Arc::as_ref)) {
+            let old = proxy.config();
+            let listen = SharedAddress::of(&old.listen);
+            let heirs = || wanted.iter().filter_map(Service::proxy);
+            let of_name = heirs().find(|new| new.name == old.name);
+            let of_address = || heirs().find(|new| SharedAddress::of(&new.listen) == listen);
+            let Some(heir) = of_name.or_else(of_address) else {
+                continue;
+            };
+            let mut config = ServiceConfig::clone(&old);
+            config.peers = heir.peers.clone();
+            config.on_expiry = heir.on_expiry;
+            config.limits.lease_grace = heir.limits.lease_grace;
+            if let Err(error) = proxy.update(config) {
+                tracing::error!(%error, "the new policy does not reach what drains");
+            }
         }
-        while self.draining.join_next().await.is_some() {}
     }
 
     fn start(&mut self, service: &Service) -> Result<Running, StartError> {
-        let identity = self.identity(&service.selector);
+        let served = Served::by(self.identity(&service.selector));
         let work = match &service.kind {
-            ServiceKind::X509Output(output) => Work::Output {
-                _task: OutputTask::start(
-                    service.name.clone(),
-                    output.directory.clone(),
-                    &identity,
-                    self.health.clone(),
-                ),
-            },
+            ServiceKind::X509Output(output) => Work::Output(OutputTask::start(
+                service.name.clone(),
+                output.directory.clone(),
+                self.storage.clone(),
+                &served,
+                self.health.clone(),
+            )),
             ServiceKind::Proxy(config) => Work::Proxy {
                 proxy: ProxyService::start(
                     ServiceConfig::clone(config),
-                    identity.source.clone(),
+                    served.source().clone(),
                     self.sink.clone(),
                     &self.data,
                 )?,
-                _readiness: follow(service.name.clone(), &identity, self.health.clone()),
+                _readiness: follow(service.name.clone(), &served, self.health.clone()),
             },
         };
         Ok(Running {
             service: service.clone(),
             work,
-            _identity: identity,
+            served,
         })
     }
 
-    /// Starts one on an address that a service of ours is giving up.
-    async fn start_after_handover(&mut self, service: &Service) {
-        let deadline = Instant::now() + HANDOVER;
+    /// Starts those whose places come free until `deadline`; why the others are not.
+    async fn start_late(&mut self, services: Vec<&Service>, deadline: Instant) -> Vec<StartError> {
+        let mut failures = vec![];
+        let mut waiting = services;
         loop {
-            match self.start(service) {
-                Ok(running) => {
-                    self.running.insert(service.name.clone(), running);
-                    return;
-                }
-                Err(StartError::InUse { .. }) if Instant::now() < deadline => {
-                    tokio::time::sleep(Duration::from_millis(20)).await;
-                }
-                Err(error) => {
-                    tracing::error!(%error, "service not started: reload to try again");
-                    self.health.not_ready(&service.name, error.to_string());
-                    return;
+            let mut occupied = vec![];
+            for service in waiting {
+                match self.start(service) {
+                    Ok(running) => {
+                        self.running.insert(service.name.clone(), running);
+                    }
+                    Err(StartError::InUse { .. }) if Instant::now() < deadline => {
+                        occupied.push(service);
+                    }
+                    Err(error) => {
+                        self.health.not_ready(&service.name, error.to_string());
+                        failures.push(error);
+                    }
                 }
             }
+            if occupied.is_empty() {
+                return failures;
+            }
+            waiting = occupied;
+            tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
 
     fn update(&mut self, service: &Service) -> Result<(), StartError> {
+        let identity = self.identity(&service.selector);
         let Some(running) = self.running.get_mut(&service.name) else {
             return Ok(());
         };
@@ -187,31 +281,26 @@ impl Services {
             (&running.work, &service.kind)
         {
             proxy.update(ServiceConfig::clone(config))?;
-            tracing::info!(service = service.name, "changed");
+        }
+        if running.service.selector != service.selector {
+            running.served.follow(identity);
         }
         running.service = service.clone();
+        tracing::info!(service = service.name, "changed");
         Ok(())
     }
 
-    fn stop(&mut self, name: &str, grace: Duration) {
-        let Some(running) = self.running.remove(name) else {
-            return;
-        };
+    /// Stops one. An output is to be waited for: it may be writing.
+    fn stop(&mut self, name: &str, grace: Duration) -> Option<impl Future<Output = ()> + use<>> {
+        let Running { work, served, .. } = self.running.remove(name)?;
         tracing::info!(service = name, "stopping");
-        if let Work::Proxy { proxy, _readiness } = running.work {
-            let name = name.to_owned();
-            self.draining.spawn(async move {
-                let cut = proxy.drain(grace).await;
-                if cut > 0 {
-                    tracing::warn!(
-                        service = name,
-                        connections = cut,
-                        "cut at the end of the grace"
-                    );
-                }
-            });
+        match work {
+            Work::Output(task) => Some(task.stop()),
+            Work::Proxy { proxy, _readiness } => {
+                self.draining.begin(proxy, served, grace);
+                None
+            }
         }
-        while self.draining.try_join_next().is_some() {}
     }
 
     /// Stops what was started for a change that does not come about.
@@ -223,77 +312,78 @@ impl Services {
                 self.health.remove(&name);
             }
         }
-        self.forget_unused();
     }
 
     fn identity(&mut self, selector: &Selector) -> Arc<KeptIdentity> {
+        self.identities
+            .retain(|_, identity| identity.strong_count() > 0);
+        if let Some(identity) = self.identities.get(selector).and_then(Weak::upgrade) {
+            return identity;
+        }
         // A changed life of the same identity must not interrupt it.
         let meanwhile = self
             .identities
             .iter()
             .filter(|(other, _)| other.workload_identity == selector.workload_identity)
-            .find_map(|(_, identity)| identity.source.current().svid.clone());
-        let start = || {
-            Arc::new(KeptIdentity::start(
-                selector.clone(),
-                self.link.clone(),
-                self.trust.clone(),
-                self.bot.clone(),
-                meanwhile,
-            ))
-        };
+            .filter_map(|(_, identity)| identity.upgrade()?.source.current().svid.clone())
+            .max_by_key(|svid| svid.not_after());
+        let identity = Arc::new(KeptIdentity::start(
+            selector.clone(),
+            self.link.clone(),
+            self.trust.clone(),
+            self.bot.clone(),
+            meanwhile,
+        ));
         self.identities
-            .entry(selector.clone())
-            .or_insert_with(start)
-            .clone()
-    }
-
-    fn forget_unused(&mut self) {
-        self.identities
-            .retain(|_, identity| Arc::strong_count(identity) > 1);
+            .insert(selector.clone(), Arc::downgrade(&identity));
+        identity
     }
 }
 
 impl Running {
     /// Whether it can take a change without being stopped.
     fn can_become(&self, service: &Service) -> bool {
-        match (&self.service.kind, &service.kind) {
+        let same_place = match (&self.service.kind, &service.kind) {
             (ServiceKind::Proxy(old), ServiceKind::Proxy(new)) => {
-                self.service.selector == service.selector
-                    && old.direction == new.direction
-                    && old.listen == new.listen
+                old.direction == new.direction && old.listen == new.listen
             }
-            _ => false,
-        }
+            (old, new) => old == new,
+        };
+        same_place && self.service.selector.workload_identity == service.selector.workload_identity
     }
 }
 
 impl Service {
-    fn listen(&self) -> Option<&Address> {
+    fn proxy(&self) -> Option<&ServiceConfig> {
         match &self.kind {
-            ServiceKind::Proxy(config) => Some(&config.listen),
+            ServiceKind::Proxy(config) => Some(config),
             ServiceKind::X509Output(_) => None,
         }
+    }
+
+    fn listen(&self) -> Option<SharedAddress> {
+        SharedAddress::of(&self.proxy()?.listen)
     }
 }
 
 /// Tells of a proxy what is so of its identity: its listener is there for as long as it runs.
-fn follow(name: String, identity: &KeptIdentity, health: Health) -> AbortOnDropHandle<()> {
-    let mut state = identity.state.clone();
-    let mut changes = identity.source.subscribe();
+fn follow(name: String, served: &Served, health: Health) -> AbortOnDropHandle<()> {
+    let mut state = served.state();
+    let mut changes = served.source().subscribe();
     AbortOnDropHandle::new(tokio::spawn(async move {
         loop {
             let IdentityState { held, reason } = state.borrow_and_update().clone();
-            let expiry = match &changes.borrow_and_update().svid {
-                Some(svid) => timestamp(svid.not_after()),
-                None => 0.0,
-            };
-            metrics::gauge!(SVID_EXPIRY, "service" => name.clone()).set(expiry);
+            let expiry = changes
+                .borrow_and_update()
+                .svid
+                .as_ref()
+                .map(|svid| svid.not_after());
             if held {
                 health.ready(&name, reason);
             } else {
                 health.not_ready(&name, reason.unwrap_or_else(|| "no SVID yet".to_owned()));
             }
+            health.expires(&name, expiry);
             tokio::select! {
                 Ok(()) = state.changed() => {}
                 Ok(()) = changes.changed() => {}
@@ -302,3 +392,6 @@ fn follow(name: String, identity: &KeptIdentity, health: Health) -> AbortOnDropH
         }
     }))
 }
+
+#[cfg(test)]
+mod tests;

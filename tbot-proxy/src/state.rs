@@ -3,6 +3,7 @@
 
 use std::{
     collections::BTreeMap,
+    fmt::Write,
     sync::{Arc, PoisonError, RwLock},
     time::SystemTime,
 };
@@ -10,6 +11,8 @@ use std::{
 use serde::Serialize;
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use tokio::sync::watch;
+
+use crate::metrics::{SERVICE_READY, SVID_EXPIRY, timestamp};
 
 /// Whether an identity is held, and what is wrong with it if anything is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -59,6 +62,9 @@ pub(crate) struct Entry {
     pub(crate) reason: Option<String>,
     /// RFC 3339.
     pub(crate) updated_at: String,
+    /// When the SVID that serves it expires; it has none if it is `None`.
+    #[serde(skip)]
+    pub(crate) svid_expiry: Option<SystemTime>,
 }
 
 /// Whether a service does its work.
@@ -82,12 +88,41 @@ impl Health {
 
     /// Forgets a service that is no more.
     pub(crate) fn remove(&self, service: &str) {
-        // A metric cannot be taken back. Not a number: no comparison of an alert is true of it.
-        metrics::gauge!(crate::metrics::SERVICE_READY, "service" => service.to_owned())
-            .set(f64::NAN);
-        metrics::gauge!(crate::metrics::SVID_EXPIRY, "service" => service.to_owned()).set(f64::NAN);
         let mut entries = self.entries.write().unwrap_or_else(PoisonError::into_inner);
         entries.remove(service);
+    }
+
+    /// Notes when the SVID of a service expires.
+    pub(crate) fn expires(&self, service: &str, at: Option<SystemTime>) {
+        let mut entries = self.entries.write().unwrap_or_else(PoisonError::into_inner);
+        if let Some(entry) = entries.get_mut(service) {
+            entry.svid_expiry = at;
+        }
+    }
+
+    /// The gauges of every service in the text format of Prometheus. They are made from
+    /// what there is: those of a service that is gone are gone, which a recorder, whose
+    /// metrics cannot be taken back, has no way to say.
+    pub(crate) fn gauges(&self) -> String {
+        let entries = self.entries();
+        let mut text = String::new();
+        let mut family = |name: &str, help: &str, value: fn(&Entry) -> f64| {
+            _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} gauge");
+            for (service, entry) in &entries {
+                // Names of services need no escaping.
+                _ = writeln!(text, "{name}{{service=\"{service}\"}} {}", value(entry));
+            }
+            text.push('\n');
+        };
+        family(SERVICE_READY, "Whether a service is ready", |entry| {
+            f64::from(u8::from(entry.status == Status::Ready))
+        });
+        family(
+            SVID_EXPIRY,
+            "When a service's SVID expires, since 1970; 0 if it has none",
+            |entry| entry.svid_expiry.map_or(0.0, timestamp),
+        );
+        text
     }
 
     /// Every service, by name.
@@ -104,20 +139,19 @@ impl Health {
         {
             return;
         }
-        let was_ready = entries
-            .get(service)
-            .is_some_and(|entry| entry.status == Status::Ready);
+        let old = entries.get(service);
+        let was_ready = old.is_some_and(|entry| entry.status == Status::Ready);
+        let svid_expiry = old.and_then(|entry| entry.svid_expiry);
         match (was_ready, status, &reason) {
             (false, Status::Ready, _) => tracing::info!(service, "ready"),
             (true, Status::NotReady, Some(reason)) => tracing::warn!(service, reason, "not ready"),
             _ => {}
         }
-        let ready = if status == Status::Ready { 1.0 } else { 0.0 };
-        metrics::gauge!(crate::metrics::SERVICE_READY, "service" => service.to_owned()).set(ready);
         let entry = Entry {
             status,
             reason,
             updated_at: rfc3339(SystemTime::now()),
+            svid_expiry,
         };
         entries.insert(service.to_owned(), entry);
     }

@@ -6,9 +6,8 @@
 //! like a stolen copy, which it locks.
 
 use std::{
-    fs::{self, File, OpenOptions},
-    io,
-    os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt},
+    fs, io,
+    os::unix::fs::{MetadataExt, PermissionsExt},
     path::{Path, PathBuf},
     sync::Arc,
     time::SystemTime,
@@ -16,7 +15,6 @@ use std::{
 
 use aws_lc_rs::digest::{SHA256, digest};
 use identity::{TrustBundleSet, X509Svid};
-use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
@@ -31,7 +29,6 @@ const KEY: &str = "bot_key.pem";
 const NEXT_KEY: &str = "next_key.pem";
 const BUNDLES: &str = "bundle_map.json";
 const STATE: &str = "state.json";
-const LOCK: &str = "lock";
 
 /// Directory, below the storage, of the key that a join was begun with.
 const JOIN: &str = "join";
@@ -107,33 +104,31 @@ impl Stored {
 /// Keeps one bot identity.
 #[derive(Debug)]
 pub(crate) struct BotStorage {
-    directory: Option<Directory>,
-}
-
-#[derive(Debug)]
-struct Directory {
-    files: FileSet,
-    /// Held for the life of the process; the kernel lets go when it ends.
-    _lock: File,
+    /// Open, and so locked, for the life of the process.
+    files: Option<FileSet>,
 }
 
 impl BotStorage {
     /// Opens what the configuration names, checks that it is ours alone, and locks it.
     pub(crate) fn open(storage: &configuration::Storage) -> Result<Self, StorageError> {
         let configuration::Storage::Directory(path) = storage else {
-            return Ok(Self { directory: None });
+            return Ok(Self { files: None });
         };
-        let files = FileSet::open(path, Links::None)?;
+        // First: what others may have read is not touched.
         refuse_open_mode(path)?;
-        let lock = lock(path)?;
-        Ok(Self {
-            directory: Some(Directory { files, _lock: lock }),
-        })
+        let files = FileSet::open(path, Links::None).map_err(|error| {
+            if error.is_in_use() {
+                StorageError::InUse { path: path.clone() }
+            } else {
+                error.into()
+            }
+        })?;
+        Ok(Self { files: Some(files) })
     }
 
     /// What was kept last; `None` if nothing was.
     pub(crate) fn load(&self) -> Result<Option<Stored>, StorageError> {
-        let Some(Directory { files, .. }) = &self.directory else {
+        let Some(files) = &self.files else {
             return Ok(None);
         };
         let Some(certificate) = files.read(CERTIFICATE)? else {
@@ -226,7 +221,7 @@ impl BotStorage {
 
     /// Keeps `stored` in place of what was kept. Blocks on the disk.
     pub(crate) fn save(&self, stored: &Stored) -> Result<(), StorageError> {
-        let Some(Directory { files, .. }) = &self.directory else {
+        let Some(files) = &self.files else {
             return Ok(());
         };
         let certificate = stored.svid.chain_pem();
@@ -313,24 +308,6 @@ fn refuse_open_mode(path: &Path) -> Result<(), StorageError> {
         });
     }
     Ok(())
-}
-
-fn lock(directory: &Path) -> Result<File, StorageError> {
-    let path = directory.join(LOCK);
-    let file = OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .mode(0o600)
-        .open(&path)
-        .map_err(|error| files_error("write", &path, error))?;
-    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(file),
-        Err(rustix::io::Errno::WOULDBLOCK) => Err(StorageError::InUse {
-            path: directory.to_owned(),
-        }),
-        Err(error) => Err(files_error("lock", &path, error.into())),
-    }
 }
 
 fn files_error(action: &'static str, path: &Path, error: io::Error) -> StorageError {

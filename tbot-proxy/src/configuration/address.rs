@@ -84,14 +84,14 @@ fn parse(text: &str) -> Result<Address, String> {
 
 /// A listening address, to find out whether another one takes the same place.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum SharedAddress {
+pub(crate) enum SharedAddress {
     Tcp(SocketAddr),
     Unix(PathBuf),
 }
 
 impl SharedAddress {
     /// `None` for a DNS name.
-    pub(super) fn of(address: &Address) -> Option<Self> {
+    pub(crate) fn of(address: &Address) -> Option<Self> {
         match address {
             Address::Unix(path) => Some(Self::Unix(path.clone())),
             Address::Tcp { host, port } => {
@@ -105,7 +105,7 @@ impl SharedAddress {
     }
 
     /// Whether both cannot be listened on at once.
-    pub(super) fn clashes(&self, other: &Self) -> bool {
+    pub(crate) fn clashes(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::Unix(one), Self::Unix(two)) => one == two,
             (Self::Tcp(one), Self::Tcp(two)) => {

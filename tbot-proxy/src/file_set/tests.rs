@@ -94,3 +94,16 @@ fn what_a_crash_left_is_removed() {
     assert!(fs::symlink_metadata(home.path().join(NEXT)).is_err());
     assert!(home.path().join("..mine").exists());
 }
+
+#[test]
+fn one_writer_at_a_time() {
+    let home = tempfile::tempdir().unwrap();
+    let first = open(home.path());
+    let error = FileSet::open(home.path(), Links::ByName).unwrap_err();
+    assert!(error.is_in_use(), "{error}");
+    assert!(first.is_in_place());
+    fs::remove_file(home.path().join(LOCK)).unwrap();
+    assert!(!first.is_in_place(), "the lock is worth nothing any more");
+    drop(first);
+    open(home.path());
+}
