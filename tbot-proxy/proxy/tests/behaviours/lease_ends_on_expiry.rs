@@ -10,7 +10,8 @@ use proxy::{CloseReason, Direction, OnExpiry};
 
 use crate::support::{CLIENT, Echo, Peer, Proxy, config, cut, echoed, source};
 
-const TTL: Duration = Duration::from_secs(3);
+/// Long enough for a handshake on a busy machine.
+const TTL: Duration = Duration::from_secs(8);
 
 fn short_lived(ca: &TestCa, path: &str) -> Arc<IdentitySource> {
     let trust = TrustBundleSet::new([ca.bundle()]);

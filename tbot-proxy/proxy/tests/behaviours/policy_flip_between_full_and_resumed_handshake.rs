@@ -43,7 +43,7 @@ async fn an_svid_that_expired_meanwhile_is_refused() {
     let ca = TestCa::new("example.org");
     let app = Echo::start().await;
     let proxy = Proxy::inbound(&ca, &app.addr, &[CLIENT]);
-    let svid = ca.svid("/client", Duration::from_secs(3));
+    let svid = ca.svid("/client", Duration::from_secs(8));
     let ends = svid.not_after();
     let trust = TrustBundleSet::new([ca.bundle()]);
     let peer = Peer::of(IdentitySource::with(svid, trust));
