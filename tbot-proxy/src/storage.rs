@@ -215,7 +215,7 @@ impl BotStorage {
     }
 
     fn join_directory(&self) -> Option<PathBuf> {
-        let Directory { files, .. } = self.directory.as_ref()?;
+        let files = self.files.as_ref()?;
         Some(files.directory().join(JOIN))
     }
 
