@@ -168,3 +168,6 @@ impl Event {
         Value::Object(self.fields.clone()).to_string()
     }
 }
+
+#[cfg(test)]
+mod tests;
