@@ -46,6 +46,9 @@ pub enum Denial {
     Locked,
     /// An older generation was presented: the identity was copied.
     CopiedIdentity,
+    /// The certificate's successor is in use already: the next renewal decides
+    /// whether it is a copy.
+    SupersededCertificate,
     /// A generation was presented that the store does not know of: it was
     /// restored from a backup.
     UnknownGeneration,
@@ -78,6 +81,7 @@ impl Denial {
             Self::NotAdmitted => "not_admitted",
             Self::Locked => "locked",
             Self::CopiedIdentity => "copied_identity",
+            Self::SupersededCertificate => "superseded_certificate",
             Self::UnknownGeneration => "unknown_generation",
             Self::UnknownWorkloadIdentity => "unknown_workload_identity",
             Self::NoRole => "no_role",
@@ -126,7 +130,7 @@ impl From<AuthorityError> for Refusal {
 }
 
 /// How long after its successor was first seen a certificate may still open a
-/// connection: an agent that renews has others under way.
+/// connection and get identities on it: an agent that renews has others under way.
 pub const SUCCESSION_GRACE: Duration = Duration::from_secs(60);
 
 /// Admits the caller: its bot and its instance exist, no lock is on it, and its
@@ -141,31 +145,39 @@ pub async fn admit(tx: &mut Tx, caller: &Caller, now: SystemTime) -> Result<BotI
     };
     match &instance.locked_reason {
         Some(reason) => return Err(Refusal::denied(Denial::Locked, reason.as_str())),
-        None => refuse_a_copy(caller, &instance)?,
+        None => {}
     }
-    if caller.generation == instance.generation && instance.newest_seen.is_none() {
+    let (presented, newest) = (caller.generation, instance.generation);
+    if presented.saturating_add(1) < newest {
+        let told = told_generations(presented, newest);
+        return Err(Refusal::denied(Denial::CopiedIdentity, told));
+    }
+    if presented == newest && instance.newest_seen.is_none() {
         instances::newest_seen(tx.connection(), &instance.instance_id, now).await?;
     }
     Ok(instance)
 }
 
-/// A certificate older than the newest but one is presented by nobody but a copy.
-/// The newest but one is that of an agent that renews just now (live connections,
-/// a lost answer), unless it opens a connection after the newest has been in use
-/// for [`SUCCESSION_GRACE`].
-fn refuse_a_copy(caller: &Caller, instance: &BotInstance) -> Result<(), Refusal> {
+/// Refuses an issuance on a certificate that is the newest but one, if it opened
+/// its connection after the newest has been in use for [`SUCCESSION_GRACE`]. That
+/// may be a copy, or an agent that lost the newest with its disk: the latter still
+/// has the key, repeats its renewal, and so proves it. Therefore nothing is locked
+/// here; the renewal decides.
+pub fn refuse_superseded(caller: &Caller, instance: &BotInstance) -> Result<(), Refusal> {
     let (presented, newest) = (caller.generation, instance.generation);
-    if presented >= newest {
-        return Ok(());
-    }
-    let told = format!("generation {presented} was presented, the newest is {newest}");
-    let succeeded = instance
+    let superseded = instance
         .newest_seen
         .is_some_and(|seen| caller.connected > seen + SUCCESSION_GRACE);
-    if presented + 1 < newest || succeeded {
-        return Err(Refusal::denied(Denial::CopiedIdentity, told));
+    if presented < newest && superseded {
+        let told = told_generations(presented, newest);
+        return Err(Refusal::denied(Denial::SupersededCertificate, told));
     }
     Ok(())
+}
+
+/// What is told of an old certificate.
+pub fn told_generations(presented: u64, newest: u64) -> String {
+    format!("generation {presented} was presented, the newest is {newest}")
 }
 
 /// Locks the instance of a caller that was refused as a copy, in the transaction

@@ -93,6 +93,9 @@ pub(crate) fn status(refusal: Refusal) -> Status {
             Denial::CopiedIdentity => Status::permission_denied(
                 "this bot certificate was renewed already: its identity was copied, and the instance is now locked",
             ),
+            Denial::SupersededCertificate => Status::permission_denied(
+                "this bot certificate was renewed already, and its successor is in use: use that, or repeat the renewal with its key",
+            ),
             Denial::UnknownGeneration => Status::permission_denied(
                 "this bot certificate is newer than the issuer's records: join again",
             ),

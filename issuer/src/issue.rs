@@ -105,6 +105,7 @@ async fn decide(
 ) -> Result<X509SvidGrant, Refusal> {
     let caller = &request.caller;
     let instance = access::admit(tx, caller, now).await?;
+    access::refuse_superseded(caller, &instance)?;
     let (resource, spec) = workload_identity(tx, &request.workload_identity).await?;
     let labels = &resource.metadata.labels;
     let role = access::role_that_allows(tx, &caller.bot_name, labels).await?;

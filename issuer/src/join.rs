@@ -308,7 +308,7 @@ fn next_generation(
     key: &SubjectKey,
 ) -> Result<u64, Refusal> {
     let newest = instance.generation;
-    let told = format!("generation {presented} was presented, the newest is {newest}");
+    let told = access::told_generations(presented, newest);
     let same_key = instance.key_sha256 == key.sha256();
     if presented == newest && same_key {
         let detail = "a renewal needs a new key pair: this request has that of the certificate that it renews";

@@ -99,9 +99,18 @@ impl World {
     }
 
     async fn renew(&self, caller: &Caller, now: SystemTime) -> Result<BotGrant, Refusal> {
+        self.renew_with(caller, &key(now), now).await
+    }
+
+    async fn renew_with(
+        &self,
+        caller: &Caller,
+        key: &SubjectKey,
+        now: SystemTime,
+    ) -> Result<BotGrant, Refusal> {
         let renewal = Renewal {
             caller: caller.clone(),
-            key: Ok(key(now)),
+            key: Ok(key.clone()),
             agent: Agent::default(),
             ttl: TTL,
         };
@@ -205,13 +214,14 @@ async fn a_certificate_older_than_the_newest_but_one_gets_nothing_and_locks() {
 }
 
 #[tokio::test]
-async fn a_certificate_whose_successor_is_in_use_opens_no_connection_any_more() {
+async fn a_certificate_whose_successor_is_in_use_gets_nothing_on_new_connections() {
     let world = World::new().await;
     let now = world.start;
     let secret = world.token(now).await;
     let first = world.join(&secret, &key(now), now).await.unwrap();
     let old = caller(&first, now);
-    let second = world.renew(&old, now).await.unwrap();
+    let second_key = key(now);
+    let second = world.renew_with(&old, &second_key, now).await.unwrap();
     let late = now + 2 * SUCCESSION_GRACE;
     // The successor was never presented: the answer may have been lost.
     world.issue(&caller(&first, late), late).await.unwrap();
@@ -221,12 +231,19 @@ async fn a_certificate_whose_successor_is_in_use_opens_no_connection_any_more() 
     world.issue(&old, later).await.unwrap();
     let within = caller(&first, late + SUCCESSION_GRACE / 2);
     world.issue(&within, later).await.unwrap();
-    assert_eq!(world.locked_reason(&old).await, None);
     let refused = world.issue(&caller(&first, later), later).await;
+    assert_eq!(denial(refused), Some(Denial::SupersededCertificate));
+    assert_eq!(world.locked_reason(&old).await, None);
+    // An agent that lost the newest with its disk still has the key, and recovers.
+    let restarted = caller(&first, later);
+    let repeated = world.renew_with(&restarted, &second_key, later).await;
+    let repeated = repeated.unwrap();
+    assert!(repeated.repeated);
+    world.issue(&caller(&repeated, later), later).await.unwrap();
+    // A copy has not.
+    let refused = world.renew(&caller(&first, later), later).await;
     assert_eq!(denial(refused), Some(Denial::CopiedIdentity));
     assert!(world.locked_reason(&old).await.is_some());
-    let refused = world.issue(&caller(&second, later), later).await;
-    assert_eq!(denial(refused), Some(Denial::Locked));
 }
 
 #[tokio::test]
