@@ -143,9 +143,8 @@ pub async fn admit(tx: &mut Tx, caller: &Caller, now: SystemTime) -> Result<BotI
         let detail = format!("bot {} has no such instance", caller.bot_name);
         return Err(Refusal::denied(Denial::UnknownInstance, detail));
     };
-    match &instance.locked_reason {
-        Some(reason) => return Err(Refusal::denied(Denial::Locked, reason.as_str())),
-        None => {}
+    if let Some(reason) = &instance.locked_reason {
+        return Err(Refusal::denied(Denial::Locked, reason.as_str()));
     }
     let (presented, newest) = (caller.generation, instance.generation);
     if presented.saturating_add(1) < newest {
