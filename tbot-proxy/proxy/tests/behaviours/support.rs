@@ -16,6 +16,7 @@ use policy::{PeerPolicy, PeerRule};
 use proxy::{
     Address, ConnectionRecord, Direction, Limits, OnExpiry, ProxyService, RecordSink, ServiceConfig,
 };
+use rustls::ClientConfig;
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     net::{TcpListener, TcpStream},
@@ -155,9 +156,11 @@ impl RecordSink for Records {
     }
 }
 
-/// A SPIFFE client of its own, with rustls's buffered API, that resumes sessions.
+/// A SPIFFE client of its own, with rustls's buffered API, that resumes sessions. Unlike
+/// our proxies it goes on showing an SVID that has expired.
 pub(crate) struct Peer {
     tls: Arc<ClientTls>,
+    last: std::sync::Mutex<Option<Arc<ClientConfig>>>,
 }
 
 impl Peer {
@@ -168,6 +171,7 @@ impl Peer {
     pub(crate) fn of(source: Arc<IdentitySource>) -> Self {
         Self {
             tls: ClientTls::new(source, ClientOptions::default()),
+            last: std::sync::Mutex::default(),
         }
     }
 
@@ -178,8 +182,16 @@ impl Peer {
 
     /// Makes the handshake over a connection that is there.
     pub(crate) async fn over(&self, tcp: TcpStream) -> io::Result<TlsStream<TcpStream>> {
-        let connector = TlsConnector::from(self.tls.config().unwrap());
+        let connector = TlsConnector::from(self.config());
         within(connector.connect(ClientTls::server_name(), tcp)).await
+    }
+
+    fn config(&self) -> Arc<ClientConfig> {
+        let mut last = self.last.lock().unwrap();
+        match self.tls.config() {
+            Ok(config) => last.insert(config).clone(),
+            Err(error) => last.clone().unwrap_or_else(|| panic!("{error}")),
+        }
     }
 
     /// Connects and has a word echoed: the server has let us in.
