@@ -72,7 +72,7 @@ impl Store {
     }
 
     /// Runs `work` in a transaction; the answer comes after the commit. An error
-    /// of `work` undoes what it did. See [`Writer::write`].
+    /// of `work` undoes what it did. See [`writer`].
     pub async fn write<T, E, W>(&self, work: W) -> Result<T, E>
     where
         W: for<'t> FnOnce(&'t mut Tx) -> futures_util::future::BoxFuture<'t, Result<T, E>>

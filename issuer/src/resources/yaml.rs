@@ -13,7 +13,7 @@
 //!     x509: {maximum_ttl: 1h, dns_sans: [web.example.org]}
 //! ```
 //!
-//! What [`write`] gives, [`read`] takes.
+//! What [`write()`] gives, [`read()`] takes.
 
 use std::{
     fmt::Write,
