@@ -13,6 +13,7 @@ mod behaviour {
     mod bad_input;
     mod copied_identity_is_locked;
     mod drain;
+    mod failed_joins_are_bounded;
     mod issue;
     mod join_by_token;
     mod noise_costs_nothing;

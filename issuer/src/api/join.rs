@@ -1,8 +1,9 @@
 //! `tbot.join.v1.JoinService` over the network.
 
 use std::{
+    net::SocketAddr,
     sync::Arc,
-    time::{Duration, Instant, SystemTime},
+    time::{Duration, SystemTime},
 };
 
 use proto::join::v1::{self as pb, join_request::Evidence, join_service_server::JoinService};
@@ -40,24 +41,19 @@ impl JoinService for JoinApi {
     ) -> Result<Response<pb::JoinResponse>, Status> {
         let info = request.extensions().get::<ConnectionInfo>();
         let remote = info.map(|info| info.remote);
-        if let Some(remote) = remote
-            && !self.failed.admits(remote.ip(), Instant::now())
-        {
-            let denial = Denial::RateLimited;
-            metrics::counter!("issuer_joins_total", "result" => denial.as_str()).increment(1);
-            let event =
-                Event::denial(EventName::BotJoin, denial.as_str()).with_remote(Some(remote));
-            let source = format!("join {}", network_of(remote.ip()));
-            let recorded = self.issuer.record_refusal(&source, event).await;
-            return Err(match recorded {
-                Ok(()) => status(Refusal::denied(denial, "")),
-                Err(error) => status(Refusal::Store(error)),
-            });
-        }
         let request = request.into_inner();
         let Some(Evidence::Token(evidence)) = request.evidence else {
             metrics::counter!("issuer_joins_total", "result" => "no_evidence").increment(1);
             return Err(Status::invalid_argument("the request carries no evidence"));
+        };
+        let charge = match remote {
+            None => None,
+            Some(remote) => {
+                let Some(charge) = self.failed.charge(remote.ip()).await else {
+                    return Err(self.refuse_flood(remote).await);
+                };
+                Some(charge)
+            }
         };
         let join = TokenJoin {
             secret: TokenSecret::presented(&evidence.token),
@@ -67,9 +63,20 @@ impl JoinService for JoinApi {
             ttl: self.bot_ttl,
         };
         let result = join::join_by_token(&self.issuer, join, SystemTime::now()).await;
-        if let (Err(Refusal::Denied { denial, detail }), Some(remote)) = (&result, remote) {
-            self.failed.failed(remote.ip(), Instant::now());
-            tracing::warn!(reason = denial.as_str(), detail, %remote, "a join was refused");
+        match &result {
+            Err(Refusal::Denied { denial, detail }) => {
+                tracing::warn!(
+                    reason = denial.as_str(),
+                    detail,
+                    ?remote,
+                    "a join was refused"
+                );
+            }
+            Ok(_) | Err(Refusal::Store(_)) => {
+                if let Some(charge) = charge {
+                    charge.refund();
+                }
+            }
         }
         let grant = result.map_err(status)?;
         tracing::info!(id = %grant.id, hostname = grant.instance.hostname, "a bot joined");
@@ -103,6 +110,20 @@ impl JoinService for JoinApi {
             certificate: Some(certificate(grant)),
             trust_bundle: Some(trust_bundle(&self.issuer)),
         }))
+    }
+}
+
+impl JoinApi {
+    /// The answer to a join from where too many failed.
+    async fn refuse_flood(&self, remote: SocketAddr) -> Status {
+        let denial = Denial::RateLimited;
+        metrics::counter!("issuer_joins_total", "result" => denial.as_str()).increment(1);
+        let event = Event::denial(EventName::BotJoin, denial.as_str()).with_remote(Some(remote));
+        let source = format!("join {}", network_of(remote.ip()));
+        match self.issuer.record_refusal(&source, event).await {
+            Ok(()) => status(Refusal::denied(denial, "")),
+            Err(error) => status(Refusal::Store(error)),
+        }
     }
 }
 
