@@ -50,6 +50,8 @@ pub struct Issuer {
     pub renew_epoch: u64,
     /// Who was refused lately for what costs nothing to repeat.
     pub refused: Arc<Windows>,
+    /// The window of that epoch's order.
+    pub renew_within: Duration,
 }
 
 impl Issuer {
@@ -94,11 +96,12 @@ impl Issuer {
             }
             None => found(&store, foundation, &key, now).await?,
         };
-        let (sequence, renew_epoch) = {
+        let (sequence, renew_epoch, renew_within) = {
             let mut connection = store.read().await?;
             (
                 settings::read_number(&mut connection, settings::BUNDLE_SEQUENCE).await?,
                 settings::read_number(&mut connection, settings::RENEW_EPOCH).await?,
+                settings::read_number(&mut connection, settings::RENEW_WITHIN).await?,
             )
         };
         let bundle = authority
@@ -110,6 +113,7 @@ impl Issuer {
             bundle: Arc::new(bundle),
             renew_epoch,
             refused: Arc::default(),
+            renew_within: Duration::from_millis(renew_within),
         })
     }
 

@@ -353,6 +353,8 @@ pub async fn order_renewal(
 ) -> Result<u64, StoreError> {
     let epoch = settings::read_number(tx.connection(), settings::RENEW_EPOCH).await? + 1;
     settings::write(tx.connection(), settings::RENEW_EPOCH, &epoch.to_string()).await?;
+    let window = within.as_millis().to_string();
+    settings::write(tx.connection(), settings::RENEW_WITHIN, &window).await?;
     let event = Event::success(EventName::RenewOrder)
         .with("renew_epoch", epoch)
         .with("within_seconds", within.as_secs())

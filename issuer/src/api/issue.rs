@@ -149,7 +149,8 @@ impl Watcher {
     }
 
     async fn tell(&self, renew: Option<(u64, Duration)>) -> bool {
-        let (renew_epoch, within) = renew.unwrap_or((self.issuer.renew_epoch, Duration::ZERO));
+        let (renew_epoch, within) =
+            renew.unwrap_or((self.issuer.renew_epoch, self.issuer.renew_within));
         let message = pb::WatchResponse {
             trust_bundles: vec![trust_bundle(&self.issuer)],
             renew_epoch,

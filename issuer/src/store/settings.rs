@@ -11,6 +11,8 @@ pub const TRUST_DOMAIN: &str = "trust_domain";
 pub const BUNDLE_SEQUENCE: &str = "bundle_sequence";
 /// Newest renewal epoch that was ordered.
 pub const RENEW_EPOCH: &str = "renew_epoch";
+/// The window over which that renewal is spread, in milliseconds.
+pub const RENEW_WITHIN: &str = "renew_within_ms";
 
 /// Reads one.
 pub async fn read(

@@ -28,7 +28,9 @@ fn parallel_wrong_joins_are_bounded_as_those_in_a_row_are() {
     assert_eq!(denied + limited, 240, "{codes:?}");
     assert!((BURST..=allowed).contains(&denied), "{denied} of {allowed}");
     let rows = issuer.audit();
-    let rows = rows.iter().filter(|event| event["fields"]["reason"] == "unknown_token");
+    let rows = rows
+        .iter()
+        .filter(|event| event["fields"]["reason"] == "unknown_token");
     assert_eq!(rows.count(), denied);
 }
 

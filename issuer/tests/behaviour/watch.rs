@@ -37,9 +37,11 @@ fn the_first_message_is_complete_and_renewals_are_pushed() {
         issuer.kill();
         assert!(news.message().await.is_err());
         issuer.restart();
-        // The epoch is remembered; the window of an order long given is not.
+        // Epoch and window are remembered: who has not renewed yet is not told to
+        // do so at once, together with all others.
         let again = watch(&issuer, &bot).await.message().await.unwrap().unwrap();
         assert_eq!(again.renew_epoch, 1);
+        assert_eq!(again.renew_within.unwrap().seconds, 90);
         assert_eq!(again.trust_bundles, first.trust_bundles);
     });
     assert_eq!(issuer.last_event("renew.order")["fields"]["renew_epoch"], 1);
