@@ -1,6 +1,9 @@
 //! SIGTERM: calls under way end, streams end, the store is closed whole, exit 0.
 
-use super::harness::{Issuer, block_on};
+use proto::issue::v1::IssueX509SvidRequest;
+use rcgen::KeyPair;
+
+use super::harness::{Issuer, block_on, csr, signal, try_issue};
 
 #[test]
 fn an_idle_issuer_stops_at_once_and_leaves_one_file_of_state() {
@@ -21,25 +24,26 @@ fn a_drain_under_load_answers_or_refuses_each_call_and_exits_0() {
     let mut issuer = Issuer::start();
     block_on(async {
         let bot = issuer.joined("app").await;
-        let mut issued = Vec::new();
+        let request = IssueX509SvidRequest {
+            workload_identity: "app".to_owned(),
+            csr_der: csr(&KeyPair::generate().unwrap()),
+            ttl: None,
+        };
+        let config = bot.tls();
         let load = futures_util::future::join_all((0..4).map(|_| async {
             let mut serials = Vec::new();
-            loop {
-                match issuer.issue(&bot, "app").await {
-                    Ok(grant) => serials.push(grant.serial_number),
-                    Err(_) => return serials,
-                }
+            // A refused connection ends the load, as a refused call does.
+            while let Ok(grant) = try_issue(&issuer.address, config.clone(), request.clone()).await
+            {
+                serials.push(grant.serial_number);
                 if serials.len() == 5 {
-                    super::harness::signal("TERM", issuer.process.id());
+                    signal("TERM", issuer.process.id());
                 }
             }
+            serials
         }));
-        // A refused connection ends the load: `issue` unwraps its connection, so
-        // the error is looked at from outside.
-        let load = std::panic::AssertUnwindSafe(load);
-        if let Ok(serials) = futures_util::FutureExt::catch_unwind(load).await {
-            issued.extend(serials.into_iter().flatten());
-        }
+        let issued = load.await.concat();
+        assert!(issued.len() >= 5, "{issued:?}");
         assert!(issuer.process.wait().unwrap().success());
         issuer.restart();
         let recorded = issuer.audit();
