@@ -22,8 +22,9 @@ use crate::{
     service::Issuer,
 };
 
-/// Largest request that is read.
-pub const REQUEST_MAX: usize = 64 * 1024;
+/// Largest request of an agent that is read: a certificate request of 16 KiB and
+/// what is around it.
+pub const REQUEST_MAX: usize = 20 * 1024;
 
 /// The trust bundle as it travels.
 pub(crate) fn trust_bundle(issuer: &Issuer) -> pb::TrustBundle {

@@ -76,6 +76,17 @@ struct ServeArgs {
     /// Where /livez, /readyz and /metrics are served [default: 127.0.0.1:3081].
     #[arg(long, env = "ISSUER_DIAGNOSTICS", value_name = "ADDRESS")]
     diagnostics: Option<String>,
+    /// Let diagnostics listen on an address that other machines reach, as probes of
+    /// containers need. They are neither encrypted nor authenticated.
+    #[arg(
+        long,
+        env = "ISSUER_DIAGNOSTICS_ANYWHERE",
+        value_name = "BOOL",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "true"
+    )]
+    diagnostics_anywhere: Option<bool>,
     /// File that encrypts the CA's key [default: ca.kek in the data directory].
     #[arg(long, env = "ISSUER_KEY_FILE", value_name = "FILE")]
     key_file: Option<PathBuf>,
@@ -83,6 +94,7 @@ struct ServeArgs {
     #[arg(long, env = "ISSUER_SOCKET", value_name = "PATH")]
     socket: Option<PathBuf>,
     /// A user who may administrate, beside root and the issuer's own. Repeatable.
+    /// Needs a --socket outside the data directory, which is closed to others.
     #[arg(
         long,
         env = "ISSUER_ADMIN_UIDS",
@@ -105,6 +117,7 @@ impl ServeArgs {
             listen: self.listen,
             public_address: self.public_address,
             diagnostics: self.diagnostics,
+            diagnostics_anywhere: self.diagnostics_anywhere,
             key_file: self.key_file,
             admin_socket: self.socket,
             admin_uids: self.admin_uid,

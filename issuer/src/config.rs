@@ -39,6 +39,8 @@ pub struct Given {
     pub public_address: Option<String>,
     /// `--diagnostics`, `diagnostics`.
     pub diagnostics: Option<String>,
+    /// `--diagnostics-anywhere`, `diagnostics_anywhere`.
+    pub diagnostics_anywhere: Option<bool>,
     /// `--key-file`, `key_file`.
     pub key_file: Option<PathBuf>,
     /// `--socket`, `admin_socket`.
@@ -81,6 +83,7 @@ impl Given {
             listen: self.listen.or(other.listen),
             public_address: self.public_address.or(other.public_address),
             diagnostics: self.diagnostics.or(other.diagnostics),
+            diagnostics_anywhere: self.diagnostics_anywhere.or(other.diagnostics_anywhere),
             key_file: self.key_file.or(other.key_file),
             admin_socket: self.admin_socket.or(other.admin_socket),
             admin_uids: match self.admin_uids.is_empty() {
@@ -107,6 +110,23 @@ impl Given {
         if let Some(address) = &self.public_address {
             check_host_port(address).map_err(ConfigError)?;
         }
+        let diagnostics = parse_address("diagnostics", &diagnostics).map_err(ConfigError)?;
+        let anywhere = self.diagnostics_anywhere.unwrap_or(false);
+        if !anywhere && !diagnostics.ip().is_loopback() {
+            return Err(ConfigError(format!(
+                "diagnostics {diagnostics} can be reached from other machines, unencrypted and by anybody: \
+                 choose a loopback address as {DEFAULT_DIAGNOSTICS}, or add --diagnostics-anywhere"
+            )));
+        }
+        let admin_socket = self
+            .admin_socket
+            .unwrap_or_else(|| data_dir.join(ADMIN_SOCKET));
+        if !self.admin_uids.is_empty() && is_inside(&admin_socket, &data_dir) {
+            return Err(ConfigError(format!(
+                "--admin-uid lets nobody in while the admin socket {admin_socket:?} is in the data directory {data_dir:?}, \
+                 which is closed to other users: choose a place outside it with --socket"
+            )));
+        }
         Ok(Settings {
             trust_domain: self
                 .trust_domain
@@ -116,12 +136,10 @@ impl Given {
                 .map_err(ConfigError)?,
             default_trust_domain: parse_trust_domain(DEFAULT_TRUST_DOMAIN).map_err(ConfigError)?,
             listen: parse_address("listen", &listen).map_err(ConfigError)?,
-            diagnostics: parse_address("diagnostics", &diagnostics).map_err(ConfigError)?,
+            diagnostics,
             public_address: self.public_address,
             key_file: self.key_file,
-            admin_socket: self
-                .admin_socket
-                .unwrap_or_else(|| data_dir.join(ADMIN_SOCKET)),
+            admin_socket,
             admin_uids: self.admin_uids,
             bot_ttl,
             data_dir,
@@ -171,6 +189,10 @@ fn read(fields: &mut Fields<'_>) -> Option<Given> {
         diagnostics: fields.optional("diagnostics", |text| {
             parse_address("diagnostics", text).map(|_| text.to_owned())
         }),
+        diagnostics_anywhere: fields.optional("diagnostics_anywhere", |text| {
+            text.parse()
+                .map_err(|_| format!("{text:?} is neither true nor false"))
+        }),
         key_file: fields.optional("key_file", path),
         admin_socket: fields.optional("admin_socket", path),
         admin_uids: fields.scalars("admin_uids", |text| {
@@ -182,6 +204,19 @@ fn read(fields: &mut Fields<'_>) -> Option<Given> {
             text(value)
         }),
     })
+}
+
+/// Whether `file` lies in `directory` or below, neither of which need exist.
+fn is_inside(file: &Path, directory: &Path) -> bool {
+    let resolved = |path: &Path| {
+        let found = path.canonicalize().or_else(|_| std::path::absolute(path));
+        found.unwrap_or_else(|_| path.to_owned())
+    };
+    let parent = match file.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    resolved(parent).starts_with(resolved(directory))
 }
 
 fn parse_trust_domain(text: &str) -> Result<TrustDomain, String> {

@@ -21,12 +21,12 @@ use tokio::{
     sync::{mpsc, watch},
 };
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::transport::Server;
+use tonic::{service::InterceptorLayer, transport::Server};
 
 use crate::{
     api::{
-        REQUEST_MAX, admin::AdminApi, admin_socket, diagnostics, drained, issue::IssueApi,
-        join::JoinApi, listener, own_svid,
+        REQUEST_MAX, admin::AdminApi, admin_socket, admin_socket::SocketFile, diagnostics, drained,
+        issue::IssueApi, join::JoinApi, listener, own_svid,
     },
     config::Settings,
     service::{Foundation, Issuer, OpenError},
@@ -39,8 +39,13 @@ const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
 const CALL_TIMEOUT: Duration = Duration::from_secs(30);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
-/// Calls under way on one connection.
+/// Calls under way on one connection of a bot, or of an operator.
 const CALLS_MAX: u32 = 256;
+/// Calls under way on one connection without a certificate: it joins, once.
+const STRANGERS_CALLS_MAX: u32 = 16;
+/// What a peer may send ahead on one connection, and on each call of it: it bounds
+/// what a connection costs in memory.
+const WINDOW: u32 = 64 * 1024;
 
 /// signal(7): a file grew past RLIMIT_FSIZE.
 const SIGXFSZ: i32 = 25;
@@ -54,7 +59,14 @@ pub async fn serve(settings: Settings) -> Result<(), ServeError> {
     // A limit on file sizes is an error to answer with, not an end: once handled,
     // the signal no longer kills.
     let _too_large = signal(SignalKind::from_raw(SIGXFSZ)).map_err(ServeError::Signals)?;
-    let running = Running::start(settings).await?;
+    let files = sys::raise_file_limit().unwrap_or_else(|error| {
+        tracing::warn!(%error, "the limit of open files stays as it is");
+        rustix::process::getrlimit(rustix::process::Resource::Nofile)
+            .current
+            .unwrap_or(u64::MAX)
+    });
+    let limits = listener::Limits::for_files(files).ok_or(ServeError::Files(files))?;
+    let running = Running::start(settings, limits).await?;
     tokio::select! {
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
@@ -70,15 +82,21 @@ struct Running {
     issuer: Arc<Issuer>,
     draining: watch::Sender<bool>,
     servers: Vec<tokio::task::JoinHandle<()>>,
-    admin_socket: PathBuf,
+    admin_socket: SocketFile,
     _directory: DataDirectory,
 }
 
 impl Running {
-    async fn start(settings: Settings) -> Result<Self, ServeError> {
+    async fn start(settings: Settings, limits: listener::Limits) -> Result<Self, ServeError> {
         // Addresses first: a port in use leaves nothing behind.
         let grpc = bind("listen", settings.listen).await?;
         let probes = bind("diagnostics", settings.diagnostics).await?;
+        if !settings.diagnostics.ip().is_loopback() {
+            tracing::warn!(
+                address = %settings.diagnostics,
+                "diagnostics can be reached from other machines: they are neither encrypted nor authenticated"
+            );
+        }
         let directory = DataDirectory::open(&settings.data_dir)?;
         let grpc_address = local(&grpc)?;
         let diagnostics_address = local(&probes)?;
@@ -88,13 +106,13 @@ impl Running {
             key_file: settings.key_file.clone(),
         };
         let issuer = Arc::new(Issuer::open(&directory, &foundation, SystemTime::now()).await?);
-        let admin =
-            admin_socket::bind(&settings.admin_socket, &settings.admin_uids).map_err(|source| {
-                ServeError::Socket {
+        let (admin, admin_socket) =
+            admin_socket::bind(&settings.admin_socket, &settings.admin_uids)
+                .await
+                .map_err(|source| ServeError::Socket {
                     path: settings.admin_socket.clone(),
                     source,
-                }
-            })?;
+                })?;
         let metrics =
             diagnostics::install_metrics().map_err(|error| ServeError::Start(error.to_string()))?;
         let (draining, drain) = watch::channel(false);
@@ -122,6 +140,7 @@ impl Running {
             diagnostics_address,
             draining: drain.clone(),
         };
+        tokio::spawn(diagnostics::keep_up(metrics.clone()));
         tokio::spawn(diagnostics::serve(
             probes,
             issuer.clone(),
@@ -132,6 +151,7 @@ impl Running {
             tokio::spawn(serve_agents(
                 grpc,
                 tls,
+                limits,
                 &issuer,
                 settings.bot_ttl,
                 drain.clone(),
@@ -156,7 +176,7 @@ impl Running {
             issuer,
             draining,
             servers,
-            admin_socket: settings.admin_socket,
+            admin_socket,
             _directory: directory,
         })
     }
@@ -168,7 +188,7 @@ impl Running {
             tracing::warn!("calls under way did not end in time");
         }
         self.issuer.store.close().await;
-        if let Err(error) = std::fs::remove_file(&self.admin_socket) {
+        if let Err(error) = self.admin_socket.remove() {
             tracing::debug!(%error, "the admin socket could not be removed");
         }
     }
@@ -196,32 +216,66 @@ fn local(listener: &TcpListener) -> Result<SocketAddr, ServeError> {
 fn serve_agents(
     listener: TcpListener,
     tls: Arc<ServerTls>,
+    limits: listener::Limits,
     issuer: &Arc<Issuer>,
     bot_ttl: Duration,
     draining: watch::Receiver<bool>,
 ) -> impl Future<Output = ()> + use<> {
-    let join = JoinApi {
+    let join = Arc::new(JoinApi {
         issuer: issuer.clone(),
         bot_ttl,
         failed: Default::default(),
-    };
-    let issue = IssueApi {
+    });
+    let issue = Arc::new(IssueApi {
         issuer: issuer.clone(),
         draining: draining.clone(),
-    };
-    let router = server()
-        .add_service(JoinServiceServer::new(join).max_decoding_message_size(REQUEST_MAX))
-        .add_service(IssueServiceServer::new(issue).max_decoding_message_size(REQUEST_MAX));
-    let (ready, connections) = mpsc::channel(64);
-    tokio::spawn(listener::accept(listener, tls, ready, draining.clone()));
-    async move {
-        let mut draining = draining;
-        let connections = ReceiverStream::new(connections);
-        let served = router.serve_with_incoming_shutdown(connections, drained(&mut draining));
-        if let Err(error) = served.await {
-            tracing::error!(%error, "the network server ended");
+    });
+    // Two servers that differ in what one connection may have under way.
+    let serve = |calls_max: u32, connections: mpsc::Receiver<io::Result<listener::Connection>>| {
+        let join = JoinServiceServer::from_arc(join.clone());
+        let issue = IssueServiceServer::from_arc(issue.clone());
+        let router = server()
+            .max_concurrent_streams(calls_max)
+            .initial_stream_window_size(WINDOW)
+            .initial_connection_window_size(WINDOW)
+            .layer(InterceptorLayer::new(note_request))
+            .add_service(join.max_decoding_message_size(REQUEST_MAX))
+            .add_service(issue.max_decoding_message_size(REQUEST_MAX));
+        let mut draining = draining.clone();
+        async move {
+            let connections = ReceiverStream::new(connections);
+            let served = router.serve_with_incoming_shutdown(connections, drained(&mut draining));
+            if let Err(error) = served.await {
+                tracing::error!(%error, "the network server ended");
+            }
         }
+    };
+    let (bots, of_bots) = mpsc::channel(64);
+    let (strangers, of_strangers) = mpsc::channel(64);
+    let both = futures_util::future::join(
+        serve(CALLS_MAX, of_bots),
+        serve(STRANGERS_CALLS_MAX, of_strangers),
+    );
+    let ready = listener::Ready { bots, strangers };
+    tokio::spawn(listener::accept(
+        listener,
+        tls,
+        limits,
+        ready,
+        draining.clone(),
+    ));
+    async move {
+        both.await;
     }
+}
+
+/// A connection that asks for something is not silent.
+#[allow(clippy::result_large_err)]
+fn note_request(request: tonic::Request<()>) -> Result<tonic::Request<()>, tonic::Status> {
+    if let Some(info) = request.extensions().get::<listener::ConnectionInfo>() {
+        info.has_asked();
+    }
+    Ok(request)
 }
 
 fn serve_operators(
@@ -292,6 +346,12 @@ pub enum ServeError {
     /// Store or authority are not usable.
     #[error(transparent)]
     Open(#[from] OpenError),
+    /// Too few files may be open.
+    #[error(
+        "this process may open {0} files, at least {min} are needed: raise the limit (`ulimit -n`, or LimitNOFILE= of systemd)",
+        min = listener::FILES_MIN
+    )]
+    Files(u64),
     /// Signals cannot be waited for.
     #[error("signals cannot be waited for: {0}")]
     Signals(io::Error),

@@ -2,8 +2,8 @@
 
 use std::{
     io,
-    os::unix::fs::PermissionsExt,
-    path::Path,
+    os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt},
+    path::{Path, PathBuf},
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
@@ -75,13 +75,42 @@ impl AsyncWrite for AdminConnection {
     }
 }
 
-/// Binds the socket. What lies there from a run that was killed is removed (the
-/// data directory's lock says that nobody serves it). Its mode is 0600, unless
-/// other users are admitted: then everybody may knock, and the uid decides.
-pub fn bind(path: &Path, admitted: &[u32]) -> io::Result<UnixListener> {
-    use std::os::unix::fs::FileTypeExt;
+/// The socket's file: removed when the issuer stops, unless it is another's by then.
+#[derive(Debug)]
+pub struct SocketFile {
+    path: PathBuf,
+    /// Device and inode.
+    identity: (u64, u64),
+}
+
+impl SocketFile {
+    /// Removes the file if it is still the one that was made.
+    pub fn remove(&self) -> io::Result<()> {
+        let facts = std::fs::symlink_metadata(&self.path)?;
+        if (facts.dev(), facts.ino()) != self.identity {
+            return Err(io::Error::other("it is another's now"));
+        }
+        std::fs::remove_file(&self.path)
+    }
+}
+
+/// Binds the socket. What lies there from a run that was killed is removed; where
+/// somebody answers nothing is touched. Its mode is 0600, unless other users are
+/// admitted: then everybody may knock, and the uid decides.
+pub async fn bind(path: &Path, admitted: &[u32]) -> io::Result<(UnixListener, SocketFile)> {
     match std::fs::symlink_metadata(path) {
-        Ok(facts) if facts.file_type().is_socket() => std::fs::remove_file(path)?,
+        Ok(facts) if facts.file_type().is_socket() => match UnixStream::connect(path).await {
+            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+                std::fs::remove_file(path)?;
+            }
+            // Full queues and missing rights are of a live one too.
+            Ok(_) | Err(_) => {
+                return Err(io::Error::new(
+                    io::ErrorKind::AddrInUse,
+                    "another process serves there",
+                ));
+            }
+        },
         Ok(_) => {
             return Err(io::Error::other(
                 "something that is no socket is in its place",
@@ -92,7 +121,12 @@ pub fn bind(path: &Path, admitted: &[u32]) -> io::Result<UnixListener> {
     let listener = UnixListener::bind(path)?;
     let mode = if admitted.is_empty() { 0o600 } else { 0o666 };
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))?;
-    Ok(listener)
+    let facts = std::fs::symlink_metadata(path)?;
+    let file = SocketFile {
+        path: path.to_owned(),
+        identity: (facts.dev(), facts.ino()),
+    };
+    Ok((listener, file))
 }
 
 /// Accepts operators until the issuer has drained; others are turned away.

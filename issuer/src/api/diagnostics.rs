@@ -1,16 +1,26 @@
-//! Probes and metrics over HTTP, on loopback unless configured otherwise:
+//! Probes and metrics over HTTP, on loopback unless the operator wants otherwise:
 //! `/livez`, `/readyz` (JSON, 503 with reasons while not ready), `/metrics`.
+//!
+//! Who stalls or floods is bounded in time and number, so that the next probe is
+//! answered.
 
 use std::{
-    net::SocketAddr,
     sync::Arc,
-    time::{SystemTime, UNIX_EPOCH},
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use axum::{Json, Router, extract::State, http::StatusCode, response::IntoResponse, routing::get};
+use hyper_util::{
+    rt::{TokioExecutor, TokioIo, TokioTimer},
+    server::conn::auto::Builder,
+    service::TowerToHyperService,
+};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use serde_json::json;
-use tokio::{net::TcpListener, sync::watch};
+use tokio::{
+    net::TcpListener,
+    sync::{Semaphore, watch},
+};
 
 use crate::service::Issuer;
 
@@ -18,6 +28,18 @@ use crate::service::Issuer;
 const LATENCIES: [f64; 12] = [
     0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0,
 ];
+
+/// Connections of probes and scrapers at most. They have to be few: each takes one
+/// of the files that the listener of agents leaves.
+const CONNECTIONS_MAX: usize = 16;
+/// How long a request's head may take, and the wait for the next one.
+const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a connection may last: who scrapes comes back.
+const CONNECTION_LIFE: Duration = Duration::from_secs(60);
+/// How long to wait after an accept that failed for want of a resource.
+const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
+/// How often measurements are folded together.
+const UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Installs the process's metrics recorder.
 pub fn install_metrics() -> anyhow::Result<PrometheusHandle> {
@@ -44,6 +66,10 @@ fn describe() {
         "Answers to renewals of bots, by result"
     );
     describe_counter!("issuer_handshakes_total", "TLS handshakes, by result");
+    describe_counter!(
+        "issuer_strangers_cut_total",
+        "Connections without a bot certificate that were cut to make room for others"
+    );
     describe_counter!("issuer_store_failures_total", "Commits that failed");
     describe_counter!(
         "issuer_admin_refused_total",
@@ -102,9 +128,41 @@ pub async fn serve(
             metrics: PrometheusHandleDebug(metrics),
             draining,
         });
-    let service = routes.into_make_service_with_connect_info::<SocketAddr>();
-    if let Err(error) = axum::serve(listener, service).await {
-        tracing::error!(%error, "diagnostics ended");
+    let mut http = Builder::new(TokioExecutor::new()).http1_only();
+    http.http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEADER_TIMEOUT);
+    let room = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    loop {
+        let Ok(place) = room.clone().acquire_owned().await else {
+            return;
+        };
+        let stream = match listener.accept().await {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                tracing::warn!(%error, "a connection for diagnostics could not be accepted");
+                tokio::time::sleep(ACCEPT_BACKOFF).await;
+                continue;
+            }
+        };
+        let service = TowerToHyperService::new(routes.clone());
+        let http = http.clone();
+        tokio::spawn(async move {
+            let served = http.serve_connection(TokioIo::new(stream), service);
+            // A client that went or was cut is no news.
+            let _ = tokio::time::timeout(CONNECTION_LIFE, served).await;
+            drop(place);
+        });
+    }
+}
+
+/// Folds what was measured together, for it grows until somebody does: a scraper,
+/// if there is one, or this.
+pub async fn keep_up(metrics: PrometheusHandle) {
+    loop {
+        tokio::time::sleep(UPKEEP_INTERVAL).await;
+        metrics.run_upkeep();
+        tracing::trace!("metrics were folded");
     }
 }
 
@@ -137,7 +195,6 @@ async fn ready(State(probes): State<Probes>) -> impl IntoResponse {
 }
 
 async fn scrape(State(probes): State<Probes>) -> impl IntoResponse {
-    probes.metrics.0.run_upkeep();
     let kind = [("content-type", "text/plain; version=0.0.4; charset=utf-8")];
     (kind, probes.metrics.0.render())
 }

@@ -81,3 +81,31 @@ fn by_default_the_socket_is_closed_to_others() {
     let mode = socket.metadata().unwrap().permissions().mode() & 0o777;
     assert_eq!(mode, 0o600);
 }
+
+#[test]
+fn a_socket_that_is_served_is_not_taken_and_anothers_is_not_removed() {
+    let place = tempfile::tempdir().unwrap();
+    let socket = place.path().join("admin.sock");
+    let path = socket.to_str().unwrap();
+    let mut first = Issuer::start_with(&["--socket", path]);
+    let second = tempfile::tempdir().unwrap();
+    let output = super::harness::serve_command(&second.path().join("data"))
+        .args(["--trust-domain", "other.example", "--socket", path])
+        .args(["--log-level", "error"])
+        .output()
+        .unwrap();
+    let line = one_line_failure(&output);
+    assert!(line.contains("another process serves there"), "{line}");
+    assert_eq!(
+        first.json(&["status"])["trust_domain"],
+        super::harness::TRUST_DOMAIN
+    );
+    // What a killed one left is taken over.
+    first.kill();
+    first.restart();
+    // Another's socket in its place stays.
+    std::fs::remove_file(&socket).unwrap();
+    let _others = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+    assert!(first.terminate().success());
+    assert!(socket.exists());
+}

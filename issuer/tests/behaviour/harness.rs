@@ -30,7 +30,7 @@ use rustls::{
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio::net::TcpStream;
-use tokio_rustls::TlsConnector;
+use tokio_rustls::{TlsConnector, client::TlsStream};
 use tonic::{
     Status,
     transport::{Channel, Endpoint, Uri},
@@ -86,6 +86,8 @@ pub(crate) struct Issuer {
     pub(crate) process: Child,
     pub(crate) log: Arc<Log>,
     more: Vec<String>,
+    /// How many files it may open, if that was said.
+    files: Option<u32>,
     pub(crate) address: String,
     pub(crate) diagnostics: String,
     pub(crate) pin: String,
@@ -99,14 +101,21 @@ impl Issuer {
 
     #[track_caller]
     pub(crate) fn start_with(more: &[&str]) -> Self {
+        Self::start_confined(None, more)
+    }
+
+    /// With a limit of open files.
+    #[track_caller]
+    pub(crate) fn start_confined(files: Option<u32>, more: &[&str]) -> Self {
         let home = tempfile::tempdir().unwrap();
         let more: Vec<String> = more.iter().map(ToString::to_string).collect();
-        let (process, log) = spawn(home.path(), &more);
+        let (process, log) = spawn(home.path(), &more, files);
         let mut issuer = Self {
             home,
             process,
             log,
             more,
+            files,
             address: String::new(),
             diagnostics: String::new(),
             pin: String::new(),
@@ -131,7 +140,7 @@ impl Issuer {
 
     #[track_caller]
     pub(crate) fn restart(&mut self) {
-        let (process, log) = spawn(self.home.path(), &self.more);
+        let (process, log) = spawn(self.home.path(), &self.more, self.files);
         self.process = process;
         self.log = log;
         self.wait();
@@ -228,6 +237,11 @@ impl Issuer {
 
     /// A channel without a client certificate; the issuer is known by its pin.
     pub(crate) async fn anonymous(&self) -> Channel {
+        channel(&self.address, self.anonymous_tls()).await.unwrap()
+    }
+
+    /// TLS without a client certificate.
+    pub(crate) fn anonymous_tls(&self) -> Arc<rustls::ClientConfig> {
         let verifier = Arc::new(Pinned(self.pin.clone()));
         let mut config = rustls::ClientConfig::builder_with_provider(identity::tls::provider())
             .with_safe_default_protocol_versions()
@@ -236,7 +250,20 @@ impl Issuer {
             .with_custom_certificate_verifier(verifier)
             .with_no_client_auth();
         config.alpn_protocols = vec![b"h2".to_vec()];
-        channel(&self.address, Arc::new(config)).await.unwrap()
+        Arc::new(config)
+    }
+
+    /// A connection after its TLS handshake, from an address of this machine.
+    pub(crate) async fn tls(
+        &self,
+        from: [u8; 4],
+        config: Arc<rustls::ClientConfig>,
+    ) -> std::io::Result<TlsStream<TcpStream>> {
+        let socket = tokio::net::TcpSocket::new_v4()?;
+        socket.bind((from, 0).into())?;
+        let stream = socket.connect(self.address.parse().unwrap()).await?;
+        let tls = TlsConnector::from(config);
+        tls.connect(ClientTls::server_name(), stream).await
     }
 
     pub(crate) async fn join(&self, token: &str) -> Result<Bot, Status> {
@@ -413,8 +440,14 @@ impl ServerCertVerifier for Pinned {
     }
 }
 
-fn spawn(home: &Path, more: &[String]) -> (Child, Arc<Log>) {
+fn spawn(home: &Path, more: &[String], files: Option<u32>) -> (Child, Arc<Log>) {
     let mut command = serve_command(&home.join("data"));
+    if let Some(files) = files {
+        let mut confined = Command::new("prlimit");
+        confined.arg(format!("--nofile={files}"));
+        confined.arg(command.get_program()).args(command.get_args());
+        command = confined;
+    }
     if !more.iter().any(|argument| argument == "--trust-domain") {
         command.args(["--trust-domain", TRUST_DOMAIN]);
     }
