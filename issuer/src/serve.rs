@@ -260,6 +260,7 @@ fn serve_agents(
     tokio::spawn(listener::accept(
         listener,
         tls,
+        issuer.clone(),
         limits,
         ready,
         draining.clone(),

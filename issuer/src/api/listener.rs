@@ -16,7 +16,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use identity::ServerTls;
+use identity::{PeerIdentity, ServerTls};
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::{mpsc, watch},
@@ -31,7 +31,11 @@ pub use self::{
 
 use self::places::{Place, Places};
 use super::drained;
-use crate::access::Caller;
+use crate::{
+    access::{Caller, Denial},
+    audit::{Event, EventName},
+    service::Issuer,
+};
 
 /// How long a TLS handshake may take.
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -51,6 +55,7 @@ pub struct Ready {
 pub async fn accept(
     listener: TcpListener,
     tls: Arc<ServerTls>,
+    issuer: Arc<Issuer>,
     limits: Limits,
     ready: Ready,
     mut draining: watch::Receiver<bool>,
@@ -74,7 +79,7 @@ pub async fn accept(
                 let Some(place) = places.take(remote, permit) else {
                     continue;
                 };
-                let handshake = handshake(stream, remote, tls.clone(), place);
+                let handshake = handshake(stream, remote, tls.clone(), issuer.clone(), place);
                 let ready = ready.clone();
                 tokio::spawn(async move {
                     if let Some(connection) = handshake.await {
@@ -99,6 +104,7 @@ async fn handshake(
     stream: TcpStream,
     remote: SocketAddr,
     tls: Arc<ServerTls>,
+    issuer: Arc<Issuer>,
     mut place: Place,
 ) -> Option<Connection> {
     let counted = |reason: &'static str| {
@@ -135,7 +141,7 @@ async fn handshake(
             return None;
         }
     };
-    let caller = match identify(&stream, &tls, remote) {
+    let caller = match identify(&stream, &tls, &issuer, remote) {
         Ok(caller) => caller,
         Err(reason) => {
             counted("peer_refused");
@@ -156,6 +162,7 @@ async fn handshake(
 fn identify(
     stream: &TlsStream<TcpStream>,
     tls: &ServerTls,
+    issuer: &Arc<Issuer>,
     remote: SocketAddr,
 ) -> Result<Option<Caller>, String> {
     let (_, session) = stream.get_ref();
@@ -168,7 +175,21 @@ fn identify(
     let peer = tls
         .identify(Some(chain), SystemTime::now())
         .map_err(|error| error.to_string())?;
-    Caller::from_peer(&peer, &chain[0], Some(remote))
-        .map(Some)
-        .map_err(|error| error.to_string())
+    let caller = Caller::from_peer(&peer, &chain[0], Some(remote));
+    if caller.is_err() {
+        tokio::spawn(record_no_bot(issuer.clone(), peer, remote));
+    }
+    caller.map(Some).map_err(|error| error.to_string())
+}
+
+/// Who proved an identity that is no bot's is known, and so recorded.
+async fn record_no_bot(issuer: Arc<Issuer>, peer: PeerIdentity, remote: SocketAddr) {
+    let event = Event::denial(EventName::Connect, Denial::NotABot.as_str())
+        .with("spiffe_id", peer.id.as_str())
+        .with("serial_number", peer.serial.to_string())
+        .with_remote(Some(remote));
+    let source = format!("connect {}", peer.id);
+    if let Err(error) = issuer.record_refusal(&source, event).await {
+        tracing::error!(%error, id = %peer.id, "a refused peer could not be recorded");
+    }
 }

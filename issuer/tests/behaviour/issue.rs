@@ -171,6 +171,13 @@ fn nobody_gets_anything_without_a_bots_certificate() {
         let refused = super::harness::try_issue(&issuer.address, config, request).await;
         assert!(refused.is_err());
     });
+    let arguments = ["audit", "--follow", "--event", "connect", "--limit", "1"];
+    let recorded = issuer.run(&[&arguments[..], &["-o", "json"]].concat());
+    assert!(recorded.contains("not_a_bot"), "{recorded}");
+    assert!(
+        recorded.contains("spiffe://test.example/apps/web"),
+        "{recorded}"
+    );
 }
 
 #[test]
