@@ -8,6 +8,7 @@ use std::{
 
 use proto::issue::v1::{IssueX509SvidRequest, issue_service_client::IssueServiceClient};
 use rcgen::KeyPair;
+use tokio::sync::Notify;
 
 use super::harness::{Issuer, block_on, csr};
 
@@ -24,12 +25,15 @@ fn every_certificate_that_left_is_recorded_whenever_the_issuer_is_killed() {
                 ttl: None,
             };
             let channel = issuer.as_bot(&bot).await;
+            let under_load = Notify::new();
             let load = futures_util::future::join_all((0..16).map(|_| {
                 let mut client = IssueServiceClient::new(channel.clone());
                 let request = request.clone();
+                let under_load = &under_load;
                 async move {
                     let mut serials = Vec::new();
                     while let Ok(grant) = client.issue_x509_svid(request.clone()).await {
+                        under_load.notify_one();
                         serials.push(grant.into_inner().serial_number);
                     }
                     serials
@@ -40,9 +44,12 @@ fn every_certificate_that_left_is_recorded_whenever_the_issuer_is_killed() {
                 .duration_since(UNIX_EPOCH)
                 .unwrap()
                 .subsec_nanos();
-            let moment = Duration::from_millis(50 + u64::from(random % 400));
+            let moment = Duration::from_millis(u64::from(random % 400));
             let pid = issuer.process.id();
-            let (answered, ()) = futures_util::future::join(load, async move {
+            let (answered, ()) = futures_util::future::join(load, async {
+                // However long a busy machine takes for the first answer.
+                let first = tokio::time::timeout(Duration::from_secs(60), under_load.notified());
+                let _ = first.await;
                 tokio::time::sleep(moment).await;
                 super::harness::signal("KILL", pid);
             })
