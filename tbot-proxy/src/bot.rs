@@ -7,7 +7,10 @@
 //! repeated with the key that it began with. An expired identity is replaced by joining
 //! anew, if there is a token.
 
-use std::{sync::Arc, time::SystemTime};
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use identity::{IdentitySource, X509Svid};
 use proto::join::v1::{RenewRequest, RenewResponse, join_service_client::JoinServiceClient};
@@ -127,6 +130,10 @@ impl Bot {
         }
         bundles.mark_unchanged();
         self.put_in_force(&held, &mut schedule);
+        if held.next_key.is_some() {
+            // A renewal whose answer was lost: until it is repeated, what is held may be superseded.
+            schedule.hasten(Duration::ZERO, SystemTime::now());
+        }
         loop {
             let now = SystemTime::now();
             if schedule.has_expired(now) {
