@@ -1,5 +1,5 @@
 use std::{
-    io::{Read, Write},
+    io::{self, Read, Write},
     net::{Shutdown, TcpListener, TcpStream},
     thread,
 };
@@ -42,4 +42,21 @@ fn serve(mut stream: TcpStream) {
             _ => return,
         }
     }
+}
+
+/// Connects to an echo server (through whatever is between) and has a word echoed.
+pub fn connect(port: u16) -> io::Result<TcpStream> {
+    let mut stream = TcpStream::connect(("127.0.0.1", port))?;
+    ping(&mut stream)?;
+    Ok(stream)
+}
+
+/// Has a word echoed.
+#[track_caller]
+pub fn ping(stream: &mut TcpStream) -> io::Result<()> {
+    stream.write_all(b"ping")?;
+    let mut answer = [0; 4];
+    stream.read_exact(&mut answer)?;
+    assert_eq!(&answer, b"ping");
+    Ok(())
 }

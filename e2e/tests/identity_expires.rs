@@ -2,23 +2,12 @@
 //! served until it expires, not a moment longer, and everything recovers.
 
 use std::{
-    io::{Read, Write},
     net::TcpStream,
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use e2e::{Agent, EchoServer, Issuer, eventually, free_port, inbound, outbound};
+use e2e::{Agent, EchoServer, Issuer, connect, eventually, free_port, inbound, outbound, ping};
 use rustix::process::Signal;
-
-fn ping(stream: &mut TcpStream) -> std::io::Result<()> {
-    stream.write_all(b"ping")?;
-    let mut answer = [0; 4];
-    stream.read_exact(&mut answer)
-}
-
-fn echoes(port: u16) -> bool {
-    TcpStream::connect(("127.0.0.1", port)).is_ok_and(|mut stream| ping(&mut stream).is_ok())
-}
 
 /// Seconds since 1970.
 fn now() -> f64 {
@@ -100,12 +89,12 @@ fn nothing_is_carried_on_an_expired_identity() {
     backend.connection("the lease's end is recorded", |r| {
         r["reason"] == "peer_svid_expired"
     });
-    assert!(!echoes(plain));
+    assert!(connect(plain).is_err());
     frontend.connection("a connection without an identity is recorded", |r| {
         r["reason"] == "no_identity"
     });
 
     issuer.restart();
-    eventually("traffic flows again by itself", || echoes(plain));
+    eventually("traffic flows again by itself", || connect(plain).is_ok());
     assert!(backend.is_ready() && frontend.is_ready());
 }

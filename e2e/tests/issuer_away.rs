@@ -1,22 +1,9 @@
 //! The issuer is away: at the agent's start, and by `kill -9` later. The agent
 //! serves on with what it has and recovers by itself.
 
-use std::{
-    io::{Read, Write},
-    net::TcpStream,
+use e2e::{
+    Agent, EchoServer, Issuer, connect, eventually, free_port, inbound, outbound, x509_output,
 };
-
-use e2e::{Agent, EchoServer, Issuer, eventually, free_port, inbound, outbound, x509_output};
-
-fn echoes(port: u16) -> bool {
-    let Ok(mut stream) = TcpStream::connect(("127.0.0.1", port)) else {
-        return false;
-    };
-    let mut answer = [0; 4];
-    stream.write_all(b"ping").is_ok()
-        && stream.read_exact(&mut answer).is_ok()
-        && &answer == b"ping"
-}
 
 #[test]
 fn an_agent_that_starts_first_joins_when_the_issuer_comes() {
@@ -72,10 +59,13 @@ fn an_issuer_killed_and_restarted_interrupts_nothing() {
             &["spiffe://e2e.example/backend"],
         )],
     );
-    assert!(echoes(plain));
+    assert!(connect(plain).is_ok());
 
     issuer.kill();
-    assert!(echoes(plain), "new connections while the issuer is away");
+    assert!(
+        connect(plain).is_ok(),
+        "new connections while the issuer is away"
+    );
     assert!(backend.is_ready(), "{:?}", backend.get("/readyz"));
 
     // An agent that restarts meanwhile has its bot identity, but no SVID: it
@@ -85,12 +75,12 @@ fn an_issuer_killed_and_restarted_interrupts_nothing() {
         frontend.get("/livez").is_some()
     });
     assert!(!frontend.is_ready());
-    assert!(!echoes(plain));
+    assert!(connect(plain).is_err());
 
     let before = std::fs::read(svid.join("svid.pem")).unwrap();
     issuer.restart();
     frontend.wait();
-    assert!(echoes(plain));
+    assert!(connect(plain).is_ok());
     issuer.run(&["renew-now"]);
     eventually("the running agent follows the new issuer process", || {
         std::fs::read(svid.join("svid.pem")).unwrap() != before

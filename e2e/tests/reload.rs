@@ -1,30 +1,13 @@
 //! `SIGHUP` reloads the configuration: a broken file keeps the old one running
 //! and says why; a good one changes what it names; live connections stay.
 
-use std::{
-    io::{Read, Write},
-    net::TcpStream,
-};
+use std::net::TcpStream;
 
-use e2e::{Agent, EchoServer, Issuer, eventually, free_port, inbound, outbound};
+use e2e::{Agent, EchoServer, Issuer, connect, eventually, free_port, inbound, outbound, ping};
 use rustix::process::Signal;
 
 const FRONTEND: &str = "spiffe://e2e.example/frontend";
 const BACKEND: &str = "spiffe://e2e.example/backend";
-
-fn ping(stream: &mut TcpStream) -> std::io::Result<()> {
-    stream.write_all(b"ping")?;
-    let mut answer = [0; 4];
-    stream.read_exact(&mut answer)?;
-    assert_eq!(&answer, b"ping");
-    Ok(())
-}
-
-fn connect(port: u16) -> std::io::Result<TcpStream> {
-    let mut stream = TcpStream::connect(("127.0.0.1", port))?;
-    ping(&mut stream)?;
-    Ok(stream)
-}
 
 #[test]
 fn a_broken_file_changes_nothing_and_a_good_one_what_it_names() {

@@ -3,22 +3,7 @@
 
 #![allow(clippy::unwrap_used)]
 
-use std::{
-    io::{Read, Write},
-    net::TcpStream,
-};
-
-use e2e::{Agent, EchoServer, Issuer, eventually, free_port, inbound, outbound};
-
-fn echoes(port: u16) -> bool {
-    let Ok(mut stream) = TcpStream::connect(("127.0.0.1", port)) else {
-        return false;
-    };
-    let mut answer = [0; 4];
-    stream.write_all(b"ping").is_ok()
-        && stream.read_exact(&mut answer).is_ok()
-        && &answer == b"ping"
-}
+use e2e::{Agent, EchoServer, Issuer, connect, eventually, free_port, inbound, outbound};
 
 #[test]
 fn it_is_served_until_it_expires_and_comes_back() {
@@ -36,14 +21,17 @@ fn it_is_served_until_it_expires_and_comes_back() {
             short(outbound("app", plain, mtls, &own)),
         ],
     );
-    assert!(echoes(plain));
+    assert!(connect(plain).is_ok());
 
     issuer.kill();
     eventually("a renewal has failed while the SVID is valid", || {
         let (status, body) = agent.get("/readyz").unwrap();
         status == 200 && body.contains("workload_identity `app`") && body.contains("refused")
     });
-    assert!(echoes(plain), "new connections on the last good SVID");
+    assert!(
+        connect(plain).is_ok(),
+        "new connections on the last good SVID"
+    );
 
     eventually("the SVID has expired", || {
         matches!(agent.get("/readyz"), Some((503, _)))
@@ -57,10 +45,13 @@ fn it_is_served_until_it_expires_and_comes_back() {
         agent.metric("tbot_svid_expiry_timestamp_seconds{service=\"app-in\"}"),
         Some(0.0)
     );
-    assert!(!echoes(plain), "nothing is carried without an identity");
+    assert!(
+        connect(plain).is_err(),
+        "nothing is carried without an identity"
+    );
     assert!(agent.log().contains("expired"));
 
     issuer.restart();
     agent.wait();
-    assert!(echoes(plain));
+    assert!(connect(plain).is_ok());
 }

@@ -6,30 +6,15 @@
 
 use std::{
     fs,
-    io::{Read, Write},
     net::{TcpListener, TcpStream},
     time::{Duration, Instant},
 };
 
-use e2e::{Agent, EchoServer, Issuer, eventually, free_port, inbound, outbound};
+use e2e::{Agent, EchoServer, Issuer, connect, eventually, free_port, inbound, outbound, ping};
 use rustix::process::Signal;
 
 const APP: &str = "spiffe://e2e.example/app";
 const OTHER: &str = "spiffe://e2e.example/other";
-
-fn ping(stream: &mut TcpStream) -> std::io::Result<()> {
-    stream.write_all(b"ping")?;
-    let mut answer = [0; 4];
-    stream.read_exact(&mut answer)?;
-    assert_eq!(&answer, b"ping");
-    Ok(())
-}
-
-fn connect(port: u16) -> std::io::Result<TcpStream> {
-    let mut stream = TcpStream::connect(("127.0.0.1", port))?;
-    ping(&mut stream)?;
-    Ok(stream)
-}
 
 struct Scene {
     agent: Agent,

@@ -3,29 +3,12 @@
 
 #![allow(clippy::unwrap_used)]
 
-use std::{
-    io::{Read, Write},
-    net::{TcpListener, TcpStream},
-};
+use std::net::{TcpListener, TcpStream};
 
-use e2e::{Agent, EchoServer, Issuer, eventually, free_port, inbound, outbound};
+use e2e::{Agent, EchoServer, Issuer, connect, eventually, free_port, inbound, outbound, ping};
 use rustix::process::Signal;
 
 const OWN: [&str; 1] = ["spiffe://e2e.example/app"];
-
-fn ping(stream: &mut TcpStream) -> std::io::Result<()> {
-    stream.write_all(b"ping")?;
-    let mut answer = [0; 4];
-    stream.read_exact(&mut answer)?;
-    assert_eq!(&answer, b"ping");
-    Ok(())
-}
-
-fn connect(port: u16) -> std::io::Result<TcpStream> {
-    let mut stream = TcpStream::connect(("127.0.0.1", port))?;
-    ping(&mut stream)?;
-    Ok(stream)
-}
 
 struct Scene {
     agent: Agent,
