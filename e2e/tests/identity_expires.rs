@@ -40,7 +40,8 @@ fn an_issuer_that_hangs_delays_no_expiry() {
             .is_some_and(|(status, body)| status == 503 && body.contains("expired"))
     });
     let late = now() - not_after;
-    assert!((0.0..5.0).contains(&late), "{late} s after its end");
+    // Not only when a call to the issuer gives up, which takes at least ten seconds more.
+    assert!((0.0..8.0).contains(&late), "{late} s after its end");
 
     issuer.process().signal(Signal::CONT);
     eventually("the agent recovers by itself", || backend.is_ready());
@@ -86,8 +87,12 @@ fn nothing_is_carried_on_an_expired_identity() {
         })
     });
     eventually("the live connection is cut", || ping(&mut live).is_err());
-    backend.connection("the lease's end is recorded", |r| {
-        r["reason"] == "peer_svid_expired"
+    // Both SVIDs end in the same second: whichever proxy is first cuts, the other sees a reset.
+    eventually("the lease's end is recorded", || {
+        let mut records = [&backend, &frontend]
+            .into_iter()
+            .flat_map(Agent::connections);
+        records.any(|r| r["reason"] == "peer_svid_expired")
     });
     assert!(connect(plain).is_err());
     frontend.connection("a connection without an identity is recorded", |r| {
