@@ -1,6 +1,7 @@
 use std::{
     ffi::OsStr,
     fs::File,
+    hash::{BuildHasher, Hasher, RandomState},
     net::TcpListener,
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Output, Stdio},
@@ -24,10 +25,19 @@ pub fn binary(name: &str) -> PathBuf {
     path
 }
 
-/// A TCP port of loopback that is free at this moment.
+/// A TCP port that is free at this moment on every address. Below the range from which
+/// the kernel takes ports for outgoing connections (32768 to 60999): one of those, of any
+/// test beside this one, would keep a listener of the same port from being made.
 pub fn free_port() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-    listener.local_addr().expect("its address").port()
+    const PORTS: std::ops::Range<u64> = 12_000..32_000;
+    // Differs by call and by process.
+    let random = || RandomState::new().build_hasher().finish();
+    let candidates = std::iter::repeat_with(|| PORTS.start + random() % (PORTS.end - PORTS.start));
+    candidates
+        .filter_map(|port| u16::try_from(port).ok())
+        .take(1_000)
+        .find(|port| TcpListener::bind(("0.0.0.0", *port)).is_ok())
+        .expect("a free port")
 }
 
 /// Runs a command to its end; its standard output.

@@ -14,6 +14,7 @@ import argparse
 import json
 import os
 import pwd
+import random
 import shutil
 import signal
 import socket
@@ -75,15 +76,12 @@ class Demo:
     def __init__(self):
         self.processes = []
         self.seen = []  # (what, how it showed) for the summary
-        self.port = {
-            name: free_port()
-            for name in (
-                "issuer", "issuer_diagnostics", "http", "postgres",
-                "backend_web", "backend_db", "frontend_web", "frontend_db",
-                "intruder_web", "backend_diagnostics", "frontend_diagnostics",
-                "intruder_diagnostics",
-            )
-        }
+        self.port = free_ports((
+            "issuer", "issuer_diagnostics", "http", "postgres",
+            "backend_web", "backend_db", "frontend_web", "frontend_db",
+            "intruder_web", "backend_diagnostics", "frontend_diagnostics",
+            "intruder_diagnostics",
+        ))
 
     # ---- the story, in order -------------------------------------------------
 
@@ -403,10 +401,19 @@ def wait_for(what, probe):
     raise Failed(f"{what} did not come in {PATIENCE:.0f} s: {problem}")
 
 
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+def free_ports(names):
+    """A port for each name, below those that the kernel gives to outgoing connections."""
+    ports = {}
+    while len(ports) < len(names):
+        port = random.randrange(12_000, 32_000)
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+        if port not in ports.values():
+            ports[names[len(ports)]] = port
+    return ports
 
 
 def connects(port):
