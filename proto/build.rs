@@ -31,6 +31,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             "tbot.admin.v1.GetResourcesRequest",
             "tbot.admin.v1.DeleteResourceRequest",
         ])
+        // A JWT is a bearer secret.
+        .skip_debug(["tbot.issue.v1.JwtSvid", "tbot.issue.v1.WitSvid"])
         .skip_debug(["X509SVID"])
         .compile_fds(descriptors)?;
     Ok(())

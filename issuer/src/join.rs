@@ -374,6 +374,7 @@ fn sign(
         generation: instance.generation,
         join_method: instance.join_method.clone(),
         join_token_name: instance.join_token_name.clone(),
+        ..Default::default()
     };
     let leaf = authority.sign_leaf(&LeafTemplate {
         id: &id,

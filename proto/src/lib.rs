@@ -94,7 +94,7 @@ impl std::fmt::Debug for admin::v1::Resource {
 /// What may be shown of a name that a request gives together with a kind.
 fn shown_name<'a>(kind: &str, name: &'a str) -> &'a str {
     match kind {
-        "bot" | "role" | "workload_identity" => name,
+        "bot" | "role" | "workload_identity" | "lock" | "spiffe_federation" => name,
         _ => REDACTED,
     }
 }
@@ -113,6 +113,25 @@ impl std::fmt::Debug for admin::v1::DeleteResourceRequest {
         f.debug_struct("DeleteResourceRequest")
             .field("kind", &self.kind)
             .field("name", &shown_name(&self.kind, &self.name))
+            .finish()
+    }
+}
+
+impl std::fmt::Debug for issue::v1::JwtSvid {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("JwtSvid")
+            .field("token", &REDACTED)
+            .field("jti", &self.jti)
+            .finish()
+    }
+}
+
+impl std::fmt::Debug for issue::v1::WitSvid {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("WitSvid")
+            .field("token", &REDACTED)
+            .field("jti", &self.jti)
+            .field("csr", &self.csr)
             .finish()
     }
 }

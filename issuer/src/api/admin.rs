@@ -143,6 +143,7 @@ impl AdminService for AdminApi {
         }
         Ok(Response::new(pb::GetResourcesResponse {
             resources: found.iter().map(wire::to_wire).collect(),
+            ..Default::default()
         }))
     }
 
@@ -366,6 +367,7 @@ fn applied_resource(applied: &Applied) -> pb::AppliedResource {
     pb::AppliedResource {
         resource: Some(wire::to_wire(&applied.resource)),
         outcome: outcome.into(),
+        ..Default::default()
     }
 }
 
@@ -389,6 +391,7 @@ fn audit_event(event: StoredEvent) -> pb::AuditEvent {
         event: event.event,
         success: event.success,
         fields_json: event.fields,
+        ..Default::default()
     }
 }
 

@@ -65,6 +65,20 @@ impl IssueService for IssueApi {
         }))
     }
 
+    async fn issue_svids(
+        &self,
+        _: Request<pb::IssueSvidsRequest>,
+    ) -> Result<Response<pb::IssueSvidsResponse>, Status> {
+        Err(Status::unimplemented("not served yet"))
+    }
+
+    async fn join_and_issue(
+        &self,
+        _: Request<pb::JoinAndIssueRequest>,
+    ) -> Result<Response<pb::JoinAndIssueResponse>, Status> {
+        Err(Status::unimplemented("not served yet"))
+    }
+
     type WatchStream = ReceiverStream<Result<pb::WatchResponse, Status>>;
 
     async fn watch(

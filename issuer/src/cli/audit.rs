@@ -50,6 +50,7 @@ pub(super) async fn run(args: AuditArgs) -> anyhow::Result<()> {
         bot_name: args.bot,
         spiffe_id: args.id,
         follow: args.follow,
+        ..Default::default()
     };
     let mut events = match admin.client().search_audit(request).await {
         Ok(answer) => answer.into_inner(),

@@ -159,6 +159,7 @@ async fn all(admin: &mut Admin, kind: Kind) -> anyhow::Result<Vec<Resource>> {
     let request = pb::GetResourcesRequest {
         kind: kind.to_string(),
         name: String::new(),
+        ..Default::default()
     };
     let found = match admin.client().get_resources(request).await {
         Ok(answer) => answer.into_inner().resources,

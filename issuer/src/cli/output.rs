@@ -111,6 +111,7 @@ fn spec_json(spec: &pb::resource::Spec) -> Value {
                 .collect();
             json!({ "allow": { "workload_identity_labels": labels } })
         }
+        pb::resource::Spec::Lock(_) | pb::resource::Spec::SpiffeFederation(_) => Value::Null,
         pb::resource::Spec::Token(token) => json!({
             "roles": ["Bot"],
             "join_method": token.join_method,

@@ -69,7 +69,10 @@ pub(super) async fn apply(args: ApplyArgs) -> anyhow::Result<()> {
         return Err(anyhow!("{name}: there is no resource in it"));
     }
     let mut admin = args.target.connect().await?;
-    let request = pb::ApplyResourcesRequest { resources };
+    let request = pb::ApplyResourcesRequest {
+        resources,
+        ..Default::default()
+    };
     let answer = match admin.client().apply_resources(request).await {
         Ok(answer) => answer.into_inner(),
         Err(status) => return Err(admin.failed(status)),
@@ -99,6 +102,7 @@ pub(super) async fn get(args: GetArgs) -> anyhow::Result<()> {
     let request = pb::GetResourcesRequest {
         kind: kind.to_string(),
         name: name.to_owned(),
+        ..Default::default()
     };
     let found = match admin.client().get_resources(request).await {
         Ok(answer) => answer.into_inner().resources,
@@ -135,6 +139,9 @@ fn row(resource: &pb::Resource) -> Vec<String> {
         .collect();
     labels.sort();
     let about = match &resource.spec {
+        Some(pb::resource::Spec::Lock(_) | pb::resource::Spec::SpiffeFederation(_)) => {
+            String::new()
+        }
         Some(pb::resource::Spec::Bot(bot)) => bot.roles.join(", "),
         Some(pb::resource::Spec::Role(role)) => role
             .workload_identity_labels
@@ -168,6 +175,7 @@ pub(super) async fn delete(args: DeleteArgs) -> anyhow::Result<()> {
     let request = pb::DeleteResourceRequest {
         kind: kind.to_string(),
         name: name.to_owned(),
+        ..Default::default()
     };
     if let Err(status) = admin.client().delete_resource(request).await {
         return Err(admin.failed(status));

@@ -190,6 +190,7 @@ fn yaml_out_is_yaml_in_for_every_text() {
                 labels: [("yes".to_owned(), hint.to_owned())].into(),
                 revision: 3,
                 expires: None,
+                ..Default::default()
             }),
             spec: Some(pb::resource::Spec::WorkloadIdentity(
                 pb::WorkloadIdentitySpec {

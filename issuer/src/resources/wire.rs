@@ -56,6 +56,10 @@ pub fn from_wire(resource: pb::Resource) -> Result<Resource, NameError> {
                 }),
             )
         }
+        pb::resource::Spec::Lock(_) | pb::resource::Spec::SpiffeFederation(_) => {
+            let why = "this kind is not served yet";
+            return Err(NameError::new("resource", &metadata.name, why));
+        }
         pb::resource::Spec::WorkloadIdentity(spec) => (
             ResourceName::parse(&metadata.name)?,
             Spec::WorkloadIdentity(workload_identity_from_wire(spec)?),
@@ -170,6 +174,7 @@ pub fn to_wire(resource: &Resource) -> pb::Resource {
     let spec = match &resource.spec {
         Spec::Bot(bot) => pb::resource::Spec::Bot(pb::BotSpec {
             roles: bot.roles.iter().map(ToString::to_string).collect(),
+            ..Default::default()
         }),
         Spec::Role(role) => pb::resource::Spec::Role(pb::RoleSpec {
             workload_identity_labels: role
@@ -180,6 +185,7 @@ pub fn to_wire(resource: &Resource) -> pb::Resource {
                     values: values.clone(),
                 })
                 .collect(),
+            ..Default::default()
         }),
         Spec::Token(token) => pb::resource::Spec::Token(pb::TokenSpec {
             join_method: "token".to_owned(),
@@ -198,6 +204,7 @@ pub fn to_wire(resource: &Resource) -> pb::Resource {
                     seconds: i64::try_from(ttl.as_secs()).unwrap_or(i64::MAX),
                     nanos: 0,
                 }),
+                ..Default::default()
             })
         }
     };
@@ -207,6 +214,7 @@ pub fn to_wire(resource: &Resource) -> pb::Resource {
             labels: metadata.labels.clone().into_iter().collect(),
             revision: metadata.revision,
             expires: metadata.expires.map(prost_types::Timestamp::from),
+            ..Default::default()
         }),
         spec: Some(spec),
     }

@@ -62,6 +62,7 @@ fn read_resource(fields: &mut Fields<'_>) -> Option<pb::Resource> {
     let spec = fields.required_mapping("spec", |fields| match kind {
         Kind::Bot => Some(pb::resource::Spec::Bot(pb::BotSpec {
             roles: fields.scalars("roles", as_written),
+            ..Default::default()
         })),
         Kind::Role => read_role(fields),
         Kind::Token => read_token(fields),
@@ -97,6 +98,7 @@ fn read_metadata(fields: &mut Fields<'_>) -> Option<pb::Metadata> {
         labels,
         revision,
         expires,
+        ..Default::default()
     })
 }
 
@@ -112,6 +114,7 @@ fn read_role(fields: &mut Fields<'_>) -> Option<pb::resource::Spec> {
     });
     Some(pb::resource::Spec::Role(pb::RoleSpec {
         workload_identity_labels: selectors.unwrap_or_default(),
+        ..Default::default()
     }))
 }
 
@@ -163,6 +166,7 @@ pub fn kind_of(resource: &pb::Resource) -> Option<Kind> {
         pb::resource::Spec::Role(_) => Kind::Role,
         pb::resource::Spec::Token(_) => Kind::Token,
         pb::resource::Spec::WorkloadIdentity(_) => Kind::WorkloadIdentity,
+        pb::resource::Spec::Lock(_) | pb::resource::Spec::SpiffeFederation(_) => return None,
     })
 }
 
@@ -209,6 +213,7 @@ fn write_resource(out: &mut String, resource: &pb::Resource) -> std::fmt::Result
 
 fn write_spec(out: &mut String, spec: &pb::resource::Spec) -> std::fmt::Result {
     match spec {
+        pb::resource::Spec::Lock(_) | pb::resource::Spec::SpiffeFederation(_) => Ok(()),
         pb::resource::Spec::Bot(bot) => writeln!(out, "spec:\n  roles: {}", flow(&bot.roles)),
         pb::resource::Spec::Role(role) if role.workload_identity_labels.is_empty() => {
             writeln!(out, "spec:\n  allow: {{}}")
