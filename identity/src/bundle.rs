@@ -19,7 +19,6 @@ mod authority;
 mod crl;
 mod document;
 mod error;
-mod json;
 
 pub(crate) use authority::Authorities;
 pub(crate) use crl::Crl;
@@ -148,6 +147,24 @@ impl TrustBundle {
     pub fn with_jwt_authorities(mut self, authorities: Vec<KeyAuthority>) -> Self {
         self.jwt = authorities;
         self
+    }
+
+    /// With these WIT authorities in place of the present ones. A `kid` is unique over both
+    /// kinds (WI-17); our keys have their thumbprint there, which makes it so.
+    pub fn with_wit_authorities(mut self, authorities: Vec<KeyAuthority>) -> Self {
+        self.wit = authorities;
+        self
+    }
+
+    /// The JWT authorities as a plain JWK Set: no keys of other uses (WA-24), and no `use`,
+    /// which stock JWT libraries would not know (SPIRE leaves it out too).
+    pub fn to_jwks_for_jwt(&self) -> Vec<u8> {
+        document::jwks(&self.jwt)
+    }
+
+    /// The WIT authorities as a plain JWK Set (WA-29).
+    pub fn to_jwks_for_wit(&self) -> Vec<u8> {
+        document::jwks(&self.wit)
     }
 
     /// With these revocation lists in place of the present ones.

@@ -12,8 +12,12 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use rustls_pki_types::CertificateDer;
 use serde_json::{Map, Value, json};
 
-use super::{BundleError, TrustBundle, TrustBundleSet, json as unique_json};
-use crate::TrustDomain;
+use super::{BundleError, TrustBundle, TrustBundleSet};
+use crate::{
+    TrustDomain,
+    jose::{self, Jwk},
+    unique_json,
+};
 
 const X509_USE: &str = "x509-svid";
 const JWT_USE: &str = "jwt-svid";
@@ -26,13 +30,24 @@ const KEY_TYPES: [&str; 3] = ["EC", "RSA", "OKP"];
 pub struct KeyAuthority {
     key_id: String,
     jwk: Map<String, Value>,
+    key: Option<Jwk>,
 }
 
 impl KeyAuthority {
     /// From a JWK; `None` without a `kid` or with a `kty` that is none of EC, RSA, OKP.
     pub fn from_jwk(jwk: Map<String, Value>) -> Option<Self> {
         let key_id = jwk.get("kid")?.as_str()?.to_owned();
-        (!key_id.is_empty() && has_known_type(&jwk)).then_some(Self { key_id, jwk })
+        let key = Jwk::from_members(&jwk);
+        (!key_id.is_empty() && has_known_type(&jwk)).then_some(Self { key_id, jwk, key })
+    }
+
+    /// Of a public key under this `kid`.
+    pub fn new(key: Jwk, key_id: &str) -> Self {
+        Self {
+            key_id: key_id.to_owned(),
+            jwk: key.with_key_id(key_id),
+            key: Some(key),
+        }
     }
 
     /// `kid`.
@@ -43,6 +58,18 @@ impl KeyAuthority {
     /// The JWK, all members that were read.
     pub fn jwk(&self) -> &Map<String, Value> {
         &self.jwk
+    }
+
+    /// The key, if it is one that can verify (RSA, ECDSA on a NIST curve, well formed).
+    pub fn key(&self) -> Option<&Jwk> {
+        self.key.as_ref()
+    }
+
+    /// As a plain JWK Set has it: without `use`, which stock JWT libraries do not know.
+    fn to_plain(&self) -> Value {
+        let mut jwk = self.jwk.clone();
+        jwk.remove("use");
+        Value::Object(jwk)
     }
 
     fn to_entry(&self, usage: &str) -> Value {
@@ -122,12 +149,31 @@ impl Entries {
         }
         match jwk.get("use").and_then(Value::as_str) {
             Some(X509_USE) => self.x509.extend(x5c(jwk)?),
-            Some(JWT_USE) => self.jwt.extend(KeyAuthority::from_jwk(jwk.clone())),
-            Some(WIT_USE) => self.wit.extend(KeyAuthority::from_jwk(jwk.clone())),
+            Some(JWT_USE) => push_unique(&mut self.jwt, jwk)?,
+            Some(WIT_USE) => push_unique(&mut self.wit, jwk)?,
             _ => {}
         }
         Ok(())
     }
+}
+
+/// Adds a key with a `kid`; one without is left out. Two different keys of one use under one
+/// `kid` leave open which one is meant: such a document is refused (JW-16, WI-17).
+fn push_unique(keys: &mut Vec<KeyAuthority>, jwk: &Map<String, Value>) -> Result<(), String> {
+    let Some(key) = KeyAuthority::from_jwk(jwk.clone()) else {
+        return Ok(());
+    };
+    match keys.iter().find(|other| other.key_id == key.key_id) {
+        None => keys.push(key),
+        Some(same) if *same == key => {}
+        Some(_) => {
+            return Err(format!(
+                "another key of its use has the kid {:?} too: give each key its own",
+                jose::short(&key.key_id)
+            ));
+        }
+    }
+    Ok(())
 }
 
 fn has_known_type(jwk: &Map<String, Value>) -> bool {
@@ -193,6 +239,12 @@ fn document(bundle: &TrustBundle) -> Value {
         object.insert("spiffe_sequence".to_owned(), json!(sequence));
     }
     document
+}
+
+/// A plain JWK Set of these keys (WA-24).
+pub(super) fn jwks(keys: &[KeyAuthority]) -> Vec<u8> {
+    let keys: Vec<Value> = keys.iter().map(KeyAuthority::to_plain).collect();
+    json!({ "keys": keys }).to_string().into_bytes()
 }
 
 pub(super) fn read_map(json: &[u8]) -> Result<TrustBundleSet, BundleError> {

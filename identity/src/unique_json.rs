@@ -13,7 +13,7 @@ use serde::{
 use serde_json::{Map, Number, Value};
 
 /// Reads JSON; a duplicate name at any depth is an error.
-pub(super) fn from_slice(json: &[u8]) -> Result<Value, String> {
+pub(crate) fn from_slice(json: &[u8]) -> Result<Value, String> {
     serde_json::from_slice::<Unique>(json)
         .map(|unique| unique.0)
         .map_err(|error| error.to_string())
