@@ -3,7 +3,7 @@
 use std::{fmt, ops::RangeInclusive, sync::Arc, time::Duration};
 
 use crate::{
-    Mistake, Mistakes, format_duration,
+    Mistake, Mistakes, did_you_mean, format_duration,
     node::{self, Entry, Node, Position, Value},
     parse_duration,
 };
@@ -336,15 +336,10 @@ impl<'a> Fields<'a> {
             if self.asked.contains(&entry.key.as_str()) {
                 continue;
             }
-            let nearest = self
-                .asked
-                .iter()
-                .filter(|asked| !self.has(asked))
-                .map(|asked| (strsim::osa_distance(asked, &entry.key), *asked))
-                .min()
-                .filter(|(distance, asked)| *distance <= (asked.len() / 3).clamp(1, 3));
+            let absent = self.asked.iter().copied().filter(|asked| !self.has(asked));
+            let nearest = did_you_mean(&entry.key, absent);
             let message = match nearest {
-                Some((_, asked)) => format!("unknown key `{}`: did you mean `{asked}`?", entry.key),
+                Some(asked) => format!("unknown key `{}`: did you mean `{asked}`?", entry.key),
                 None => {
                     let mut known: Vec<_> = self.asked.clone();
                     known.sort_unstable();

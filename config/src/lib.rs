@@ -25,7 +25,11 @@ mod duration;
 mod fields;
 mod mistakes;
 mod node;
+mod path;
+mod suggestion;
 
 pub use duration::{format_duration, parse_duration};
 pub use fields::{Document, Fields};
 pub use mistakes::{Mistake, Mistakes};
+pub use path::Path;
+pub use suggestion::did_you_mean;

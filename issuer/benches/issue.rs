@@ -18,7 +18,7 @@ use issuer::{
     issue::{X509SvidRequest, issue_x509_svid},
     join::{self, Agent, TokenJoin},
     resources::{
-        LabelSelector, Metadata, Resource, ResourceName, RoleSpec, Spec, SpiffePath, TokenSecret,
+        LabelSelector, Metadata, Resource, ResourceName, RoleSpec, Spec, TokenSecret,
         WorkloadIdentitySpec,
     },
     service::{Foundation, Issuer},
@@ -137,10 +137,8 @@ fn csr() -> Vec<u8> {
 async fn bot(issuer: &Issuer) -> Caller {
     let name = || ResourceName::parse("web").expect("name");
     let metadata = || Metadata {
-        name: name(),
         labels: BTreeMap::from([("app".to_owned(), "web".to_owned())]),
-        revision: 0,
-        expires: None,
+        ..Metadata::named(name())
     };
     let labels = LabelSelector::new([("app".to_owned(), vec!["web".to_owned()])]);
     let resources = vec![
@@ -148,16 +146,12 @@ async fn bot(issuer: &Issuer) -> Caller {
             metadata: metadata(),
             spec: Spec::Role(RoleSpec {
                 workload_identity_labels: labels.expect("selector"),
+                ..RoleSpec::default()
             }),
         },
         Resource {
             metadata: metadata(),
-            spec: Spec::WorkloadIdentity(WorkloadIdentitySpec {
-                path: SpiffePath::parse("/apps/web").expect("path"),
-                hint: String::new(),
-                dns_sans: Vec::new(),
-                x509_maximum_ttl: None,
-            }),
+            spec: WorkloadIdentitySpec::at("/apps/web").expect("path").into(),
         },
     ];
     let secret = TokenSecret::generate().expect("randomness");

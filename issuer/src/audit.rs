@@ -84,6 +84,12 @@ impl EventName {
             Self::Resource(Kind::WorkloadIdentity, Change::Create) => "workload_identity.create",
             Self::Resource(Kind::WorkloadIdentity, Change::Update) => "workload_identity.update",
             Self::Resource(Kind::WorkloadIdentity, Change::Delete) => "workload_identity.delete",
+            Self::Resource(Kind::Lock, Change::Create) => "lock.create",
+            Self::Resource(Kind::Lock, Change::Update) => "lock.update",
+            Self::Resource(Kind::Lock, Change::Delete) => "lock.delete",
+            Self::Resource(Kind::SpiffeFederation, Change::Create) => "spiffe_federation.create",
+            Self::Resource(Kind::SpiffeFederation, Change::Update) => "spiffe_federation.update",
+            Self::Resource(Kind::SpiffeFederation, Change::Delete) => "spiffe_federation.delete",
         }
     }
 }

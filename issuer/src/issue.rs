@@ -16,13 +16,13 @@ use crate::{
     access::{self, Caller, Denial, Refusal},
     audit::{Event, EventName},
     authority::{Authority, CsrError, Leaf, LeafTemplate, SubjectKey},
-    resources::{Kind, Resource, ResourceName, Spec, WorkloadIdentitySpec, X509_TTL_CAP, wire},
+    resources::{
+        DnsName, Kind, Resource, ResourceName, Spec, SpiffePath, SvidKind, TtlBounds,
+        WorkloadIdentitySpec, X509_TTL_CAP, wire,
+    },
     service::Issuer,
     store::{StoreError, Tx, audit, instances::BotInstance, resources},
 };
-
-/// Life of an SVID when none is asked for.
-pub const DEFAULT_TTL: Duration = Duration::from_secs(3600);
 
 /// What an agent asks for.
 #[derive(Debug, Clone)]
@@ -109,19 +109,24 @@ async fn decide(
     let (resource, spec) = workload_identity(tx, &request.workload_identity).await?;
     let labels = &resource.metadata.labels;
     let role = access::role_that_allows(tx, &caller.bot_name, labels).await?;
-    let id = spec
-        .path
-        .id(authority.trust_domain())
+    let id = SpiffePath::parse(&spec.path)
+        .and_then(|path| path.id(authority.trust_domain()))
         .map_err(|error| Refusal::denied(Denial::InvalidId, error.to_string()))?;
     let key = request
         .key
         .as_ref()
         .map_err(|error| Refusal::denied(Denial::InvalidCsr, error.to_string()))?;
-    let ttl = bounded_ttl(request.ttl.as_ref(), &spec)?;
+    let dns_sans = spec
+        .dns_sans
+        .iter()
+        .map(|name| DnsName::parse(name))
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(|error| Refusal::denied(Denial::InvalidId, error.to_string()))?;
+    let ttl = bounded_ttl(request.ttl.as_ref(), spec.ttl_bounds(SvidKind::X509))?;
     let validity = authority.validity(now, ttl)?;
     let leaf = authority.sign_leaf(&LeafTemplate {
         id: &id,
-        dns_sans: &spec.dns_sans,
+        dns_sans: &dns_sans,
         key,
         validity,
         join_attributes: None,
@@ -132,12 +137,11 @@ async fn decide(
         id,
         ttl,
         renew_at: now + ttl / 2,
-        dns_sans: spec
-            .dns_sans
+        dns_sans: dns_sans
             .iter()
             .map(|name| name.as_str().to_owned())
             .collect(),
-        hint: spec.hint,
+        hint: spec.hint.unwrap_or_default(),
         revision: resource.metadata.revision,
         role,
         instance,
@@ -162,7 +166,7 @@ async fn workload_identity(
             let Spec::WorkloadIdentity(spec) = resource.spec.clone() else {
                 return Err(unknown("of another kind".to_owned()));
             };
-            Ok((resource, spec))
+            Ok((resource, *spec))
         }
         _ => Err(unknown(format!("there is no workload_identity {name}"))),
     }
@@ -171,10 +175,10 @@ async fn workload_identity(
 /// The wanted life, or the default, cut at the resource's bound.
 fn bounded_ttl(
     wanted: Option<&prost_types::Duration>,
-    spec: &WorkloadIdentitySpec,
+    bounds: TtlBounds,
 ) -> Result<Duration, Refusal> {
     let wanted = match wanted {
-        None => DEFAULT_TTL,
+        None => bounds.default,
         // Whatever is longer than any bound is cut all the same.
         Some(ttl) if ttl.nanos == 0 && ttl.seconds > 0 => {
             wire::whole_seconds(ttl, X509_TTL_CAP).unwrap_or(X509_TTL_CAP)
@@ -187,7 +191,7 @@ fn bounded_ttl(
             return Err(Refusal::denied(Denial::InvalidTtl, detail));
         }
     };
-    Ok(wanted.min(spec.x509_ttl_bound()))
+    Ok(wanted.min(bounds.maximum))
 }
 
 /// Whole seconds left until `end`.

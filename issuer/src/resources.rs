@@ -1,28 +1,39 @@
-//! What the issuer is told to hold: bots, roles, tokens, workload identities.
+//! What the issuer is told to hold: bots, roles, tokens, workload identities,
+//! locks, foreign trust domains.
 //!
 //! One typed form, with the only validation there is; the command line reads it
 //! from YAML ([`yaml`]) and the server from the wire ([`wire`]), and both refuse
 //! the same things with the same words. Shapes follow Teleport's (DESIGN D9).
 
+mod labels;
 mod names;
+mod specs;
 pub mod wire;
 pub mod yaml;
 
-use std::{
-    collections::BTreeMap,
-    fmt,
-    str::FromStr,
-    time::{Duration, SystemTime},
+use std::{collections::BTreeMap, fmt, str::FromStr, time::SystemTime};
+
+pub(crate) use self::labels::check_label;
+pub use self::{
+    labels::LabelSelector,
+    names::{DnsName, NameError, ResourceName, SpiffePath, TokenSecret},
+    specs::{
+        BotSpec, JwtAlgorithm, LockSpec, LockTarget, RoleSpec, SpiffeFederationSpec,
+        SubjectTemplate, SvidKind, TokenSpec, TtlBounds, TtlLimits, WorkloadIdentitySpec,
+    },
+    wire::InvalidResource,
 };
 
-pub use self::names::{DnsName, NameError, ResourceName, SpiffePath, TokenSecret};
+use std::time::Duration;
 
 /// Longest life that an X509-SVID may have.
 pub const X509_TTL_CAP: Duration = Duration::from_secs(14 * 24 * 3600);
-/// Longest life of an X509-SVID whose resource says nothing.
-pub const X509_TTL_DEFAULT_CAP: Duration = Duration::from_secs(24 * 3600);
+/// Longest life that a JWT-SVID or a WIT-SVID may have.
+pub const JWT_TTL_CAP: Duration = Duration::from_secs(24 * 3600);
 /// Longest life of a join token.
 pub const TOKEN_TTL_CAP: Duration = Duration::from_secs(24 * 3600);
+/// Longest life of a bot certificate.
+pub const BOT_TTL_CAP: Duration = Duration::from_secs(24 * 3600);
 
 /// The kinds of resource.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -35,11 +46,22 @@ pub enum Kind {
     Token,
     /// An identity that can be issued.
     WorkloadIdentity,
+    /// Who is refused.
+    Lock,
+    /// Another trust domain.
+    SpiffeFederation,
 }
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Self; 4] = [Self::Bot, Self::Role, Self::Token, Self::WorkloadIdentity];
+    pub const ALL: [Self; 6] = [
+        Self::Bot,
+        Self::Role,
+        Self::Token,
+        Self::WorkloadIdentity,
+        Self::Lock,
+        Self::SpiffeFederation,
+    ];
 
     /// As written in YAML and on the wire.
     pub fn as_str(self) -> &'static str {
@@ -48,6 +70,8 @@ impl Kind {
             Self::Role => "role",
             Self::Token => "token",
             Self::WorkloadIdentity => "workload_identity",
+            Self::Lock => "lock",
+            Self::SpiffeFederation => "spiffe_federation",
         }
     }
 }
@@ -62,21 +86,20 @@ impl FromStr for Kind {
     type Err = NameError;
 
     fn from_str(text: &str) -> Result<Self, NameError> {
-        Self::ALL
-            .into_iter()
-            .find(|kind| kind.as_str() == text)
-            .ok_or_else(|| {
-                NameError::new(
-                    "kind",
-                    text,
-                    "it is one of bot, role, token, workload_identity",
-                )
-            })
+        let known = Self::ALL.map(Self::as_str);
+        let found = Self::ALL.into_iter().find(|kind| kind.as_str() == text);
+        found.ok_or_else(|| {
+            let why = match ::config::did_you_mean(text, known) {
+                Some(near) => format!("did you mean {near}?"),
+                None => format!("it is one of {}", known.join(", ")),
+            };
+            NameError::new("kind", text, why)
+        })
     }
 }
 
 /// One resource.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Resource {
     /// What all kinds have.
     pub metadata: Metadata,
@@ -92,17 +115,20 @@ impl Resource {
             Spec::Role(_) => Kind::Role,
             Spec::Token(_) => Kind::Token,
             Spec::WorkloadIdentity(_) => Kind::WorkloadIdentity,
+            Spec::Lock(_) => Kind::Lock,
+            Spec::SpiffeFederation(_) => Kind::SpiffeFederation,
         }
     }
 
     /// Whether it says the same as `other`, whatever the revision.
     pub fn says_the_same(&self, other: &Self) -> bool {
-        let revision = self.metadata.revision;
-        let metadata = Metadata {
-            revision,
-            ..other.metadata.clone()
-        };
-        self.metadata == metadata && self.spec == other.spec
+        let [mut one, mut other] = [self, other].map(wire::to_wire);
+        for resource in [&mut one, &mut other] {
+            if let Some(metadata) = &mut resource.metadata {
+                metadata.revision = 0;
+            }
+        }
+        one == other
     }
 }
 
@@ -115,12 +141,27 @@ pub struct Metadata {
     pub labels: BTreeMap<String, String>,
     /// 0: not stored yet, or to be replaced whatever its revision is.
     pub revision: u64,
-    /// End of life (tokens only).
+    /// End of life (tokens and locks only).
     pub expires: Option<SystemTime>,
+    /// For people; at most 1024 bytes.
+    pub description: String,
+}
+
+impl Metadata {
+    /// A name and nothing else.
+    pub fn named(name: ResourceName) -> Self {
+        Self {
+            name,
+            labels: BTreeMap::new(),
+            revision: 0,
+            expires: None,
+            description: String::new(),
+        }
+    }
 }
 
 /// What a kind has.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub enum Spec {
     /// Kind `bot`.
     Bot(BotSpec),
@@ -129,118 +170,11 @@ pub enum Spec {
     /// Kind `token`.
     Token(TokenSpec),
     /// Kind `workload_identity`.
-    WorkloadIdentity(WorkloadIdentitySpec),
-}
-
-/// Kind `bot`.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct BotSpec {
-    /// Names of the roles that it holds, in order, each once.
-    pub roles: Vec<ResourceName>,
-}
-
-/// Kind `role`.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct RoleSpec {
-    /// Which workload identities its holders may have.
-    pub workload_identity_labels: LabelSelector,
-}
-
-/// Kind `token`. Its secret is shown when it is made, kept as a hash, and never
-/// part of this type as read back from the store.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TokenSpec {
-    /// The bot that joins by it.
-    pub bot_name: ResourceName,
-    /// The secret, on the way in.
-    pub secret: Option<TokenSecret>,
-}
-
-/// Kind `workload_identity`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct WorkloadIdentitySpec {
-    /// Path of the SPIFFE ID.
-    pub path: SpiffePath,
-    /// Told to the workload with the SVID; at most 1024 bytes (WA-17).
-    pub hint: String,
-    /// DNS subject alternative names.
-    pub dns_sans: Vec<DnsName>,
-    /// Longest life; `None`: [`X509_TTL_DEFAULT_CAP`].
-    pub x509_maximum_ttl: Option<Duration>,
-}
-
-impl WorkloadIdentitySpec {
-    /// The longest life that is granted.
-    pub fn x509_ttl_bound(&self) -> Duration {
-        self.x509_maximum_ttl
-            .unwrap_or(X509_TTL_DEFAULT_CAP)
-            .min(X509_TTL_CAP)
-    }
-}
-
-/// Which labels a resource must carry: every key must match, the values of a key
-/// are alternatives, `*` as a value matches any value, and `*: *` matches every
-/// resource. An empty selector matches none.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct LabelSelector(BTreeMap<String, Vec<String>>);
-
-impl LabelSelector {
-    /// Checks the keys and values.
-    pub fn new(keys: impl IntoIterator<Item = (String, Vec<String>)>) -> Result<Self, NameError> {
-        let mut selector = BTreeMap::new();
-        for (key, values) in keys {
-            if values.is_empty() {
-                let why = "a key without values matches nothing: name values, or `*`";
-                return Err(NameError::new("label selector key", &key, why));
-            }
-            if key == "*" && values != ["*"] {
-                let why = "the key `*` goes with the value `*` only";
-                return Err(NameError::new("label selector key", &key, why));
-            }
-            if key != "*" {
-                check_label(&key, "")?;
-            }
-            for value in &values {
-                check_label("*", value)?;
-            }
-            if selector.insert(key.clone(), values).is_some() {
-                let why = "it is given twice";
-                return Err(NameError::new("label selector key", &key, why));
-            }
-        }
-        Ok(Self(selector))
-    }
-
-    /// Whether a resource with these labels is selected.
-    pub fn matches(&self, labels: &BTreeMap<String, String>) -> bool {
-        !self.0.is_empty()
-            && self.0.iter().all(|(key, values)| {
-                key == "*"
-                    || labels.get(key).is_some_and(|label| {
-                        values.iter().any(|value| value == "*" || value == label)
-                    })
-            })
-    }
-
-    /// Its keys and values, in order.
-    pub fn iter(&self) -> impl Iterator<Item = (&String, &Vec<String>)> {
-        self.0.iter()
-    }
-}
-
-/// Checks one label: key 1 to 128 printable ASCII characters, value up to 256
-/// bytes without control characters.
-pub(crate) fn check_label(key: &str, value: &str) -> Result<(), NameError> {
-    let key_ok = (1..=128).contains(&key.len()) && key.bytes().all(|byte| byte.is_ascii_graphic());
-    if !key_ok {
-        let why = "a label's key has 1 to 128 printable ASCII characters";
-        return Err(NameError::new("label", key, why));
-    }
-    if value.len() > 256 || value.chars().any(char::is_control) {
-        let why = "a label's value has at most 256 bytes and no control characters";
-        return Err(NameError::new("label value", value, why));
-    }
-    Ok(())
+    WorkloadIdentity(Box<WorkloadIdentitySpec>),
+    /// Kind `lock`.
+    Lock(LockSpec),
+    /// Kind `spiffe_federation`.
+    SpiffeFederation(SpiffeFederationSpec),
 }
 
 #[cfg(test)]

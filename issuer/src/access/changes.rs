@@ -178,7 +178,7 @@ async fn check_references(tx: &mut Tx, resource: &Resource) -> Result<(), Change
                 )));
             }
         }
-        Spec::Role(_) | Spec::WorkloadIdentity(_) => {}
+        Spec::Role(_) | Spec::WorkloadIdentity(_) | Spec::Lock(_) | Spec::SpiffeFederation(_) => {}
     }
     Ok(())
 }
@@ -202,7 +202,12 @@ async fn record(
         }
         Spec::Token(token) => event = event.with("bot_name", token.bot_name.as_str()),
         Spec::WorkloadIdentity(spec) => event = event.with("spiffe_path", spec.path.as_str()),
-        Spec::Role(_) => {}
+        Spec::Lock(lock) => {
+            event = event
+                .with("target", lock.target.to_string())
+                .with("lock_reason", lock.message.as_str());
+        }
+        Spec::Role(_) | Spec::SpiffeFederation(_) => {}
     }
     if let Some(expires) = resource.metadata.expires {
         event = event.with_time("expires", expires);
@@ -337,10 +342,8 @@ pub async fn add_bot(
 
 fn metadata(name: ResourceName, expires: Option<SystemTime>) -> Metadata {
     Metadata {
-        name,
-        labels: Default::default(),
-        revision: 0,
         expires,
+        ..Metadata::named(name)
     }
 }
 

@@ -14,7 +14,7 @@ use crate::{
     issue::{X509SvidRequest, issue_x509_svid},
     join::{self, Agent, BotGrant, INSTANCE_MEMORY, Renewal, TokenJoin},
     resources::{
-        LabelSelector, Metadata, Resource, ResourceName, RoleSpec, Spec, SpiffePath, TokenSecret,
+        LabelSelector, Metadata, Resource, ResourceName, RoleSpec, Spec, TokenSecret,
         WorkloadIdentitySpec,
     },
     service::{Foundation, Issuer},
@@ -45,13 +45,9 @@ impl World {
         let resources = vec![
             resource(Spec::Role(RoleSpec {
                 workload_identity_labels: labels,
+                ..RoleSpec::default()
             })),
-            resource(Spec::WorkloadIdentity(WorkloadIdentitySpec {
-                path: SpiffePath::parse("/web").unwrap(),
-                hint: String::new(),
-                dns_sans: Vec::new(),
-                x509_maximum_ttl: None,
-            })),
+            resource(WorkloadIdentitySpec::at("/web").unwrap().into()),
         ];
         issuer
             .store
@@ -152,10 +148,8 @@ fn name() -> ResourceName {
 fn resource(spec: Spec) -> Resource {
     Resource {
         metadata: Metadata {
-            name: name(),
             labels: BTreeMap::from([("app".to_owned(), "web".to_owned())]),
-            revision: 0,
-            expires: None,
+            ..Metadata::named(name())
         },
         spec,
     }

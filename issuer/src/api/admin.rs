@@ -18,7 +18,10 @@ use crate::{
         changes::{self, Applied, Attempt, ChangeError},
     },
     audit::Change,
-    resources::{Kind, NameError, Resource, ResourceName, TOKEN_TTL_CAP, TokenSecret, wire, yaml},
+    resources::{
+        InvalidResource, Kind, NameError, Resource, ResourceName, TOKEN_TTL_CAP, TokenSecret, wire,
+        yaml,
+    },
     service::Issuer,
     store::{
         StoreError, audit, audit::Filter, audit::StoredEvent, instances, instances::BotInstance,
@@ -71,7 +74,7 @@ fn unavailable(error: StoreError) -> Status {
     Status::unavailable(error.to_string())
 }
 
-fn invalid(error: NameError) -> Status {
+fn invalid(error: impl std::fmt::Display) -> Status {
     Status::invalid_argument(error.to_string())
 }
 
@@ -298,12 +301,8 @@ impl AdminService for AdminApi {
 
 impl AdminApi {
     /// Validates a resource, its id in this trust domain included (ID-16).
-    fn checked(&self, resource: pb::Resource) -> Result<Resource, NameError> {
-        let resource = wire::from_wire(resource)?;
-        if let crate::resources::Spec::WorkloadIdentity(spec) = &resource.spec {
-            spec.path.id(self.issuer.trust_domain())?;
-        }
-        Ok(resource)
+    fn checked(&self, resource: pb::Resource) -> Result<Resource, InvalidResource> {
+        wire::from_wire_in(self.issuer.trust_domain(), resource)
     }
 
     /// Records a refused change; what the operator is told.

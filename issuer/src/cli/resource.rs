@@ -127,6 +127,8 @@ fn about(kind: Kind) -> &'static str {
         Kind::Role => "WORKLOAD IDENTITIES",
         Kind::Token => "BOT, EXPIRES",
         Kind::WorkloadIdentity => "PATH",
+        Kind::Lock => "TARGET",
+        Kind::SpiffeFederation => "",
     }
 }
 

@@ -1,15 +1,14 @@
 use std::time::{Duration, SystemTime};
 
 use super::{bounded_ttl, remaining};
-use crate::resources::{SpiffePath, WorkloadIdentitySpec};
+use crate::resources::{SvidKind, TtlBounds, TtlLimits};
 
-fn spec(maximum: Option<u64>) -> WorkloadIdentitySpec {
-    WorkloadIdentitySpec {
-        path: SpiffePath::parse("/a").unwrap(),
-        hint: String::new(),
-        dns_sans: Vec::new(),
-        x509_maximum_ttl: maximum.map(Duration::from_secs),
-    }
+fn bounds(maximum: Option<u64>) -> TtlBounds {
+    let limits = TtlLimits {
+        default: None,
+        maximum: maximum.map(Duration::from_secs),
+    };
+    limits.bounds(SvidKind::X509)
 }
 
 #[test]
@@ -25,13 +24,13 @@ fn a_life_is_the_wanted_one_or_an_hour_cut_at_the_bound() {
         (Some(i64::MAX), Some(100 * DAY), 14 * DAY),
     ] {
         let wanted = wanted.map(|seconds| prost_types::Duration { seconds, nanos: 0 });
-        let ttl = bounded_ttl(wanted.as_ref(), &spec(maximum)).unwrap();
+        let ttl = bounded_ttl(wanted.as_ref(), bounds(maximum)).unwrap();
         assert_eq!(ttl.as_secs(), granted, "{wanted:?} of {maximum:?}");
     }
     for (seconds, nanos) in [(0, 0), (-5, 0), (5, 1), (5, -1)] {
         let wanted = prost_types::Duration { seconds, nanos };
         assert!(
-            bounded_ttl(Some(&wanted), &spec(None)).is_err(),
+            bounded_ttl(Some(&wanted), bounds(None)).is_err(),
             "{seconds} {nanos}"
         );
     }

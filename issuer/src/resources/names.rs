@@ -10,6 +10,14 @@ use zeroize::Zeroizing;
 /// section 5).
 const RESERVED: [&str; 2] = ["/bot", "/issuer"];
 
+/// The reserved prefix that a path is, or is under.
+pub(super) fn reserved_prefix(path: &str) -> Option<&'static str> {
+    RESERVED.into_iter().find(|reserved| {
+        let under = path.strip_prefix(reserved);
+        under.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    })
+}
+
 /// Why text is not what it should be: what it is meant to be, its value, and
 /// what would be right.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -52,6 +60,11 @@ impl ResourceName {
         Err(NameError::new("name", text, why))
     }
 
+    /// Of a `spiffe_federation`: the other trust domain, up to 255 characters.
+    pub fn of_trust_domain(trust_domain: &TrustDomain) -> Self {
+        Self(trust_domain.as_str().to_owned())
+    }
+
     /// The text.
     pub fn as_str(&self) -> &str {
         &self.0
@@ -86,11 +99,8 @@ impl SpiffePath {
         if let Err(error) = SpiffeId::parse(&format!("spiffe://x{text}")) {
             return refuse(error.to_string());
         }
-        for reserved in RESERVED {
-            let under = text.strip_prefix(reserved);
-            if under.is_some_and(|rest| rest.is_empty() || rest.starts_with('/')) {
-                return refuse(format!("paths under {reserved} belong to the issuer"));
-            }
+        if let Some(reserved) = reserved_prefix(text) {
+            return refuse(format!("paths under {reserved} belong to the issuer"));
         }
         Ok(Self(text.to_owned()))
     }

@@ -1,134 +1,296 @@
-//! Resources as they travel: `tbot.admin.v1.Resource`.
+//! Resources as they travel and are kept: `tbot.admin.v1.Resource`.
+
+mod check;
+mod workload_identity;
 
 use std::{
     collections::BTreeMap,
+    error::Error,
+    fmt,
     time::{Duration, SystemTime},
 };
 
+use ::config::Path;
+use identity::{SpiffeId, TrustBundle, TrustDomain};
+use prost::Message;
 use proto::admin::v1 as pb;
 
+use self::check::Check;
 use super::{
-    BotSpec, DnsName, LabelSelector, Metadata, NameError, Resource, ResourceName, RoleSpec, Spec,
-    SpiffePath, TokenSecret, TokenSpec, WorkloadIdentitySpec, X509_TTL_CAP, check_label,
+    BOT_TTL_CAP, BotSpec, LabelSelector, LockSpec, LockTarget, Metadata, Resource, ResourceName,
+    RoleSpec, Spec, SpiffeFederationSpec, TokenSecret, TokenSpec, WorkloadIdentitySpec,
+    check_label,
 };
 
+/// Most bytes of an encoded resource: several of them fit a message.
+pub const MAX_ENCODED: usize = 256 * 1024;
+/// Most labels of a resource.
+const MAX_LABELS: usize = 64;
+/// Most roles, and most traits, of a bot.
+const MAX_ROLES: usize = 256;
+/// Most values of a trait.
+const MAX_TRAIT_VALUES: usize = 64;
+/// Most bytes of a text for people.
+const MAX_DESCRIPTION: usize = 1024;
+
 /// Reads and validates a resource. This is the only door: YAML, the admin API
-/// and the store all come through it.
-pub fn from_wire(resource: pb::Resource) -> Result<Resource, NameError> {
-    let metadata = resource
-        .metadata
-        .ok_or_else(|| NameError::new("resource", "", "it has no metadata"))?;
-    let spec = resource
-        .spec
-        .ok_or_else(|| NameError::new("resource", &metadata.name, "it has no spec"))?;
-    for (key, value) in &metadata.labels {
-        check_label(key, value)?;
+/// and the store all come through it. Every mistake is told.
+pub fn from_wire(resource: pb::Resource) -> Result<Resource, InvalidResource> {
+    let mut check = Check::default();
+    let encoded = resource.encoded_len();
+    if encoded > MAX_ENCODED {
+        let message = format!("it has {encoded} bytes; at most {MAX_ENCODED} are accepted");
+        check.refuse(&Path::root(), message);
+        return Err(check.into_error());
     }
-    let expires = match &metadata.expires {
-        Some(timestamp) => Some(moment(timestamp).ok_or_else(|| {
-            let value = timestamp.seconds.to_string();
-            NameError::new("expires", &value, "a time from 1970 to 9999 is expected")
-        })?),
-        None => None,
+    let root = Path::root();
+    let (at_metadata, at_spec) = (root.key("metadata"), root.key("spec"));
+    let Some(metadata) = resource.metadata else {
+        check.refuse(&at_metadata, "it has no metadata");
+        return Err(check.into_error());
     };
-    let is_token = matches!(spec, pb::resource::Spec::Token(_));
-    if expires.is_some() && !is_token {
-        let why = "only tokens expire: remove metadata.expires";
-        return Err(NameError::new("resource", &metadata.name, why));
-    }
-    let (name, spec) = match spec {
-        pb::resource::Spec::Token(token) => token_from_wire(&metadata.name, token)?,
-        pb::resource::Spec::Bot(bot) => (
-            ResourceName::parse(&metadata.name)?,
-            Spec::Bot(BotSpec {
-                roles: names_once(bot.roles)?,
-            }),
-        ),
-        pb::resource::Spec::Role(role) => {
-            let keys = role
-                .workload_identity_labels
-                .into_iter()
-                .map(|selector| (selector.key, selector.values));
-            (
-                ResourceName::parse(&metadata.name)?,
-                Spec::Role(RoleSpec {
-                    workload_identity_labels: LabelSelector::new(keys)?,
-                }),
-            )
-        }
-        pb::resource::Spec::Lock(_) | pb::resource::Spec::SpiffeFederation(_) => {
-            let why = "this kind is not served yet";
-            return Err(NameError::new("resource", &metadata.name, why));
-        }
-        pb::resource::Spec::WorkloadIdentity(spec) => (
-            ResourceName::parse(&metadata.name)?,
-            Spec::WorkloadIdentity(workload_identity_from_wire(spec)?),
-        ),
+    let Some(spec) = resource.spec else {
+        check.refuse(&at_spec, "it has no spec");
+        return Err(check.into_error());
     };
-    Ok(Resource {
-        metadata: Metadata {
-            name,
-            labels: metadata.labels.into_iter().collect::<BTreeMap<_, _>>(),
-            revision: metadata.revision,
-            expires,
-        },
+    let ends = matches!(
         spec,
-    })
-}
-
-fn token_from_wire(name: &str, token: pb::TokenSpec) -> Result<(ResourceName, Spec), NameError> {
-    if token.join_method != "token" {
-        let why = "only the join method `token` is known";
-        return Err(NameError::new("join_method", &token.join_method, why));
-    }
-    let bot_name = ResourceName::parse(&token.bot_name)?;
-    let secret = TokenSecret::parse(name)?;
-    let spec = Spec::Token(TokenSpec {
-        bot_name,
-        secret: Some(secret.clone()),
-    });
-    Ok((secret.public_name(), spec))
-}
-
-fn workload_identity_from_wire(
-    spec: pb::WorkloadIdentitySpec,
-) -> Result<WorkloadIdentitySpec, NameError> {
-    if spec.hint.len() > 1024 || spec.hint.chars().any(char::is_control) {
-        let why = "at most 1024 bytes without control characters";
-        return Err(NameError::new("hint", &spec.hint, why));
-    }
-    let mut dns_sans = Vec::with_capacity(spec.dns_sans.len());
-    for name in &spec.dns_sans {
-        let name = DnsName::parse(name)?;
-        if dns_sans.contains(&name) {
-            return Err(NameError::new(
-                "DNS name",
-                name.as_str(),
-                "it is given twice",
-            ));
-        }
-        dns_sans.push(name);
-    }
-    if dns_sans.len() > 64 {
-        let why = "at most 64 names are accepted";
-        return Err(NameError::new("dns_sans", "", why));
-    }
-    let x509_maximum_ttl = match &spec.x509_maximum_ttl {
-        None => None,
-        Some(ttl) => Some(whole_seconds(ttl, X509_TTL_CAP).ok_or_else(|| {
-            NameError::new(
-                "x509.maximum_ttl",
-                &format!("{} s {} ns", ttl.seconds, ttl.nanos),
-                "whole seconds, at least 1 s, at most 14 d",
-            )
-        })?),
+        pb::resource::Spec::Token(_) | pb::resource::Spec::Lock(_)
+    );
+    let expires = expires(&mut check, &at_metadata, &metadata, ends);
+    labels(&mut check, &at_metadata, &metadata);
+    let description = &metadata.description;
+    check.text(&at_metadata.key("description"), description);
+    let at_name = at_metadata.key("name");
+    let name = match &spec {
+        // These know better what their names mean.
+        pb::resource::Spec::Token(_) | pb::resource::Spec::SpiffeFederation(_) => None,
+        _ => check.take(&at_name, ResourceName::parse(&metadata.name)),
     };
-    Ok(WorkloadIdentitySpec {
-        path: SpiffePath::parse(&spec.spiffe_path)?,
-        hint: spec.hint,
-        dns_sans,
-        x509_maximum_ttl,
-    })
+    let read = match spec {
+        pb::resource::Spec::Token(spec) => token(&mut check, &at_name, &metadata.name, &spec),
+        pb::resource::Spec::SpiffeFederation(spec) => {
+            federation(&mut check, &at_name, &metadata.name, spec)
+        }
+        pb::resource::Spec::Bot(spec) => name.zip(bot(&mut check, &at_spec, spec)),
+        pb::resource::Spec::Role(spec) => name.zip(role(&mut check, &at_spec, spec)),
+        pb::resource::Spec::Lock(spec) => name.zip(lock(&mut check, &at_spec, spec)),
+        pb::resource::Spec::WorkloadIdentity(spec) => {
+            name.zip(workload_identity::read(&mut check, &at_spec, spec).map(Spec::from))
+        }
+    };
+    match read {
+        Some((name, spec)) if check.is_clean() => Ok(Resource {
+            metadata: Metadata {
+                name,
+                labels: metadata.labels.into_iter().collect::<BTreeMap<_, _>>(),
+                revision: metadata.revision,
+                expires,
+                description: metadata.description,
+            },
+            spec,
+        }),
+        _ => Err(check.into_error()),
+    }
+}
+
+/// As [`from_wire`], and as the issuer of `trust_domain` accepts it.
+pub fn from_wire_in(
+    trust_domain: &TrustDomain,
+    resource: pb::Resource,
+) -> Result<Resource, InvalidResource> {
+    let resource = from_wire(resource)?;
+    let mut check = Check::default();
+    let at = Path::root().key("spec");
+    match &resource.spec {
+        Spec::WorkloadIdentity(spec) => {
+            workload_identity::check_in(&mut check, &at, trust_domain, spec);
+        }
+        Spec::SpiffeFederation(federation) if federation.bundle.trust_domain() == trust_domain => {
+            let message = format!("{trust_domain} is this issuer's own trust domain");
+            check.refuse(&Path::root().key("metadata").key("name"), message);
+        }
+        _ => {}
+    }
+    match check.is_clean() {
+        true => Ok(resource),
+        false => Err(check.into_error()),
+    }
+}
+
+/// A workload identity with this path and nothing else.
+pub(super) fn workload_identity_at(path: &str) -> Result<WorkloadIdentitySpec, InvalidResource> {
+    let spec = pb::WorkloadIdentitySpec {
+        spiffe_path: path.to_owned(),
+        ..Default::default()
+    };
+    let mut check = Check::default();
+    let read = workload_identity::read(&mut check, &Path::root().key("spec"), spec);
+    match read {
+        Some(spec) if check.is_clean() => Ok(spec),
+        _ => Err(check.into_error()),
+    }
+}
+
+fn expires(
+    check: &mut Check,
+    at: &Path,
+    metadata: &pb::Metadata,
+    ends: bool,
+) -> Option<SystemTime> {
+    let timestamp = metadata.expires.as_ref()?;
+    let at = at.key("expires");
+    if !ends {
+        check.refuse(&at, "only tokens and locks expire: remove it");
+    }
+    let moment = moment(timestamp);
+    if moment.is_none() {
+        check.refuse(&at, "a time from 1970 to 9999 is expected");
+    }
+    moment
+}
+
+fn labels(check: &mut Check, at: &Path, metadata: &pb::Metadata) {
+    let at = at.key("labels");
+    check.at_most(&at, MAX_LABELS, metadata.labels.len());
+    let sorted: BTreeMap<_, _> = metadata.labels.iter().collect();
+    for (key, value) in sorted {
+        check.take(&at.key(key.clone()), check_label(key, value));
+    }
+}
+
+fn token(
+    check: &mut Check,
+    at_name: &Path,
+    name: &str,
+    token: &pb::TokenSpec,
+) -> Option<(ResourceName, Spec)> {
+    let at = Path::root().key("spec");
+    if token.join_method != "token" {
+        let message = format!(
+            "the join method {:?} is not known: write token",
+            token.join_method
+        );
+        check.refuse(&at.key("join_method"), message);
+    }
+    let bot_name = check.take(&at.key("bot_name"), ResourceName::parse(&token.bot_name));
+    let secret = check.take(at_name, TokenSecret::parse(name))?;
+    let public = secret.public_name();
+    let spec = Spec::Token(TokenSpec {
+        bot_name: bot_name?,
+        secret: Some(secret),
+    });
+    Some((public, spec))
+}
+
+fn federation(
+    check: &mut Check,
+    at_name: &Path,
+    name: &str,
+    spec: pb::SpiffeFederationSpec,
+) -> Option<(ResourceName, Spec)> {
+    let trust_domain = check.take(at_name, TrustDomain::parse(name))?;
+    let bundle_json = spec.static_bundle_json;
+    let bundle = TrustBundle::from_spiffe_json(trust_domain.clone(), bundle_json.as_bytes());
+    let at = Path::root().key("spec").key("bundle_source");
+    let bundle = check.take(&at.key("static").key("bundle"), bundle)?;
+    let spec = Spec::SpiffeFederation(SpiffeFederationSpec {
+        bundle,
+        bundle_json,
+    });
+    Some((ResourceName::of_trust_domain(&trust_domain), spec))
+}
+
+fn bot(check: &mut Check, at: &Path, bot: pb::BotSpec) -> Option<Spec> {
+    let at_roles = at.key("roles");
+    check.at_most(&at_roles, MAX_ROLES, bot.roles.len());
+    let mut roles = Vec::with_capacity(bot.roles.len());
+    for (index, name) in bot.roles.iter().enumerate() {
+        let name = check.take(&at_roles.index(index), ResourceName::parse(name));
+        roles.extend(name.filter(|name| !roles.contains(name)));
+    }
+    let at_traits = at.key("traits");
+    check.at_most(&at_traits, MAX_ROLES, bot.traits.len());
+    let mut traits = BTreeMap::new();
+    for (index, one) in bot.traits.into_iter().enumerate() {
+        let at = at_traits.index(index);
+        check.take(&at.key("name"), check_label(&one.name, ""));
+        let at_values = at.key("values");
+        check.at_most(&at_values, MAX_TRAIT_VALUES, one.values.len());
+        for (index, value) in one.values.iter().enumerate() {
+            check.take(&at_values.index(index), check_label("trait", value));
+        }
+        if traits.contains_key(&one.name) {
+            check.refuse(
+                &at.key("name"),
+                format!("trait {:?} is given twice", one.name),
+            );
+        }
+        traits.insert(one.name, one.values);
+    }
+    let max_session_ttl = check.life(
+        &at.key("max_session_ttl"),
+        bot.max_session_ttl.as_ref(),
+        BOT_TTL_CAP,
+    );
+    Some(Spec::Bot(BotSpec {
+        roles,
+        traits,
+        max_session_ttl,
+    }))
+}
+
+fn role(check: &mut Check, at: &Path, role: pb::RoleSpec) -> Option<Spec> {
+    let mut selector = |list: &'static str, selectors: Vec<pb::LabelSelector>| {
+        let keys = selectors
+            .into_iter()
+            .map(|selector| (selector.key, selector.values));
+        let at = at.key(list).key("workload_identity_labels");
+        check.take(&at, LabelSelector::new(keys))
+    };
+    let allow = selector("allow", role.workload_identity_labels);
+    let deny = selector("deny", role.deny_workload_identity_labels);
+    Some(Spec::Role(RoleSpec {
+        workload_identity_labels: allow?,
+        deny_workload_identity_labels: deny?,
+    }))
+}
+
+fn lock(check: &mut Check, at: &Path, lock: pb::LockSpec) -> Option<Spec> {
+    use pb::lock_spec::Target;
+    check.text(&at.key("message"), &lock.message);
+    let at = at.key("target");
+    let Some(target) = lock.target else {
+        let message = "whom it is on is missing: one of bot, bot_instance_id, join_token, role, workload_identity, spiffe_id";
+        check.refuse(&at, message);
+        return None;
+    };
+    let mut name =
+        |key: &'static str, text: &str| check.take(&at.key(key), ResourceName::parse(text));
+    let target = match target {
+        Target::Bot(text) => LockTarget::Bot(name("bot", &text)?),
+        Target::JoinToken(text) => LockTarget::JoinToken(name("join_token", &text)?),
+        Target::Role(text) => LockTarget::Role(name("role", &text)?),
+        Target::WorkloadIdentity(text) => {
+            LockTarget::WorkloadIdentity(name("workload_identity", &text)?)
+        }
+        Target::BotInstanceId(text) => {
+            let id = uuid::Uuid::parse_str(&text).ok();
+            if id.is_none() {
+                let message = format!("{text:?} is not a UUID: `issuer bot instances` shows them");
+                check.refuse(&at.key("bot_instance_id"), message);
+            }
+            LockTarget::BotInstance(id?.to_string())
+        }
+        Target::SpiffeId(text) => {
+            check.take(&at.key("spiffe_id"), SpiffeId::parse(&text))?;
+            LockTarget::SpiffeId(text)
+        }
+    };
+    Some(Spec::Lock(LockSpec {
+        target,
+        message: lock.message,
+    }))
 }
 
 /// A duration that is not negative. (The conversions and the `Display` of
@@ -157,15 +319,12 @@ pub fn whole_seconds(wire: &prost_types::Duration, cap: Duration) -> Option<Dura
     (duration.subsec_nanos() == 0 && !duration.is_zero() && duration <= cap).then_some(duration)
 }
 
-fn names_once(names: Vec<String>) -> Result<Vec<ResourceName>, NameError> {
-    let mut parsed = Vec::with_capacity(names.len());
-    for name in names {
-        let name = ResourceName::parse(&name)?;
-        if !parsed.contains(&name) {
-            parsed.push(name);
-        }
+/// Of whole seconds.
+pub fn duration_to_wire(duration: Duration) -> prost_types::Duration {
+    prost_types::Duration {
+        seconds: i64::try_from(duration.as_secs()).unwrap_or(i64::MAX),
+        nanos: i32::try_from(duration.subsec_nanos()).unwrap_or(0),
     }
-    Ok(parsed)
 }
 
 /// Writes a resource. A token's secret is not in it: its name is the public one.
@@ -174,37 +333,34 @@ pub fn to_wire(resource: &Resource) -> pb::Resource {
     let spec = match &resource.spec {
         Spec::Bot(bot) => pb::resource::Spec::Bot(pb::BotSpec {
             roles: bot.roles.iter().map(ToString::to_string).collect(),
-            ..Default::default()
-        }),
-        Spec::Role(role) => pb::resource::Spec::Role(pb::RoleSpec {
-            workload_identity_labels: role
-                .workload_identity_labels
+            traits: bot
+                .traits
                 .iter()
-                .map(|(key, values)| pb::LabelSelector {
-                    key: key.clone(),
+                .map(|(name, values)| pb::Trait {
+                    name: name.clone(),
                     values: values.clone(),
                 })
                 .collect(),
-            ..Default::default()
+            max_session_ttl: bot.max_session_ttl.map(duration_to_wire),
+        }),
+        Spec::Role(role) => pb::resource::Spec::Role(pb::RoleSpec {
+            workload_identity_labels: selector_to_wire(&role.workload_identity_labels),
+            deny_workload_identity_labels: selector_to_wire(&role.deny_workload_identity_labels),
         }),
         Spec::Token(token) => pb::resource::Spec::Token(pb::TokenSpec {
             join_method: "token".to_owned(),
             bot_name: token.bot_name.to_string(),
         }),
         Spec::WorkloadIdentity(spec) => {
-            pb::resource::Spec::WorkloadIdentity(pb::WorkloadIdentitySpec {
-                spiffe_path: spec.path.as_str().to_owned(),
-                hint: spec.hint.clone(),
-                dns_sans: spec
-                    .dns_sans
-                    .iter()
-                    .map(|name| name.as_str().to_owned())
-                    .collect(),
-                x509_maximum_ttl: spec.x509_maximum_ttl.map(|ttl| prost_types::Duration {
-                    seconds: i64::try_from(ttl.as_secs()).unwrap_or(i64::MAX),
-                    nanos: 0,
-                }),
-                ..Default::default()
+            pb::resource::Spec::WorkloadIdentity(workload_identity::write(spec))
+        }
+        Spec::Lock(lock) => pb::resource::Spec::Lock(pb::LockSpec {
+            target: Some(target_to_wire(&lock.target)),
+            message: lock.message.clone(),
+        }),
+        Spec::SpiffeFederation(federation) => {
+            pb::resource::Spec::SpiffeFederation(pb::SpiffeFederationSpec {
+                static_bundle_json: federation.bundle_json.clone(),
             })
         }
     };
@@ -214,8 +370,87 @@ pub fn to_wire(resource: &Resource) -> pb::Resource {
             labels: metadata.labels.clone().into_iter().collect(),
             revision: metadata.revision,
             expires: metadata.expires.map(prost_types::Timestamp::from),
-            ..Default::default()
+            description: metadata.description.clone(),
         }),
         spec: Some(spec),
+    }
+}
+
+/// Writes a label selector.
+pub fn selector_to_wire(selector: &LabelSelector) -> Vec<pb::LabelSelector> {
+    selector
+        .iter()
+        .map(|(key, values)| pb::LabelSelector {
+            key: key.clone(),
+            values: values.clone(),
+        })
+        .collect()
+}
+
+fn target_to_wire(target: &LockTarget) -> pb::lock_spec::Target {
+    use pb::lock_spec::Target;
+    let value = target.value().to_owned();
+    match target {
+        LockTarget::Bot(_) => Target::Bot(value),
+        LockTarget::BotInstance(_) => Target::BotInstanceId(value),
+        LockTarget::JoinToken(_) => Target::JoinToken(value),
+        LockTarget::Role(_) => Target::Role(value),
+        LockTarget::WorkloadIdentity(_) => Target::WorkloadIdentity(value),
+        LockTarget::SpiffeId(_) => Target::SpiffeId(value),
+    }
+}
+
+/// Everything that is wrong with a resource. `Display`: each mistake after its
+/// place, on one line, with `; ` between them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InvalidResource {
+    mistakes: Vec<FieldMistake>,
+}
+
+impl InvalidResource {
+    /// Each, in the order in which they were found.
+    pub fn mistakes(&self) -> &[FieldMistake] {
+        &self.mistakes
+    }
+}
+
+impl fmt::Display for InvalidResource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, mistake) in self.mistakes.iter().enumerate() {
+            let between = if index == 0 { "" } else { "; " };
+            write!(f, "{between}{mistake}")?;
+        }
+        Ok(())
+    }
+}
+
+impl Error for InvalidResource {}
+
+/// One mistake of a resource. `Display`: `spec.spiffe.id: …`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FieldMistake {
+    /// Which field, by its place in YAML.
+    pub path: Path,
+    /// Line and column (from 1) inside the field's text, if it is a place in it.
+    pub inner: Option<(usize, usize)>,
+    /// What is wrong, and what to do.
+    pub message: String,
+}
+
+impl fmt::Display for FieldMistake {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            path,
+            inner,
+            message,
+        } = self;
+        if path != &Path::root() {
+            write!(f, "{path}: ")?;
+        }
+        match inner {
+            Some((1, column)) => write!(f, "column {column}: {message}"),
+            Some((line, column)) => write!(f, "line {line}, column {column}: {message}"),
+            None => f.write_str(message),
+        }
     }
 }

@@ -67,6 +67,7 @@ fn read_resource(fields: &mut Fields<'_>) -> Option<pb::Resource> {
         Kind::Role => read_role(fields),
         Kind::Token => read_token(fields),
         Kind::WorkloadIdentity => read_workload_identity(fields),
+        Kind::Lock | Kind::SpiffeFederation => None,
     });
     version?;
     let resource = pb::Resource {
@@ -166,7 +167,8 @@ pub fn kind_of(resource: &pb::Resource) -> Option<Kind> {
         pb::resource::Spec::Role(_) => Kind::Role,
         pb::resource::Spec::Token(_) => Kind::Token,
         pb::resource::Spec::WorkloadIdentity(_) => Kind::WorkloadIdentity,
-        pb::resource::Spec::Lock(_) | pb::resource::Spec::SpiffeFederation(_) => return None,
+        pb::resource::Spec::Lock(_) => Kind::Lock,
+        pb::resource::Spec::SpiffeFederation(_) => Kind::SpiffeFederation,
     })
 }
 

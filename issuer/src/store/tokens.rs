@@ -37,6 +37,7 @@ impl StoredToken {
                 labels: self.labels.clone(),
                 revision: self.revision,
                 expires: Some(self.expires),
+                description: String::new(),
             },
             spec: Spec::Token(TokenSpec {
                 bot_name: ResourceName::parse(&self.bot_name)?,
