@@ -40,6 +40,7 @@ async fn run() {
         trust_domain: Some(trust_domain.clone()),
         default_trust_domain: trust_domain,
         key_file: None,
+        lifecycle: Default::default(),
     };
     let issuer = Issuer::open(&directory, &foundation, SystemTime::now())
         .await
@@ -84,18 +85,10 @@ fn signing<'a>(issuer: &'a Issuer, csr: &[u8]) -> impl FnMut() + use<'a> {
     let key = SubjectKey::from_csr(csr).expect("request");
     move || {
         let ttl = Duration::from_secs(3600);
-        let validity = issuer
-            .authority
-            .validity(SystemTime::now(), ttl)
-            .expect("validity");
-        let template = LeafTemplate {
-            id: &id,
-            dns_sans: &[],
-            key: &key,
-            validity,
-            join_attributes: None,
-        };
-        issuer.authority.sign_leaf(&template).expect("leaf");
+        let keyring = issuer.keyring();
+        let validity = keyring.validity(SystemTime::now(), ttl).expect("validity");
+        let template = LeafTemplate::new(&id, &key, validity);
+        keyring.sign_leaf(&template).expect("leaf");
     }
 }
 

@@ -30,7 +30,7 @@ pub const REQUEST_MAX: usize = 20 * 1024;
 pub(crate) fn trust_bundle(issuer: &Issuer) -> pb::TrustBundle {
     pb::TrustBundle {
         trust_domain: issuer.trust_domain().to_string(),
-        spiffe_bundle_json: issuer.bundle.to_spiffe_json(),
+        spiffe_bundle_json: issuer.keyring().bundle().to_spiffe_json(),
     }
 }
 

@@ -34,6 +34,12 @@ pub enum EventName {
     AdminConnect,
     /// The authority made itself a key.
     AuthorityCreate,
+    /// A key of the authority began to sign.
+    AuthorityActivate,
+    /// A key of the authority ceased to sign.
+    AuthorityRetire,
+    /// A key of the authority left the trust bundle.
+    AuthorityRemove,
     /// An instance was locked.
     LockCreate,
     /// A lock was removed.
@@ -69,6 +75,9 @@ impl EventName {
             Self::Apply => "resource.apply",
             Self::AdminConnect => "admin.connect",
             Self::AuthorityCreate => "authority.create",
+            Self::AuthorityActivate => "authority.activate",
+            Self::AuthorityRetire => "authority.retire",
+            Self::AuthorityRemove => "authority.remove",
             Self::LockCreate => "lock.create",
             Self::LockDelete => "lock.delete",
             Self::RenewOrder => "renew.order",

@@ -1,17 +1,23 @@
-//! The signing authority of the trust domain: its key, its CA certificate, and
-//! the one function that signs leaves.
+//! The signing authority of the trust domain: its keys ([`Keyring`]), its CA
+//! certificates, and the one function that signs leaves.
 //!
 //! What it promises:
 //! - a leaf never outlives the authority that signed it;
 //! - a leaf has exactly one URI SAN, with a path, in the authority's own trust
 //!   domain (norms X5-01, X5-04, X5-09);
-//! - the private key exists in memory here and encrypted in the store, nowhere
+//! - a private key exists in memory here and encrypted in the store, nowhere
 //!   else: it is never logged, printed or sent.
 
 pub mod certificate;
 pub mod csr;
 pub mod keyfile;
+pub mod keyring;
+pub mod lifecycle;
+pub mod rotation;
 pub mod signer;
+pub mod stored;
+pub mod subject;
+pub mod token_key;
 
 use std::{
     fmt,
@@ -20,23 +26,27 @@ use std::{
 };
 
 use aws_lc_rs::digest;
-use identity::{BundleError, IdError, Serial, SpiffeId, TrustBundle, TrustDomain};
+use identity::{IdError, Serial, SpiffeId, TrustDomain};
 use rustls_pki_types::CertificateDer;
 use x509_parser::prelude::FromDer;
 use zeroize::Zeroizing;
 
 pub use self::{
     certificate::{LeafTemplate, Validity},
-    csr::{CsrError, SubjectKey},
+    csr::{CsrError, KeyKind, SubjectKey},
+    keyring::{BundleFacts, JwtAlgorithm, KeyFacts, Keyring, KeyringError, SignedToken},
+    lifecycle::Lifecycle,
+    rotation::{Rotation, RotationError},
     signer::{CertSigner, EcdsaP256Signer, SignError},
+    stored::{KeyState, KeyUse, StoredAuthority},
+    subject::Subject,
+    token_key::TokenKey,
 };
 
-/// Life of a CA certificate (DESIGN section 5).
+/// Life of a key, unless `ca_ttl` says otherwise (DESIGN section 5).
 pub const CA_LIFE: Duration = Duration::from_secs(90 * 24 * 3600);
 /// How far `not_before` lies in the past, for clocks that are behind.
 pub const BACKDATE: Duration = Duration::from_secs(60);
-/// How often consumers should ask for the bundle again (TB-04).
-pub const BUNDLE_REFRESH_HINT: Duration = Duration::from_secs(300);
 
 /// The authority that signs.
 pub struct Authority {
@@ -48,15 +58,17 @@ pub struct Authority {
 
 impl Authority {
     /// Makes a new key and a self-signed CA certificate that begins to be valid
-    /// [`BACKDATE`] before `now`. Also returns the key as PKCS#8, to be sealed.
+    /// [`BACKDATE`] before `now` and ends `life` after it. Also returns the key as
+    /// PKCS#8, to be sealed.
     pub fn create(
         trust_domain: &TrustDomain,
         now: SystemTime,
+        life: Duration,
     ) -> Result<(Self, Zeroizing<Vec<u8>>), AuthorityError> {
         let (signer, pkcs8) = EcdsaP256Signer::generate()?;
         let validity = Validity {
             not_before: whole_seconds(now - BACKDATE),
-            not_after: whole_seconds(now + CA_LIFE),
+            not_after: whole_seconds(now + life),
         };
         let certificate = certificate::sign_ca(&signer, trust_domain, validity)?;
         let authority = Self::new(trust_domain.clone(), certificate, Arc::new(signer))?;
@@ -107,25 +119,6 @@ impl Authority {
         self.facts.validity.not_after
     }
 
-    /// Whether a certificate that it signs now could be valid now.
-    pub fn is_valid_at(&self, now: SystemTime) -> bool {
-        let own = self.facts.validity;
-        (own.not_before..own.not_after).contains(&now)
-    }
-
-    /// From two thirds of its life on: what the operator is to know.
-    pub fn end_is_near(&self, now: SystemTime) -> Option<String> {
-        let own = self.facts.validity;
-        let life = own.not_after.duration_since(own.not_before);
-        if now < own.not_before + life.unwrap_or_default() / 3 * 2 {
-            return None;
-        }
-        Some(format!(
-            "the CA certificate ends at {}; it is not rotated by itself: plan a restart of the issuer after that moment, which makes a new CA, and give agents its pin and a new token",
-            rfc3339(own.not_after)
-        ))
-    }
-
     /// Subject key identifier, lower-case hex: how the store names this key.
     pub fn key_id(&self) -> String {
         hex::encode(&self.facts.key_id)
@@ -137,12 +130,15 @@ impl Authority {
         format!("sha256:{}", hex::encode(hash))
     }
 
-    /// The trust bundle with this sequence number (TB-03) and the refresh hint.
-    pub fn bundle(&self, sequence: u64) -> Result<TrustBundle, BundleError> {
-        let bundle = TrustBundle::new(self.trust_domain.clone(), vec![self.certificate.clone()])?;
-        Ok(bundle
-            .with_sequence(sequence)
-            .with_refresh_hint(BUNDLE_REFRESH_HINT))
+    /// Certifies the key of another CA of this trust domain; see [`Keyring::own_chain`].
+    pub fn certify(&self, other: &Self) -> Result<CertificateDer<'static>, AuthorityError> {
+        certificate::sign_cross(
+            self.signer.as_ref(),
+            &self.facts,
+            &self.trust_domain,
+            &other.facts,
+            other.signer.public_key_der(),
+        )
     }
 
     /// The validity of a leaf that is asked for `now` with a life of `ttl`:
@@ -210,9 +206,9 @@ pub struct Leaf {
 /// Why the authority cannot be made, loaded or used.
 #[derive(Debug, thiserror::Error)]
 pub enum AuthorityError {
-    /// The CA certificate's validity has ended.
+    /// The key's validity has ended, or would before that of what it is to sign.
     #[error(
-        "the CA certificate expired at {}: restart the issuer, which then makes a new CA, and give agents its pin (`issuer status`)",
+        "the signing key ended at {}: it should have been rotated long before, see the log for what kept the issuer from it",
         rfc3339(*.not_after)
     )]
     Expired {
@@ -233,7 +229,10 @@ pub enum AuthorityError {
     /// A certificate cannot be put together.
     #[error("cannot build the certificate: {0}")]
     Build(String),
-    /// The trust domain is not usable.
+    /// WIT-SVIDs are not switched on.
+    #[error("WIT-SVIDs are switched off: start the issuer with --wit")]
+    WitOff,
+    /// The trust domain, or a subject, is not usable.
     #[error(transparent)]
     Id(#[from] IdError),
     /// The key does not sign.
@@ -253,10 +252,15 @@ impl From<der::Error> for AuthorityError {
     }
 }
 
-/// X.509 times have whole seconds.
-fn whole_seconds(time: SystemTime) -> SystemTime {
-    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
-    UNIX_EPOCH + Duration::from_secs(since.as_secs())
+/// X.509 times have whole seconds, and so have ours in tokens.
+pub(crate) fn whole_seconds(time: SystemTime) -> SystemTime {
+    UNIX_EPOCH + Duration::from_secs(unix_seconds(time))
+}
+
+fn unix_seconds(time: SystemTime) -> u64 {
+    time.duration_since(UNIX_EPOCH)
+        .unwrap_or_default()
+        .as_secs()
 }
 
 /// `2026-11-21T20:53:01Z`.

@@ -105,6 +105,20 @@ struct ServeArgs {
     /// Life of bot certificates [default: 1h].
     #[arg(long, env = "ISSUER_BOT_TTL", value_name = "DURATION")]
     bot_ttl: Option<String>,
+    /// Life of the issuer's own keys; each is rotated at two thirds of it [default: 90d].
+    #[arg(long, env = "ISSUER_CA_TTL", value_name = "DURATION")]
+    ca_ttl: Option<String>,
+    /// Also issue WIT-SVIDs (SPIFFE: incubating). The trust bundle then has keys of the
+    /// use wit-svid, which some SPIFFE implementations cannot read yet.
+    #[arg(
+        long,
+        env = "ISSUER_WIT",
+        value_name = "BOOL",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "true"
+    )]
+    wit: Option<bool>,
     #[command(flatten)]
     log: LogArgs,
 }
@@ -122,6 +136,8 @@ impl ServeArgs {
             admin_socket: self.socket,
             admin_uids: self.admin_uid,
             bot_ttl: self.bot_ttl,
+            ca_ttl: self.ca_ttl,
+            wit: self.wit,
         }
     }
 }

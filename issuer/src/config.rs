@@ -11,7 +11,13 @@ use std::{
 use ::config::{Document, Fields, Mistakes, format_duration, parse_duration};
 use identity::TrustDomain;
 
-use crate::join::DEFAULT_BOT_TTL;
+use crate::{
+    authority::{
+        CA_LIFE, Lifecycle,
+        lifecycle::{LIFE_MAX, LIFE_MIN},
+    },
+    join::DEFAULT_BOT_TTL,
+};
 
 /// Where the state lies if nothing is said.
 pub const DEFAULT_DATA_DIR: &str = "./issuer-data";
@@ -49,6 +55,10 @@ pub struct Given {
     pub admin_uids: Vec<u32>,
     /// `--bot-ttl`, `bot_ttl`.
     pub bot_ttl: Option<String>,
+    /// `--ca-ttl`, `ca_ttl`.
+    pub ca_ttl: Option<String>,
+    /// `--wit`, `wit`.
+    pub wit: Option<bool>,
 }
 
 impl Given {
@@ -91,6 +101,8 @@ impl Given {
                 false => self.admin_uids,
             },
             bot_ttl: self.bot_ttl.or(other.bot_ttl),
+            ca_ttl: self.ca_ttl.or(other.ca_ttl),
+            wit: self.wit.or(other.wit),
         }
     }
 
@@ -106,6 +118,13 @@ impl Given {
         let bot_ttl = match &self.bot_ttl {
             None => DEFAULT_BOT_TTL,
             Some(text) => parse_bot_ttl(text).map_err(ConfigError)?,
+        };
+        let lifecycle = Lifecycle {
+            life: match &self.ca_ttl {
+                None => CA_LIFE,
+                Some(text) => parse_ca_ttl(text).map_err(ConfigError)?,
+            },
+            wit: self.wit.unwrap_or(false),
         };
         if let Some(address) = &self.public_address {
             check_host_port(address).map_err(ConfigError)?;
@@ -142,6 +161,7 @@ impl Given {
             admin_socket,
             admin_uids: self.admin_uids,
             bot_ttl,
+            lifecycle,
             data_dir,
         })
     }
@@ -170,6 +190,8 @@ pub struct Settings {
     pub admin_uids: Vec<u32>,
     /// Life of bot certificates.
     pub bot_ttl: Duration,
+    /// Life of the issuer's keys, and which there are.
+    pub lifecycle: Lifecycle,
 }
 
 fn read(fields: &mut Fields<'_>) -> Option<Given> {
@@ -202,6 +224,14 @@ fn read(fields: &mut Fields<'_>) -> Option<Given> {
         bot_ttl: fields.optional("bot_ttl", |value| {
             parse_bot_ttl(value)?;
             text(value)
+        }),
+        ca_ttl: fields.optional("ca_ttl", |value| {
+            parse_ca_ttl(value)?;
+            text(value)
+        }),
+        wit: fields.optional("wit", |text| {
+            text.parse()
+                .map_err(|_| format!("{text:?} is neither true nor false"))
         }),
     })
 }
@@ -236,6 +266,18 @@ fn parse_bot_ttl(text: &str) -> Result<Duration, String> {
         "bot_ttl {text:?} is not accepted: whole seconds from {} to {}",
         format_duration(*BOT_TTL_RANGE.start()),
         format_duration(*BOT_TTL_RANGE.end())
+    ))
+}
+
+fn parse_ca_ttl(text: &str) -> Result<Duration, String> {
+    let ttl = parse_duration(text)?;
+    if ttl.subsec_nanos() == 0 && (LIFE_MIN..=LIFE_MAX).contains(&ttl) {
+        return Ok(ttl);
+    }
+    Err(format!(
+        "ca_ttl {text:?} is not accepted: whole seconds from {} to {}",
+        format_duration(LIFE_MIN),
+        format_duration(LIFE_MAX)
     ))
 }
 

@@ -82,7 +82,7 @@ pub async fn issue_x509_svid(
     now: SystemTime,
 ) -> Result<X509SvidGrant, Refusal> {
     let begun = Instant::now();
-    let authority = issuer.authority.clone();
+    let authority = issuer.keyring().x509().clone();
     let decision = issuer
         .store
         .write::<_, StoreError, _>(move |tx| {
@@ -125,11 +125,8 @@ async fn decide(
     let ttl = bounded_ttl(request.ttl.as_ref(), spec.ttl_bounds(SvidKind::X509))?;
     let validity = authority.validity(now, ttl)?;
     let leaf = authority.sign_leaf(&LeafTemplate {
-        id: &id,
         dns_sans: &dns_sans,
-        key,
-        validity,
-        join_attributes: None,
+        ..LeafTemplate::new(&id, key, validity)
     })?;
     let ttl = remaining(validity.not_after, now);
     Ok(X509SvidGrant {

@@ -119,7 +119,7 @@ pub async fn join_by_token(
     request: TokenJoin,
     now: SystemTime,
 ) -> Result<BotGrant, Refusal> {
-    let authority = issuer.authority.clone();
+    let authority = issuer.keyring().x509().clone();
     let decision = issuer
         .store
         .write::<_, StoreError, _>(move |tx| {
@@ -260,7 +260,7 @@ pub async fn renew(
     request: Renewal,
     now: SystemTime,
 ) -> Result<BotGrant, Refusal> {
-    let authority = issuer.authority.clone();
+    let authority = issuer.keyring().x509().clone();
     let decision = issuer
         .store
         .write::<_, StoreError, _>(move |tx| {
@@ -377,11 +377,8 @@ fn sign(
         ..Default::default()
     };
     let leaf = authority.sign_leaf(&LeafTemplate {
-        id: &id,
-        dns_sans: &[],
-        key,
-        validity: authority.validity(now, ttl)?,
         join_attributes: Some(attributes.encode_to_vec()),
+        ..LeafTemplate::new(&id, key, authority.validity(now, ttl)?)
     })?;
     instance.renewed = now;
     instance.not_after = leaf.validity.not_after;

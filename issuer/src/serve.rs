@@ -104,6 +104,7 @@ impl Running {
             trust_domain: settings.trust_domain.clone(),
             default_trust_domain: settings.default_trust_domain.clone(),
             key_file: settings.key_file.clone(),
+            lifecycle: settings.lifecycle,
         };
         let issuer = Arc::new(Issuer::open(&directory, &foundation, SystemTime::now()).await?);
         let (admin, admin_socket) =
@@ -119,7 +120,6 @@ impl Running {
         let source = own_svid::start(issuer.clone(), drain.clone())
             .await
             .map_err(|error| ServeError::Start(error.to_string()))?;
-        tokio::spawn(issuer.clone().warn_of_its_end(drain.clone()));
         let options = ServerOptions {
             alpn: vec![b"h2".to_vec()],
             client_auth_optional: true,
@@ -168,8 +168,8 @@ impl Running {
             grpc = %grpc_address,
             diagnostics = %diagnostics_address,
             admin = %settings.admin_socket.display(),
-            ca_pin = issuer.authority.pin(),
-            ca_not_after = crate::authority::rfc3339(issuer.authority.not_after()),
+            ca_pin = issuer.keyring().pin(),
+            ca_not_after = crate::authority::rfc3339(issuer.keyring().x509().not_after()),
             "the issuer serves"
         );
         Ok(Self {

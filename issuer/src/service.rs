@@ -1,8 +1,10 @@
 //! The issuer at work: its store and its authority, opened together.
 //!
-//! First start is one transaction: trust domain, CA and their audit event are
-//! all there, or nothing is and the next start is the first again. A start after
-//! the CA's end makes a new CA for the same trust domain.
+//! First start is one transaction: trust domain, keys and their audit events are
+//! all there, or nothing is and the next start is the first again. Keys are rotated
+//! long before their end ([`crate::authority::lifecycle`]); only an issuer that was
+//! stopped for weeks finds that all have ended, and makes new ones for the same trust
+//! domain.
 
 use std::{
     path::{Path, PathBuf},
@@ -10,17 +12,16 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use identity::{TrustBundle, TrustDomain};
-use rustls_pki_types::CertificateDer;
-use tokio::sync::watch;
+use arc_swap::ArcSwap;
+use identity::TrustDomain;
 
 use crate::{
-    audit::{Event, EventName, windows::Windows},
-    authority::{Authority, AuthorityError, keyfile::KeyFileError, keyfile::SealingKey, rfc3339},
-    store::{
-        DataDirectory, FILE, Store, StoreError, audit, authorities, authorities::StoredAuthority,
-        settings,
+    audit::{Event, windows::Windows},
+    authority::{
+        BundleFacts, KeyUse, Keyring, KeyringError, Lifecycle, Rotation, RotationError,
+        keyfile::KeyFileError, keyfile::SealingKey, lifecycle::Step, rfc3339,
     },
+    store::{DataDirectory, FILE, Store, StoreError, audit, authorities, settings},
 };
 
 /// Name of the key file in the data directory, unless another is named.
@@ -35,6 +36,45 @@ pub struct Foundation {
     pub default_trust_domain: TrustDomain,
     /// The key file, if one was named.
     pub key_file: Option<PathBuf>,
+    /// How long keys live, and which there are.
+    pub lifecycle: Lifecycle,
+}
+
+/// What keys are read and made with.
+#[derive(Debug)]
+struct Keys {
+    trust_domain: TrustDomain,
+    sealing: SealingKey,
+    lifecycle: Lifecycle,
+}
+
+impl Keys {
+    fn rotation<'a>(&'a self, user: &'a str, now: SystemTime) -> Rotation<'a> {
+        Rotation {
+            trust_domain: &self.trust_domain,
+            sealing: &self.sealing,
+            lifecycle: self.lifecycle,
+            user,
+            now,
+        }
+    }
+
+    /// The keyring that the store holds.
+    async fn read(&self, store: &Store) -> Result<Keyring, OpenError> {
+        let mut connection = store.read().await?;
+        let stored = authorities::list(&mut connection).await?;
+        let sequence = settings::read_number(&mut connection, settings::BUNDLE_SEQUENCE).await?;
+        let facts = BundleFacts {
+            sequence,
+            refresh_hint: self.lifecycle.refresh_hint(),
+        };
+        Ok(Keyring::open(
+            &self.trust_domain,
+            &stored,
+            &self.sealing,
+            facts,
+        )?)
+    }
 }
 
 /// Store and authority of a trust domain.
@@ -42,10 +82,8 @@ pub struct Foundation {
 pub struct Issuer {
     /// The system of record.
     pub store: Store,
-    /// Who signs.
-    pub authority: Arc<Authority>,
-    /// What agents are to trust.
-    pub bundle: Arc<TrustBundle>,
+    keyring: Arc<ArcSwap<Keyring>>,
+    keys: Arc<Keys>,
     /// The newest renewal epoch when the issuer started.
     pub renew_epoch: u64,
     /// Who was refused lately for what costs nothing to repeat.
@@ -82,53 +120,55 @@ impl Issuer {
             )
         };
         refuse_remains(&path, founded.is_some(), !stored.is_empty(), events)?;
-        let key = match key {
+        let sealing = match key {
             Some(key) => key,
             None => SealingKey::open(&key_file, stored.is_empty())?,
         };
-        let authority = match founded {
-            Some(name) => {
-                let trust_domain = stored_trust_domain(&name, foundation)?;
-                match load(&trust_domain, stored, &key, now)? {
-                    Some(authority) => authority,
-                    None => succeed(&store, &trust_domain, &key, now).await?,
-                }
-            }
-            None => found(&store, foundation, &key, now).await?,
+        let trust_domain = match &founded {
+            Some(name) => stored_trust_domain(name, foundation)?,
+            None => new_trust_domain(foundation),
         };
-        let (sequence, renew_epoch, renew_within) = {
+        let keys = Arc::new(Keys {
+            trust_domain,
+            sealing,
+            lifecycle: foundation.lifecycle,
+        });
+        let ended = !stored.is_empty() && keys.lifecycle.all_ended(&stored, KeyUse::X509, now);
+        if founded.is_none() {
+            found(&store, &keys, now).await?;
+        } else {
+            advance(&store, &keys, now).await?;
+        }
+        let keyring = keys.read(&store).await?;
+        if ended {
+            tracing::error!(
+                ca_pin = keyring.pin(),
+                ca_not_after = rfc3339(keyring.x509().not_after()),
+                "every CA certificate had ended while the issuer was stopped: a NEW CA was made; \
+                 give its pin (`ca_pins`) and a new token (`issuer bot add`) to every agent, none \
+                 can connect until then"
+            );
+        }
+        let (renew_epoch, renew_within) = {
             let mut connection = store.read().await?;
             (
-                settings::read_number(&mut connection, settings::BUNDLE_SEQUENCE).await?,
                 settings::read_number(&mut connection, settings::RENEW_EPOCH).await?,
                 settings::read_number(&mut connection, settings::RENEW_WITHIN).await?,
             )
         };
-        let bundle = authority
-            .bundle(sequence)
-            .map_err(|error| OpenError::Bundle(error.to_string()))?;
         Ok(Self {
             store,
-            authority: Arc::new(authority),
-            bundle: Arc::new(bundle),
+            keyring: Arc::new(ArcSwap::from_pointee(keyring)),
+            keys,
             renew_epoch,
             refused: Arc::default(),
             renew_within: Duration::from_millis(renew_within),
         })
     }
 
-    /// Tells the log every hour when the CA's end is near, until the issuer drains.
-    pub async fn warn_of_its_end(self: Arc<Self>, mut draining: watch::Receiver<bool>) {
-        loop {
-            if let Some(warning) = self.authority.end_is_near(SystemTime::now()) {
-                tracing::warn!("{warning}");
-            }
-            tokio::select! {
-                () = tokio::time::sleep(Duration::from_secs(3600)) => {}
-                // An error means that the process is ending.
-                _ = draining.wait_for(|draining| *draining) => return,
-            }
-        }
+    /// The keys as they are now. Who needs several answers that agree keeps this one.
+    pub fn keyring(&self) -> Arc<Keyring> {
+        self.keyring.load_full()
     }
 
     /// Records a refusal that costs `source` nothing to repeat: once a window, with
@@ -147,7 +187,7 @@ impl Issuer {
 
     /// The trust domain.
     pub fn trust_domain(&self) -> &TrustDomain {
-        self.authority.trust_domain()
+        &self.keys.trust_domain
     }
 }
 
@@ -186,117 +226,51 @@ fn stored_trust_domain(name: &str, foundation: &Foundation) -> Result<TrustDomai
     Ok(trust_domain)
 }
 
-/// The newest authority that is valid now; else (the clock is behind) the newest
-/// that has not ended; none if all have ended.
-fn load(
-    trust_domain: &TrustDomain,
-    stored: Vec<StoredAuthority>,
-    key: &SealingKey,
-    now: SystemTime,
-) -> Result<Option<Authority>, OpenError> {
-    let mut newest = None;
-    for stored in stored {
-        let pkcs8 = key.open_sealed(trust_domain, &stored.key_id, &stored.sealed_key)?;
-        let certificate = CertificateDer::from(stored.certificate);
-        let authority = Authority::load(trust_domain, certificate, &pkcs8)?;
-        if authority.is_valid_at(now) {
-            return Ok(Some(authority));
-        }
-        if newest.is_none() && now < authority.not_after() {
-            newest = Some(authority);
-        }
-    }
-    Ok(newest)
-}
-
-/// Makes a new authority for a trust domain whose authorities have all ended.
-/// Nothing that they signed is valid any more, so nothing breaks that works; every
-/// agent must join again, and must be told the new pin before it can.
-async fn succeed(
-    store: &Store,
-    trust_domain: &TrustDomain,
-    key: &SealingKey,
-    now: SystemTime,
-) -> Result<Authority, OpenError> {
-    let (authority, stored, event) = make(trust_domain, key, now)?;
-    let event = event.with("cause", "the authority before it has expired");
+/// Does what is due of the keys' lives, within one transaction.
+async fn advance(store: &Store, keys: &Arc<Keys>, now: SystemTime) -> Result<Vec<Step>, OpenError> {
+    let keys = keys.clone();
     store
-        .write::<_, StoreError, _>(move |tx| {
+        .write::<_, RotationError, _>(move |tx| {
             Box::pin(async move {
-                let connection = tx.connection();
-                let old = settings::read_number(connection, settings::BUNDLE_SEQUENCE).await?;
-                let sequence = (old + 1).to_string();
-                settings::write(connection, settings::BUNDLE_SEQUENCE, &sequence).await?;
-                authorities::add(connection, &stored, now).await?;
-                audit::append(tx, &event, now).await
+                let mut spare = Vec::new();
+                keys.rotation("issuer", now).advance(tx, &mut spare).await
             })
         })
-        .await?;
-    tracing::error!(
-        ca_pin = authority.pin(),
-        ca_not_after = rfc3339(authority.not_after()),
-        "the CA certificate had expired: a NEW CA was made; give its pin (`ca_pins`) and a new \
-         token (`issuer bot add`) to every agent, none can connect until then"
-    );
-    Ok(authority)
+        .await
+        .map_err(OpenError::Rotation)
 }
 
-/// A new authority, as it is stored, and the event that tells of it.
-fn make(
-    trust_domain: &TrustDomain,
-    key: &SealingKey,
-    now: SystemTime,
-) -> Result<(Authority, StoredAuthority, Event), OpenError> {
-    let (authority, pkcs8) = Authority::create(trust_domain, now)?;
-    let stored = StoredAuthority {
-        key_id: authority.key_id(),
-        certificate: authority.certificate().to_vec(),
-        sealed_key: key.seal(trust_domain, &authority.key_id(), &pkcs8)?,
-    };
-    let event = Event::success(EventName::AuthorityCreate)
-        .with("trust_domain", trust_domain.as_str())
-        .with("key_id", authority.key_id())
-        .with("ca_pin", authority.pin())
-        .with_time("not_after", authority.not_after())
-        .with("user", "issuer");
-    Ok((authority, stored, event))
-}
-
-async fn found(
-    store: &Store,
-    foundation: &Foundation,
-    key: &SealingKey,
-    now: SystemTime,
-) -> Result<Authority, OpenError> {
-    let trust_domain = match &foundation.trust_domain {
-        Some(trust_domain) => trust_domain.clone(),
-        None => {
-            let default = foundation.default_trust_domain.clone();
-            tracing::warn!(
-                trust_domain = %default,
-                "no trust domain was named: the default is taken, and cannot be changed later; \
-                 for real use start anew with --trust-domain"
-            );
-            default
-        }
-    };
-    let (authority, stored, event) = make(&trust_domain, key, now)?;
+async fn found(store: &Store, keys: &Arc<Keys>, now: SystemTime) -> Result<(), OpenError> {
+    let keys = keys.clone();
     store
-        .write::<_, StoreError, _>(move |tx| {
+        .write::<_, RotationError, _>(move |tx| {
             Box::pin(async move {
                 // Seconds since 1970: a store that is made anew for the same
                 // trust domain still counts on (TB-03).
                 let sequence = crate::store::to_millis(now) / 1000;
+                let name = keys.trust_domain.as_str();
                 let connection = tx.connection();
-                settings::insert(connection, settings::TRUST_DOMAIN, trust_domain.as_str()).await?;
+                settings::insert(connection, settings::TRUST_DOMAIN, name).await?;
                 settings::insert(connection, settings::BUNDLE_SEQUENCE, &sequence.to_string())
                     .await?;
-                authorities::add(connection, &stored, now).await?;
-                audit::append(tx, &event, now).await
+                let mut spare = Vec::new();
+                keys.rotation("issuer", now).advance(tx, &mut spare).await
             })
         })
         .await?;
-    Ok(authority)
+    Ok(())
+}
+
+fn new_trust_domain(foundation: &Foundation) -> TrustDomain {
+    foundation.trust_domain.clone().unwrap_or_else(|| {
+        let default = foundation.default_trust_domain.clone();
+        tracing::warn!(
+            trust_domain = %default,
+            "no trust domain was named: the default is taken, and cannot be changed later; \
+             for real use start anew with --trust-domain"
+        );
+        default
+    })
 }
 
 /// Why the issuer cannot be opened.
@@ -316,12 +290,12 @@ pub enum OpenError {
     /// The key file is not usable.
     #[error(transparent)]
     KeyFile(#[from] KeyFileError),
-    /// The CA is not usable.
+    /// The keys are not usable.
     #[error(transparent)]
-    Authority(#[from] AuthorityError),
-    /// The trust bundle cannot be made.
-    #[error("the trust bundle cannot be made: {0}")]
-    Bundle(String),
+    Keyring(#[from] KeyringError),
+    /// A key cannot be made.
+    #[error(transparent)]
+    Rotation(#[from] RotationError),
     /// The store is not usable.
     #[error(transparent)]
     Store(#[from] StoreError),

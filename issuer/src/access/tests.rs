@@ -38,6 +38,7 @@ impl World {
             trust_domain: Some(trust_domain.clone()),
             default_trust_domain: trust_domain,
             key_file: None,
+            lifecycle: Default::default(),
         };
         let start = SystemTime::now();
         let issuer = Issuer::open(&directory, &foundation, start).await.unwrap();

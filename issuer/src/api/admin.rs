@@ -84,14 +84,14 @@ impl AdminService for AdminApi {
         &self,
         _request: Request<pb::GetStatusRequest>,
     ) -> Result<Response<pb::GetStatusResponse>, Status> {
-        let authority = &self.issuer.authority;
+        let keyring = self.issuer.keyring();
         Ok(Response::new(pb::GetStatusResponse {
             trust_domain: self.issuer.trust_domain().to_string(),
-            ca_pin: authority.pin(),
-            ca_not_after: Some(timestamp(authority.not_after())),
+            ca_pin: keyring.pin(),
+            ca_not_after: Some(timestamp(keyring.x509().not_after())),
             grpc_address: self.grpc_address.clone(),
-            spiffe_bundle_json: self.issuer.bundle.to_spiffe_json(),
-            ca_pem: self.issuer.bundle.to_pem(),
+            spiffe_bundle_json: keyring.bundle().to_spiffe_json(),
+            ca_pem: keyring.bundle().to_pem(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             diagnostics_address: self.diagnostics_address.to_string(),
         }))
@@ -210,7 +210,7 @@ impl AdminService for AdminApi {
             bot: Some(wire::to_wire(&bot)),
             token,
             token_expires: Some(timestamp(expires)),
-            ca_pin: self.issuer.authority.pin(),
+            ca_pin: self.issuer.keyring().pin(),
             grpc_address: self.grpc_address.clone(),
         }))
     }

@@ -116,7 +116,11 @@ pub async fn serve(
     metrics: PrometheusHandle,
     draining: watch::Receiver<bool>,
 ) {
-    let expiry = issuer.authority.not_after().duration_since(UNIX_EPOCH);
+    let expiry = issuer
+        .keyring()
+        .x509()
+        .not_after()
+        .duration_since(UNIX_EPOCH);
     metrics::gauge!("issuer_ca_expiry_timestamp_seconds")
         .set(expiry.unwrap_or_default().as_secs_f64());
     let routes = Router::new()
@@ -174,15 +178,15 @@ async fn ready(State(probes): State<Probes>) -> impl IntoResponse {
     if let Some(trouble) = probes.issuer.store.trouble() {
         reasons.push(trouble);
     }
-    if probes.issuer.authority.not_after() <= SystemTime::now() {
+    if probes.issuer.keyring().x509().not_after() <= SystemTime::now() {
         reasons.push(
-            "the CA certificate has expired: restart the issuer, which then makes a new CA"
+            "the CA certificate has ended: the log says what kept the issuer from rotating it"
                 .to_owned(),
         );
     }
     let warnings: Vec<_> = probes
         .issuer
-        .authority
+        .keyring()
         .end_is_near(SystemTime::now())
         .into_iter()
         .collect();

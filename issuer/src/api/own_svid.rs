@@ -34,7 +34,7 @@ pub async fn start(
 ) -> anyhow::Result<Arc<IdentitySource>> {
     let svid = make(&issuer, SystemTime::now()).await?;
     let mut next = half_life(&svid);
-    let bundles = TrustBundleSet::new([issuer.bundle.as_ref().clone()]);
+    let bundles = TrustBundleSet::new([issuer.keyring().bundle().as_ref().clone()]);
     let source = IdentitySource::with(svid, bundles);
     let renewed = source.clone();
     tokio::spawn(async move {
@@ -69,13 +69,9 @@ async fn make(issuer: &Issuer, now: SystemTime) -> anyhow::Result<X509Svid> {
     let pair = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_ASN1_SIGNING).map_err(|_| SignError)?;
     let public: PublicKeyX509Der<'_> = pair.public_key().as_der().map_err(|_| SignError)?;
     let key = SubjectKey::from_own_key(public.as_ref());
-    let leaf = issuer.authority.sign_leaf(&LeafTemplate {
-        id: &id,
-        dns_sans: &[],
-        key: &key,
-        validity: issuer.authority.validity(now, TTL)?,
-        join_attributes: None,
-    })?;
+    let keyring = issuer.keyring();
+    let validity = keyring.validity(now, TTL)?;
+    let leaf = keyring.sign_leaf(&LeafTemplate::new(&id, &key, validity))?;
     let event = Event::success(EventName::SvidIssued)
         .with("spiffe_id", id.as_str())
         .with("svid_type", "x509")
@@ -92,5 +88,6 @@ async fn make(issuer: &Issuer, now: SystemTime) -> anyhow::Result<X509Svid> {
         .await?;
     let pkcs8 = pair.to_pkcs8v1().map_err(|_| SignError)?;
     let private = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(pkcs8.as_ref().to_vec()));
-    Ok(X509Svid::new(vec![leaf.certificate], private)?)
+    let chain = std::iter::once(leaf.certificate).chain(keyring.own_chain().iter().cloned());
+    Ok(X509Svid::new(chain.collect(), private)?)
 }

@@ -1,6 +1,6 @@
 //! The shape of our certificates: SPIFFE X509-SVID section 4 and Appendix A.
 
-use std::{str::FromStr, time::SystemTime};
+use std::{net::IpAddr, time::SystemTime};
 
 use aws_lc_rs::digest;
 use der::{
@@ -29,7 +29,9 @@ use x509_cert::{
     time::{Time, Validity as X509Validity},
 };
 
-use super::{AuthorityError, CertSigner, SubjectKey};
+use super::{
+    AuthorityError, CertSigner, KeyKind, SignError, Subject, SubjectKey, subject::ca_name,
+};
 use crate::resources::DnsName;
 
 const SERVER_AUTH: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.6.1.5.5.7.3.1");
@@ -56,19 +58,39 @@ impl Validity {
     }
 }
 
-/// What is to be in a leaf.
+/// What is to be in a leaf. [`LeafTemplate::new`] makes the barest one; the rest is
+/// added by struct update.
 #[derive(Debug)]
 pub struct LeafTemplate<'a> {
     /// The only URI SAN.
     pub id: &'a SpiffeId,
-    /// DNS SANs.
-    pub dns_sans: &'a [DnsName],
     /// Whom it is for.
     pub key: &'a SubjectKey,
     /// From when to when.
     pub validity: Validity,
+    /// DNS SANs.
+    pub dns_sans: &'a [DnsName],
+    /// IP SANs.
+    pub ip_sans: &'a [IpAddr],
+    /// The subject; `None` or an empty one makes the SAN critical (X5-05).
+    pub subject: Option<&'a Subject>,
     /// Encoded `tbot.join.v1.JoinAttributes`, for bot certificates.
     pub join_attributes: Option<Vec<u8>>,
+}
+
+impl<'a> LeafTemplate<'a> {
+    /// With an id, a key and a validity, and nothing else.
+    pub fn new(id: &'a SpiffeId, key: &'a SubjectKey, validity: Validity) -> Self {
+        Self {
+            id,
+            key,
+            validity,
+            dns_sans: &[],
+            ip_sans: &[],
+            subject: None,
+            join_attributes: None,
+        }
+    }
 }
 
 /// What leaves need to know of the CA certificate above them.
@@ -114,32 +136,75 @@ pub(super) fn sign_ca(
     }
     let public_key = SubjectPublicKeyInfoOwned::from_der(signer.public_key_der())?;
     let key_id = key_id(&public_key)?;
+    let name = ca_name(&common_name, &hex::encode(key_id.as_bytes()))?;
+    let profile = Shape {
+        issuer: name.clone(),
+        subject: name,
+        extensions: ca_extensions(trust_domain, &key_id)?,
+    };
+    sign(signer, profile, &ca_serial()?, validity, public_key)
+}
+
+/// Certifies the key of another CA of the trust domain, under the name that its own
+/// certificate has: whoever trusts only this one finds a path to what that one signs.
+pub(super) fn sign_cross(
+    signer: &dyn CertSigner,
+    issuer: &IssuerFacts,
+    trust_domain: &TrustDomain,
+    other: &IssuerFacts,
+    other_key_der: &[u8],
+) -> Result<CertificateDer<'static>, AuthorityError> {
+    let public_key = SubjectPublicKeyInfoOwned::from_der(other_key_der)?;
+    let mut extensions = ca_extensions(trust_domain, &key_id(&public_key)?)?;
+    extensions.push(extension(false, &authority_key(issuer)?)?);
+    let validity = Validity {
+        not_before: issuer.validity.not_before.max(other.validity.not_before),
+        not_after: issuer.validity.not_after.min(other.validity.not_after),
+    };
+    let profile = Shape {
+        issuer: issuer.subject.clone(),
+        subject: other.subject.clone(),
+        extensions,
+    };
+    sign(signer, profile, &ca_serial()?, validity, public_key)
+}
+
+fn ca_extensions(
+    trust_domain: &TrustDomain,
+    key_id: &OctetString,
+) -> Result<Vec<Extension>, AuthorityError> {
     let key_usage = KeyUsage(KeyUsages::KeyCertSign | KeyUsages::CRLSign);
     let basic_constraints = BasicConstraints {
         ca: true,
         path_len_constraint: None,
     };
     let uri = GeneralName::UniformResourceIdentifier(Ia5String::new(trust_domain.id().as_str())?);
-    let extensions = vec![
+    Ok(vec![
         extension(true, &basic_constraints)?,
         extension(true, &key_usage)?,
         extension(false, &SubjectKeyIdentifier(key_id.clone()))?,
         extension(false, &SubjectAltName(vec![uri]))?,
-    ];
-    let name = Name::from_str(&format!("CN={common_name},O={common_name}"))?;
-    let mut serial = [0u8; 16];
-    aws_lc_rs::rand::fill(&mut serial).map_err(|_| super::SignError)?;
-    serial[0] = (serial[0] & 0x3f) | 0x40;
-    let profile = Shape {
-        issuer: name.clone(),
-        subject: name,
-        extensions,
-    };
-    sign(signer, profile, &serial, validity, public_key)
+    ])
 }
 
-/// Signs a leaf: empty subject and therefore critical SAN, one URI SAN, cA=false
-/// written out, digitalSignature, both EKUs (X5-01 to X5-20).
+fn ca_serial() -> Result<[u8; 16], SignError> {
+    let mut serial = [0u8; 16];
+    aws_lc_rs::rand::fill(&mut serial).map_err(|_| SignError)?;
+    serial[0] = (serial[0] & 0x3f) | 0x40;
+    Ok(serial)
+}
+
+fn authority_key(issuer: &IssuerFacts) -> Result<AuthorityKeyIdentifier, AuthorityError> {
+    Ok(AuthorityKeyIdentifier {
+        key_identifier: Some(OctetString::new(issuer.key_id.as_slice())?),
+        ..Default::default()
+    })
+}
+
+/// Signs a leaf: one URI SAN (critical if the subject is empty), cA=false written out,
+/// both EKUs (X5-01 to X5-20), and a key usage that fits the key: digitalSignature, and
+/// for RSA keyEncipherment too, which TLS 1.2 with RSA key exchange wants. EC keys get no
+/// keyAgreement: only static ECDH would use it, and no TLS stack of today has that.
 pub(super) fn sign_leaf(
     signer: &dyn CertSigner,
     issuer: &IssuerFacts,
@@ -153,9 +218,20 @@ pub(super) fn sign_leaf(
     for name in template.dns_sans {
         names.push(GeneralName::DnsName(Ia5String::new(name.as_str())?));
     }
-    let authority_key = AuthorityKeyIdentifier {
-        key_identifier: Some(OctetString::new(issuer.key_id.as_slice())?),
-        ..Default::default()
+    for address in template.ip_sans {
+        let octets = match address {
+            IpAddr::V4(address) => OctetString::new(address.octets())?,
+            IpAddr::V6(address) => OctetString::new(address.octets())?,
+        };
+        names.push(GeneralName::IpAddress(octets));
+    }
+    let subject = match template.subject {
+        Some(subject) => subject.to_name()?,
+        None => Name::default(),
+    };
+    let key_usage = match template.key.kind() {
+        KeyKind::Rsa => KeyUsages::DigitalSignature | KeyUsages::KeyEncipherment,
+        KeyKind::Ec | KeyKind::Ed25519 => KeyUsages::DigitalSignature.into(),
     };
     let basic_constraints = BasicConstraints {
         ca: false,
@@ -163,11 +239,11 @@ pub(super) fn sign_leaf(
     };
     let mut extensions = vec![
         extension(true, &basic_constraints)?,
-        extension(true, &KeyUsage(KeyUsages::DigitalSignature.into()))?,
+        extension(true, &KeyUsage(key_usage))?,
         extension(false, &ExtendedKeyUsage(vec![SERVER_AUTH, CLIENT_AUTH]))?,
         extension(false, &SubjectKeyIdentifier(key_id(&public_key)?))?,
-        extension(false, &authority_key)?,
-        extension(true, &SubjectAltName(names))?,
+        extension(false, &authority_key(issuer)?)?,
+        extension(subject.is_empty(), &SubjectAltName(names))?,
     ];
     if let Some(attributes) = &template.join_attributes {
         let value = OctetString::new(attributes.as_slice())?;
@@ -179,7 +255,7 @@ pub(super) fn sign_leaf(
     }
     let profile = Shape {
         issuer: issuer.subject.clone(),
-        subject: Name::default(),
+        subject,
         extensions,
     };
     sign(signer, profile, serial, template.validity, public_key)

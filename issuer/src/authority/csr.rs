@@ -2,8 +2,8 @@
 //! taken, after its self-signature proved possession of the private one. Names
 //! and extensions in it are ignored.
 //!
-//! Accepted keys: ECDSA P-256 and P-384, RSA of 2048 to 8192 bits. (Ed25519 is
-//! refused: too many TLS stacks that a workload meets cannot use it.)
+//! Accepted keys: ECDSA P-256 and P-384, RSA of 2048 to 8192 bits, Ed25519 (for who
+//! knows that its peers can use it: many TLS stacks cannot).
 
 use std::fmt;
 
@@ -15,13 +15,26 @@ use x509_parser::{certification_request::X509CertificationRequest, prelude::From
 const EC_PUBLIC_KEY: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.2.1");
 const P256: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.3.1.7");
 const P384: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.132.0.34");
+const ED25519: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.101.112");
 const RSA: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.1.1");
 /// Far above any honest request (8192-bit RSA takes 2.3 kB).
 const CSR_MAX: usize = 16 * 1024;
 
+/// What kind of key it is, as far as certificates differ by it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KeyKind {
+    /// ECDSA on P-256 or P-384.
+    Ec,
+    /// RSA.
+    Rsa,
+    /// Ed25519.
+    Ed25519,
+}
+
 /// A public key whose holder proved to have the private one.
 #[derive(Clone, PartialEq, Eq)]
 pub struct SubjectKey {
+    kind: KeyKind,
     spki_der: Vec<u8>,
     sha256: [u8; 32],
 }
@@ -38,21 +51,36 @@ impl SubjectKey {
             return Err(CsrError::Malformed);
         }
         let spki_der = request.certification_request_info.subject_pki.raw;
-        check_key(spki_der)?;
+        let kind = check_key(spki_der)?;
         request
             .verify_signature()
             .map_err(|_| CsrError::Signature)?;
-        Ok(Self::from_own_key(spki_der))
+        Ok(Self::new(kind, spki_der))
     }
 
-    /// A key that this process made itself.
+    /// An ECDSA key that this process made itself.
     pub fn from_own_key(spki_der: &[u8]) -> Self {
+        Self::new(KeyKind::Ec, spki_der)
+    }
+
+    fn new(kind: KeyKind, spki_der: &[u8]) -> Self {
         let mut sha256 = [0; 32];
         sha256.copy_from_slice(digest::digest(&digest::SHA256, spki_der).as_ref());
         Self {
+            kind,
             spki_der: spki_der.to_vec(),
             sha256,
         }
+    }
+
+    /// What kind of key it is.
+    pub fn kind(&self) -> KeyKind {
+        self.kind
+    }
+
+    /// The key as a JWK, for the `cnf` of a WIT-SVID; Ed25519 has no algorithm there.
+    pub fn jwk(&self) -> Option<identity::Jwk> {
+        identity::Jwk::from_spki(&self.spki_der)
     }
 
     /// SubjectPublicKeyInfo, DER.
@@ -72,7 +100,7 @@ impl fmt::Debug for SubjectKey {
     }
 }
 
-fn check_key(spki_der: &[u8]) -> Result<(), CsrError> {
+fn check_key(spki_der: &[u8]) -> Result<KeyKind, CsrError> {
     let spki = SubjectPublicKeyInfoRef::try_from(spki_der).map_err(|_| CsrError::Malformed)?;
     // The key must survive our own encoder unchanged: the certificate is to
     // hold the very key that was proven.
@@ -83,14 +111,16 @@ fn check_key(spki_der: &[u8]) -> Result<(), CsrError> {
     if spki.algorithm.oid == EC_PUBLIC_KEY {
         let curve = spki.algorithm.parameters_oid().ok();
         if curve == Some(P256) || curve == Some(P384) {
-            return Ok(());
+            return Ok(KeyKind::Ec);
         }
     } else if spki.algorithm.oid == RSA {
         let bits = rsa_modulus_bits(spki.subject_public_key.raw_bytes())?;
         if (2048..=8192).contains(&bits) {
-            return Ok(());
+            return Ok(KeyKind::Rsa);
         }
         return Err(CsrError::RsaSize(bits));
+    } else if spki.algorithm.oid == ED25519 && spki.algorithm.parameters.is_none() {
+        return Ok(KeyKind::Ed25519);
     }
     Err(CsrError::KeyType)
 }
@@ -124,7 +154,7 @@ pub enum CsrError {
     #[error("the certificate request is not signed by its own key")]
     Signature,
     /// The key is of a kind that is not signed.
-    #[error("the key is of an unsupported kind: use ECDSA P-256 or P-384, or RSA")]
+    #[error("the key is of an unsupported kind: use ECDSA P-256 or P-384, RSA, or Ed25519")]
     KeyType,
     /// The RSA key is too small or too large.
     #[error("the RSA key has {0} bits; 2048 to 8192 are accepted")]

@@ -7,6 +7,7 @@
 //! cannot be moved to another row or another trust domain.
 
 use std::{
+    fmt,
     fs::{File, OpenOptions},
     io::{self, Read, Write},
     os::unix::fs::{OpenOptionsExt, PermissionsExt},
@@ -163,6 +164,14 @@ impl SealingKey {
 
 fn associated_data(trust_domain: &TrustDomain, key_id: &str) -> Aad<Vec<u8>> {
     Aad::from(format!("issuer/ca-key/v1\0{trust_domain}\0{key_id}").into_bytes())
+}
+
+impl fmt::Debug for SealingKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SealingKey")
+            .field("path", &self.path)
+            .finish_non_exhaustive()
+    }
 }
 
 /// What is wrong with the key file.

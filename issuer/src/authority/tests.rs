@@ -1,6 +1,6 @@
 use std::time::{Duration, SystemTime};
 
-use identity::{SpiffeId, TrustDomain};
+use identity::{SpiffeId, TrustBundle, TrustDomain};
 use x509_parser::{
     extensions::{GeneralName, ParsedExtension},
     prelude::{FromDer, X509Certificate},
@@ -17,7 +17,7 @@ fn trust_domain() -> TrustDomain {
 }
 
 fn authority() -> Authority {
-    Authority::create(&trust_domain(), SystemTime::now())
+    Authority::create(&trust_domain(), SystemTime::now(), CA_LIFE)
         .unwrap()
         .0
 }
@@ -41,11 +41,8 @@ fn leaf(authority: &Authority, path: &str, dns: &[&str]) -> Leaf {
         .unwrap();
     authority
         .sign_leaf(&LeafTemplate {
-            id: &id,
             dns_sans: &dns,
-            key: &subject_key(),
-            validity,
-            join_attributes: None,
+            ..LeafTemplate::new(&id, &subject_key(), validity)
         })
         .unwrap()
 }
@@ -118,13 +115,7 @@ fn x5_04_a_leaf_without_a_path_or_of_another_trust_domain_is_not_signed() {
         .unwrap();
     for id in ["spiffe://test.example", "spiffe://other.example/a"] {
         let id = SpiffeId::parse(id).unwrap();
-        let refused = authority.sign_leaf(&LeafTemplate {
-            id: &id,
-            dns_sans: &[],
-            key: &key,
-            validity,
-            join_attributes: None,
-        });
+        let refused = authority.sign_leaf(&LeafTemplate::new(&id, &key, validity));
         assert!(
             matches!(refused, Err(AuthorityError::NotALeafId(_))),
             "{id}"
@@ -223,21 +214,18 @@ fn a_leaf_is_backdated_and_never_outlives_its_authority() {
 #[test]
 fn identity_reads_what_the_authority_signs() {
     let authority = authority();
-    let bundle = authority.bundle(7).unwrap();
+    let bundle = TrustBundle::new(trust_domain(), vec![authority.certificate().clone()]).unwrap();
     let leaf = leaf(&authority, "/a/b", &[]);
     let verified = identity::ChainVerifier::new(4)
         .verify(
             &[leaf.certificate],
-            &identity::TrustBundleSet::new([bundle.clone()]),
+            &identity::TrustBundleSet::new([bundle]),
             1,
             SystemTime::now(),
         )
         .unwrap();
     assert_eq!(verified.id.as_str(), "spiffe://test.example/a/b");
     assert_eq!(verified.serial, leaf.serial);
-    let json: serde_json::Value = serde_json::from_slice(&bundle.to_spiffe_json()).unwrap();
-    assert_eq!(json["spiffe_sequence"], 7);
-    assert_eq!(json["spiffe_refresh_hint"], 300);
 }
 
 #[test]
@@ -267,8 +255,8 @@ fn a_key_is_unsealed_only_by_its_file_for_its_trust_domain_under_its_name() {
 
 #[test]
 fn an_authority_is_loaded_only_with_its_own_key() {
-    let (one, one_key) = Authority::create(&trust_domain(), SystemTime::now()).unwrap();
-    let (_, two_key) = Authority::create(&trust_domain(), SystemTime::now()).unwrap();
+    let (one, one_key) = Authority::create(&trust_domain(), SystemTime::now(), CA_LIFE).unwrap();
+    let (_, two_key) = Authority::create(&trust_domain(), SystemTime::now(), CA_LIFE).unwrap();
     let load = |key| Authority::load(&trust_domain(), one.certificate().clone(), key);
     assert_eq!(load(&one_key).unwrap().pin(), one.pin());
     assert!(matches!(load(&two_key), Err(AuthorityError::KeyMismatch)));

@@ -14,6 +14,7 @@ fn foundation() -> Foundation {
         trust_domain: Some(trust_domain.clone()),
         default_trust_domain: trust_domain,
         key_file: None,
+        lifecycle: Default::default(),
     }
 }
 
@@ -69,53 +70,63 @@ async fn events(issuer: &Issuer) -> Vec<StoredEvent> {
     read.await.unwrap().0
 }
 
+fn pin(issuer: &Issuer) -> String {
+    issuer.keyring().pin()
+}
+
 #[tokio::test]
 async fn a_start_after_the_end_of_the_ca_makes_a_new_one_for_the_same_trust_domain() {
     let home = tempfile::tempdir().unwrap();
     let start = SystemTime::now();
     let first = open(&home, start).await.unwrap();
     first.store.close().await;
-    // Until its last moment it is the one.
-    let last = open(&home, start + 90 * DAY - Duration::from_secs(2))
-        .await
-        .unwrap();
-    assert_eq!(last.authority.pin(), first.authority.pin());
-    last.store.close().await;
+    let made = events_named(&first_again(&home, start).await, "authority.create").await;
+    assert_eq!(made.len(), 4, "{made:?}");
 
     let late = start + 91 * DAY;
     let second = open(&home, late).await.unwrap();
-    assert_ne!(second.authority.pin(), first.authority.pin());
+    assert_ne!(pin(&second), pin(&first));
     assert_eq!(second.trust_domain(), first.trust_domain());
-    assert!(second.authority.is_valid_at(late));
-    let validity = second.authority.validity(late, 14 * DAY).unwrap();
-    assert!(validity.not_after <= second.authority.not_after());
-    let sequences = [&first, &second].map(|issuer| issuer.bundle.sequence().unwrap());
+    let keyring = second.keyring();
+    let validity = keyring.validity(late, 14 * DAY).unwrap();
+    assert!(validity.not_before <= late && validity.not_after == late_end(late, 14 * DAY));
+    let sequences = [&first, &second].map(|issuer| issuer.keyring().bundle().sequence().unwrap());
     assert!(sequences[1] > sequences[0], "{sequences:?}");
-    let made: Vec<_> = events(&second).await;
-    assert_eq!(made.len(), 2);
-    assert!(made.iter().all(|event| event.event == "authority.create"));
-    assert!(made[1].fields.contains(&second.authority.pin()));
+    let made = events_named(&second, "authority.create").await;
+    assert_eq!(made.len(), 8);
+    assert!(
+        made.iter()
+            .any(|event| event.fields.contains(&pin(&second)))
+    );
     second.store.close().await;
 
-    let third = open(&home, late + DAY).await.unwrap();
-    assert_eq!(third.authority.pin(), second.authority.pin());
+    let third = open(&home, late + DAY / 2).await.unwrap();
+    assert_eq!(pin(&third), pin(&second));
     third.store.close().await;
     // If it was the clock that was wrong, the first is still there.
     let corrected = open(&home, start + DAY).await.unwrap();
-    assert_eq!(corrected.authority.pin(), first.authority.pin());
+    assert_eq!(pin(&corrected), pin(&first));
     corrected.store.close().await;
     // A clock that is behind both makes no third one.
     let behind = open(&home, start - DAY).await.unwrap();
-    assert_eq!(events(&behind).await.len(), 2);
+    assert_eq!(pin(&behind), pin(&first));
+    assert_eq!(events_named(&behind, "authority.create").await.len(), 8);
 }
 
-#[tokio::test]
-async fn from_two_thirds_of_its_life_on_the_end_of_the_ca_is_told() {
-    let home = tempfile::tempdir().unwrap();
-    let start = SystemTime::now();
-    let issuer = open(&home, start).await.unwrap();
-    assert_eq!(issuer.authority.end_is_near(start + 59 * DAY), None);
-    let warning = issuer.authority.end_is_near(start + 61 * DAY).unwrap();
-    let end = crate::authority::rfc3339(issuer.authority.not_after());
-    assert!(warning.contains(&end), "{warning}");
+async fn first_again(home: &tempfile::TempDir, now: SystemTime) -> Issuer {
+    let issuer = open(home, now).await.unwrap();
+    issuer.store.close().await;
+    open(home, now).await.unwrap()
+}
+
+async fn events_named(issuer: &Issuer, name: &str) -> Vec<StoredEvent> {
+    let mut events = events(issuer).await;
+    events.retain(|event| event.event == name);
+    events
+}
+
+/// X.509 times have whole seconds.
+fn late_end(now: SystemTime, ttl: Duration) -> SystemTime {
+    let since = now.duration_since(SystemTime::UNIX_EPOCH).unwrap();
+    SystemTime::UNIX_EPOCH + Duration::from_secs(since.as_secs()) + ttl
 }

@@ -1,52 +1,91 @@
-//! CA certificates and their sealed keys.
+//! The keys of the authority, private parts sealed.
 
-use std::time::SystemTime;
+use sqlx::{FromRow, Row, SqliteConnection, sqlite::SqliteRow};
 
-use sqlx::SqliteConnection;
+use super::{StoreError, from_millis, to_millis};
+use crate::authority::{CA_LIFE, KeyState, KeyUse, StoredAuthority, whole_seconds};
 
-use super::{StoreError, to_millis};
+const COLUMNS: &str = "SELECT key_id, key_use, state, certificate, sealed_key, created, activated, \
+                       retired, not_after FROM authorities ORDER BY created, key_id";
 
-/// An authority as it is stored.
-#[derive(Debug)]
-pub struct StoredAuthority {
-    /// Subject key identifier, lower-case hex.
-    pub key_id: String,
-    /// DER.
-    pub certificate: Vec<u8>,
-    /// See [`crate::authority::keyfile::SealingKey`].
-    pub sealed_key: Vec<u8>,
+impl FromRow<'_, SqliteRow> for StoredAuthority {
+    fn from_row(row: &SqliteRow) -> sqlx::Result<Self> {
+        let damaged =
+            |what: &str, value: &str| sqlx::Error::Decode(format!("{what} {value:?}").into());
+        let key_use: String = row.try_get("key_use")?;
+        let state: String = row.try_get("state")?;
+        let created = from_millis(row.try_get("created")?);
+        let activated: Option<i64> = row.try_get("activated")?;
+        let retired: Option<i64> = row.try_get("retired")?;
+        let not_after: Option<i64> = row.try_get("not_after")?;
+        Ok(Self {
+            key_id: row.try_get("key_id")?,
+            key_use: KeyUse::parse(&key_use).ok_or_else(|| damaged("key use", &key_use))?,
+            state: KeyState::parse(&state).ok_or_else(|| damaged("key state", &state))?,
+            certificate: row.try_get("certificate")?,
+            sealed_key: row.try_get("sealed_key")?,
+            created,
+            activated: activated.map(from_millis),
+            retired: retired.map(from_millis),
+            // Before this column there were only CAs of this life.
+            not_after: not_after.map_or_else(|| whole_seconds(created + CA_LIFE), from_millis),
+        })
+    }
 }
 
-/// Every authority, the newest first.
+/// Every key, the oldest first.
 pub async fn list(connection: &mut SqliteConnection) -> Result<Vec<StoredAuthority>, StoreError> {
-    let rows: Vec<(String, Vec<u8>, Vec<u8>)> = sqlx::query_as(
-        "SELECT key_id, certificate, sealed_key FROM authorities ORDER BY created DESC",
-    )
-    .fetch_all(connection)
-    .await?;
-    let stored = |(key_id, certificate, sealed_key)| StoredAuthority {
-        key_id,
-        certificate,
-        sealed_key,
-    };
-    Ok(rows.into_iter().map(stored).collect())
+    Ok(sqlx::query_as(COLUMNS).fetch_all(connection).await?)
 }
 
 /// Adds one.
 pub async fn add(
     connection: &mut SqliteConnection,
-    authority: &StoredAuthority,
-    now: SystemTime,
+    key: &StoredAuthority,
 ) -> Result<(), StoreError> {
     sqlx::query(
-        "INSERT INTO authorities (key_id, certificate, sealed_key, created)
-         VALUES ($1, $2, $3, $4)",
+        "INSERT INTO authorities (key_id, key_use, state, certificate, sealed_key, created,
+             activated, retired, not_after)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
     )
-    .bind(authority.key_id.as_str())
-    .bind(authority.certificate.as_slice())
-    .bind(authority.sealed_key.as_slice())
-    .bind(to_millis(now))
+    .bind(key.key_id.as_str())
+    .bind(key.key_use.as_str())
+    .bind(key.state.as_str())
+    .bind(key.certificate.as_slice())
+    .bind(key.sealed_key.as_slice())
+    .bind(to_millis(key.created))
+    .bind(key.activated.map(to_millis))
+    .bind(key.retired.map(to_millis))
+    .bind(to_millis(key.not_after))
     .execute(connection)
     .await?;
+    Ok(())
+}
+
+/// Writes where one stands now.
+pub async fn update(
+    connection: &mut SqliteConnection,
+    key: &StoredAuthority,
+) -> Result<(), StoreError> {
+    sqlx::query(
+        "UPDATE authorities SET state = $2, sealed_key = $3, activated = $4, retired = $5
+         WHERE key_id = $1",
+    )
+    .bind(key.key_id.as_str())
+    .bind(key.state.as_str())
+    .bind(key.sealed_key.as_slice())
+    .bind(key.activated.map(to_millis))
+    .bind(key.retired.map(to_millis))
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+/// Removes one.
+pub async fn remove(connection: &mut SqliteConnection, key_id: &str) -> Result<(), StoreError> {
+    sqlx::query("DELETE FROM authorities WHERE key_id = $1")
+        .bind(key_id)
+        .execute(connection)
+        .await?;
     Ok(())
 }

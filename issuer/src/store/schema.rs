@@ -77,12 +77,24 @@ ALTER TABLE bot_instances ADD COLUMN newest_seen BIGINT;
 CREATE INDEX bot_instances_by_end ON bot_instances (not_after);
 ";
 
+const V3: &str = "
+ALTER TABLE authorities ADD COLUMN key_use TEXT NOT NULL DEFAULT 'x509';
+ALTER TABLE authorities ADD COLUMN state TEXT NOT NULL DEFAULT 'active';
+ALTER TABLE authorities ADD COLUMN activated BIGINT;
+ALTER TABLE authorities ADD COLUMN retired BIGINT;
+ALTER TABLE authorities ADD COLUMN not_after BIGINT;
+";
+
 /// Applies what is missing. A store that knows more than this program is refused.
 pub(super) async fn migrate(
     connection: &mut SqliteConnection,
     path: &Path,
 ) -> Result<(), StoreError> {
-    let steps = [(1, "first tables", V1), (2, "copies found on issuance", V2)];
+    let steps = [
+        (1, "first tables", V1),
+        (2, "copies found on issuance", V2),
+        (3, "keys of several uses", V3),
+    ];
     let migrations = steps.map(|(version, description, sql)| {
         Migration::new(
             version,

@@ -68,3 +68,9 @@ pub async fn write(
     .await?;
     Ok(())
 }
+
+/// Counts the trust bundle's content on (TB-03).
+pub async fn raise_bundle_sequence(connection: &mut SqliteConnection) -> Result<(), StoreError> {
+    let next = read_number(connection, BUNDLE_SEQUENCE).await? + 1;
+    write(connection, BUNDLE_SEQUENCE, &next.to_string()).await
+}
