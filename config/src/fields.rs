@@ -3,7 +3,7 @@
 use std::{fmt, ops::RangeInclusive, sync::Arc, time::Duration};
 
 use crate::{
-    Mistake, Mistakes, did_you_mean, format_duration,
+    Free, Mistake, Mistakes, did_you_mean, format_duration,
     node::{self, Entry, Node, Position, Value},
     parse_duration,
 };
@@ -11,23 +11,34 @@ use crate::{
 /// One YAML document as a tree of positioned nodes.
 #[derive(Debug, Clone)]
 pub struct Document {
-    file: Arc<str>,
-    root: Node,
+    pub(crate) file: Arc<str>,
+    pub(crate) source: Arc<str>,
+    pub(crate) root: Node,
 }
 
 impl Document {
     /// Parses every document of `text` (`---` separates them); empty ones are
     /// left out, so that empty text gives none. `file` is what errors call it.
     pub fn parse_all(file: &str, text: &str) -> Result<Vec<Self>, Mistakes> {
+        match Self::parse_each(file, text) {
+            (documents, mistakes) if mistakes.is_empty() => Ok(documents),
+            (_, mistakes) => Err(Mistakes::sorted(mistakes)),
+        }
+    }
+
+    /// As [`Document::parse_all`], but a mistake that leaves sense in the rest (a key
+    /// twice, a tag) does not keep the documents back. Nothing in them may be used
+    /// if there is any mistake.
+    pub fn parse_each(file: &str, text: &str) -> (Vec<Self>, Vec<Mistake>) {
         let file: Arc<str> = Arc::from(file);
-        let roots = node::parse(&file, text)?;
-        Ok(roots
-            .into_iter()
-            .map(|root| Self {
-                file: file.clone(),
-                root,
-            })
-            .collect())
+        let source: Arc<str> = Arc::from(text);
+        let (roots, mistakes) = node::parse(&file, text);
+        let documents = roots.into_iter().map(|root| Self {
+            file: file.clone(),
+            source: source.clone(),
+            root,
+        });
+        (documents.collect(), mistakes)
     }
 
     /// Resolves the whole document: `resolve` reads fields from the root mapping; any mistake recorded on the way, or
@@ -36,6 +47,18 @@ impl Document {
         &self,
         resolve: impl FnOnce(&mut Fields<'_>) -> Option<T>,
     ) -> Result<T, Mistakes> {
+        match self.read(resolve) {
+            (Some(resolved), mistakes) if mistakes.is_empty() => Ok(resolved),
+            (_, mistakes) => Err(Mistakes::sorted(mistakes)),
+        }
+    }
+
+    /// As [`Document::resolve`], but what was read in spite of mistakes is given, too,
+    /// for further checks. It may not be used if there is any mistake.
+    pub fn read<T>(
+        &self,
+        resolve: impl FnOnce(&mut Fields<'_>) -> Option<T>,
+    ) -> (Option<T>, Vec<Mistake>) {
         let mut report = Report {
             file: self.file.clone(),
             mistakes: vec![],
@@ -51,10 +74,7 @@ impl Document {
                 None
             }
         };
-        match resolved {
-            Some(resolved) if report.mistakes.is_empty() => Ok(resolved),
-            _ => Err(Mistakes::sorted(report.mistakes)),
-        }
+        (resolved, report.mistakes)
     }
 
     /// Line and column (from 1) of where it begins.
@@ -212,6 +232,45 @@ impl<'a> Fields<'a> {
             }
         }
         values
+    }
+
+    /// A sequence of scalars as written; absent: empty. Wrong ones are recorded and
+    /// stand empty, so that each keeps its place.
+    pub fn texts(&mut self, key: &'static str) -> Vec<String> {
+        self.items(key)
+            .iter()
+            .map(|node| self.scalar(key, node).unwrap_or_default().to_owned())
+            .collect()
+    }
+
+    /// A sequence of mappings; absent: empty. Wrong ones are recorded and stand as
+    /// their default, so that each keeps its place.
+    pub fn each<T: Default>(
+        &mut self,
+        key: &'static str,
+        mut resolve: impl FnMut(&mut Fields<'_>) -> Option<T>,
+    ) -> Vec<T> {
+        let mut values = vec![];
+        for node in self.items(key) {
+            let value = match &node.value {
+                Value::Mapping(entries) => {
+                    Fields::read(entries, node.position, self.report, &mut resolve)
+                }
+                _ => self.wrong_kind(key, node, "a mapping"),
+            };
+            values.push(value.unwrap_or_default());
+        }
+        values
+    }
+
+    /// A value of any shape; see [`Free`].
+    pub fn free(&mut self, key: &'static str) -> Option<Free> {
+        let node = self.value(key)?;
+        let report = &mut *self.report;
+        let mut refuse = |node: &Node, message: &str| {
+            report.mistake(node.position, format!("`{key}`: {message}"));
+        };
+        Some(Free::read(node, &mut refuse))
     }
 
     /// A sequence of mappings; absent: empty. Those that `resolve` refuses are left out.

@@ -23,13 +23,18 @@
 
 mod duration;
 mod fields;
+mod free;
+mod locate;
 mod mistakes;
 mod node;
 mod path;
 mod suggestion;
+mod write;
 
 pub use duration::{format_duration, parse_duration};
 pub use fields::{Document, Fields};
+pub use free::Free;
 pub use mistakes::{Mistake, Mistakes};
 pub use path::Path;
 pub use suggestion::did_you_mean;
+pub use write::write;

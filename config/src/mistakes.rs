@@ -21,7 +21,8 @@ impl Mistakes {
         }])
     }
 
-    pub(crate) fn sorted(mut mistakes: Vec<Mistake>) -> Self {
+    /// Those of a file, put in order, each once.
+    pub fn sorted(mut mistakes: Vec<Mistake>) -> Self {
         mistakes.sort_by_key(|mistake| (mistake.line, mistake.column));
         // A node behind an alias is read once for each use, and is wrong each time.
         let mut seen = std::collections::HashSet::new();

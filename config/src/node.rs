@@ -8,7 +8,7 @@ use std::{
 
 use granit_parser::{Event, Options, Parser, ScalarStyle, ScanError, Span, StrInput, Tag};
 
-use crate::{Mistake, Mistakes};
+use crate::Mistake;
 
 /// Deepest nesting. The tree is built and dropped by recursion.
 const MAX_DEPTH: usize = 64;
@@ -66,8 +66,8 @@ pub(crate) struct Entry {
     pub(crate) value: Node,
 }
 
-/// Parses every document that is not empty.
-pub(crate) fn parse(file: &Arc<str>, text: &str) -> Result<Vec<Node>, Mistakes> {
+/// Parses every document that is not empty. Text that is not YAML gives none.
+pub(crate) fn parse(file: &Arc<str>, text: &str) -> (Vec<Node>, Vec<Mistake>) {
     let options = granit_parser::options! {
         flow_nesting_limit: MAX_DEPTH,
         block_nesting_limit: MAX_DEPTH,
@@ -75,11 +75,7 @@ pub(crate) fn parse(file: &Arc<str>, text: &str) -> Result<Vec<Node>, Mistakes> 
     let mut builder = Builder::new(file.clone(), text, options);
     // Why it stopped is among the mistakes.
     let documents = builder.documents().unwrap_or_default();
-    if builder.mistakes.is_empty() {
-        Ok(documents)
-    } else {
-        Err(Mistakes::sorted(builder.mistakes))
-    }
+    (documents, builder.mistakes)
 }
 
 /// Reading cannot go on; the mistake is recorded.
@@ -200,7 +196,7 @@ impl<'t> Builder<'t> {
             let (event, position) = self.expect_next()?;
             let value = self.node(event, position, depth + 1)?;
             let key = match key.value {
-                Value::Scalar { text, .. } if text == "<<" => {
+                Value::Scalar { text, plain: true } if text == "<<" => {
                     self.mistake(
                         key_position,
                         "merge keys (`<<`) are not supported: write the keys out",

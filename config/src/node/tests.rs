@@ -1,7 +1,12 @@
 use super::*;
+use crate::Mistakes;
 
 fn parse_text(text: &str) -> Result<Vec<Node>, String> {
-    parse(&Arc::from("a.yaml"), text).map_err(|mistakes| mistakes.to_string())
+    let (documents, mistakes) = parse(&Arc::from("a.yaml"), text);
+    match mistakes.is_empty() {
+        true => Ok(documents),
+        false => Err(Mistakes::sorted(mistakes).to_string()),
+    }
 }
 
 #[test]
