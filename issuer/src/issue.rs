@@ -109,7 +109,7 @@ async fn decide(
     let (resource, spec) = workload_identity(tx, &request.workload_identity).await?;
     let labels = &resource.metadata.labels;
     let role = access::role_that_allows(tx, &caller.bot_name, labels).await?;
-    let id = SpiffePath::parse(&spec.path)
+    let id = SpiffePath::parse(spec.path.source())
         .and_then(|path| path.id(authority.trust_domain()))
         .map_err(|error| Refusal::denied(Denial::InvalidId, error.to_string()))?;
     let key = request
@@ -119,7 +119,7 @@ async fn decide(
     let dns_sans = spec
         .dns_sans
         .iter()
-        .map(|name| DnsName::parse(name))
+        .map(|name| DnsName::parse(name.source()))
         .collect::<Result<Vec<_>, _>>()
         .map_err(|error| Refusal::denied(Denial::InvalidId, error.to_string()))?;
     let ttl = bounded_ttl(request.ttl.as_ref(), spec.ttl_bounds(SvidKind::X509))?;
@@ -138,7 +138,9 @@ async fn decide(
             .iter()
             .map(|name| name.as_str().to_owned())
             .collect(),
-        hint: spec.hint.unwrap_or_default(),
+        hint: spec
+            .hint
+            .map_or(String::new(), |hint| hint.source().to_owned()),
         revision: resource.metadata.revision,
         role,
         instance,

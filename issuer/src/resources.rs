@@ -5,6 +5,7 @@
 //! from YAML ([`yaml`]) and the server from the wire ([`wire`]), and both refuse
 //! the same things with the same words. Shapes follow Teleport's (DESIGN D9).
 
+mod claims;
 mod labels;
 mod names;
 mod specs;
@@ -15,13 +16,14 @@ use std::{collections::BTreeMap, fmt, str::FromStr, time::SystemTime};
 
 pub(crate) use self::labels::check_label;
 pub use self::{
+    claims::ClaimsTemplate,
     labels::LabelSelector,
     names::{DnsName, NameError, ResourceName, SpiffePath, TokenSecret},
     specs::{
         BotSpec, JwtAlgorithm, LockSpec, LockTarget, RoleSpec, SpiffeFederationSpec,
         SubjectTemplate, SvidKind, TokenSpec, TtlBounds, TtlLimits, WorkloadIdentitySpec,
     },
-    wire::InvalidResource,
+    wire::{FieldMistake, InvalidResource},
 };
 
 use std::time::Duration;

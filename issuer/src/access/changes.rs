@@ -201,7 +201,7 @@ async fn record(
             event = event.with("bot_name", name).with("roles", roles);
         }
         Spec::Token(token) => event = event.with("bot_name", token.bot_name.as_str()),
-        Spec::WorkloadIdentity(spec) => event = event.with("spiffe_path", spec.path.as_str()),
+        Spec::WorkloadIdentity(spec) => event = event.with("spiffe_path", spec.path.source()),
         Spec::Lock(lock) => {
             event = event
                 .with("target", lock.target.to_string())

@@ -3,12 +3,12 @@
 use std::{collections::BTreeMap, fmt, time::Duration};
 
 use identity::{TrustBundle, TrustDomain};
+use policy::{PathTemplate, Rules, Template};
 use proto::admin::v1 as pb;
-use serde_json::{Map, Value};
 
 use super::{
-    InvalidResource, JWT_TTL_CAP, LabelSelector, ResourceName, Spec, TokenSecret, X509_TTL_CAP,
-    wire,
+    ClaimsTemplate, InvalidResource, JWT_TTL_CAP, LabelSelector, ResourceName, Spec, TokenSecret,
+    X509_TTL_CAP, wire,
 };
 
 /// Kind `bot`.
@@ -41,19 +41,20 @@ pub struct TokenSpec {
     pub secret: Option<TokenSecret>,
 }
 
-/// Kind `workload_identity`. Fields marked T are templates, checked when the
-/// resource was written; what they render to is checked when it is issued.
+/// Kind `workload_identity`. Templates and rules are compiled when the resource is
+/// read; what templates render to is checked when it is issued.
 #[derive(Debug, Clone)]
 pub struct WorkloadIdentitySpec {
-    /// T. Path of the SPIFFE ID (`spec.spiffe.id`).
-    pub path: String,
-    /// T. Told to the workload with the SVID; rendered at most 1024 bytes (WA-17);
+    /// Path of the SPIFFE ID (`spec.spiffe.id`). What it renders to may still be
+    /// reserved, or too long in a trust domain: [`SpiffePath`] tells.
+    pub path: PathTemplate,
+    /// Told to the workload with the SVID; rendered at most 1024 bytes (WA-17);
     /// `None`: none.
-    pub hint: Option<String>,
-    /// T. DNS subject alternative names.
-    pub dns_sans: Vec<String>,
-    /// T. IP subject alternative names.
-    pub ip_sans: Vec<String>,
+    pub hint: Option<Template>,
+    /// DNS subject alternative names.
+    pub dns_sans: Vec<Template>,
+    /// IP subject alternative names.
+    pub ip_sans: Vec<Template>,
     /// Subject of the X509-SVID.
     pub subject: SubjectTemplate,
     /// Lives of X509-SVIDs.
@@ -64,12 +65,12 @@ pub struct WorkloadIdentitySpec {
     pub wit: TtlLimits,
     /// How JWT-SVIDs are signed.
     pub jwt_algorithm: JwtAlgorithm,
-    /// T at every string. Further claims of JWT-SVIDs.
-    pub jwt_extra_claims: Map<String, Value>,
-    /// Who may have it, beside the role: with any, one must be true.
-    pub allow: Vec<pb::Rule>,
-    /// Who may not, whatever `allow` says.
-    pub deny: Vec<pb::Rule>,
+    /// Further claims of JWT-SVIDs.
+    pub jwt_extra_claims: ClaimsTemplate,
+    /// Who may have it, beside the role.
+    pub rules: Rules,
+    /// The rules as they were written.
+    pub(super) rule_texts: RuleTexts,
     /// Trust domains whose bundles go to the workload with the SVID.
     pub federates_with: Vec<TrustDomain>,
 }
@@ -97,15 +98,22 @@ impl From<WorkloadIdentitySpec> for Spec {
     }
 }
 
+/// Rules as they are kept and shown.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub(super) struct RuleTexts {
+    pub(super) allow: Vec<pb::Rule>,
+    pub(super) deny: Vec<pb::Rule>,
+}
+
 /// Parts of an X.509 subject, each a template; `None`: left out.
 #[derive(Debug, Clone, Default)]
 pub struct SubjectTemplate {
     /// CN.
-    pub common_name: Option<String>,
+    pub common_name: Option<Template>,
     /// O.
-    pub organization: Option<String>,
+    pub organization: Option<Template>,
     /// OU.
-    pub organizational_unit: Option<String>,
+    pub organizational_unit: Option<Template>,
 }
 
 /// The kinds of SVID.

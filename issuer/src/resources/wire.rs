@@ -1,6 +1,7 @@
 //! Resources as they travel and are kept: `tbot.admin.v1.Resource`.
 
 mod check;
+mod rules;
 mod workload_identity;
 
 use std::{
@@ -291,6 +292,14 @@ fn lock(check: &mut Check, at: &Path, lock: pb::LockSpec) -> Option<Spec> {
         target,
         message: lock.message,
     }))
+}
+
+/// What is wrong, and what was probably meant.
+fn told(message: &str, suggestion: Option<&str>) -> String {
+    match suggestion {
+        Some(suggestion) => format!("{message}; did you mean `{suggestion}`?"),
+        None => message.to_owned(),
+    }
 }
 
 /// A duration that is not negative. (The conversions and the `Display` of

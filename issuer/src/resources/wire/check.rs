@@ -3,8 +3,9 @@
 use std::{fmt, time::Duration};
 
 use ::config::{Path, format_duration};
+use policy::ExpressionError;
 
-use super::{FieldMistake, InvalidResource, MAX_DESCRIPTION, whole_seconds};
+use super::{FieldMistake, InvalidResource, MAX_DESCRIPTION, told, whole_seconds};
 
 /// The mistakes found so far. A reader that finds one notes it and goes on.
 #[derive(Debug, Default)]
@@ -40,6 +41,22 @@ impl Check {
             Ok(value) => Some(value),
             Err(error) => {
                 self.refuse(path, error);
+                None
+            }
+        }
+    }
+
+    /// A part of the policy language: its mistake has a place in the text.
+    pub(super) fn compiled<T>(
+        &mut self,
+        path: &Path,
+        result: Result<T, ExpressionError>,
+    ) -> Option<T> {
+        match result {
+            Ok(compiled) => Some(compiled),
+            Err(error) => {
+                let message = told(&error.message, error.suggestion.as_deref());
+                self.refuse_inside(path, Some((error.line, error.column)), message);
                 None
             }
         }
