@@ -94,6 +94,16 @@ impl Issuer {
         self.process.log()
     }
 
+    /// The socket of its operators.
+    pub fn admin_socket(&self) -> PathBuf {
+        self.data_dir.join("admin.sock")
+    }
+
+    /// Its process id.
+    pub fn pid(&self) -> u32 {
+        self.process.pid()
+    }
+
     /// The running process.
     pub fn process(&mut self) -> &mut Process {
         &mut self.process

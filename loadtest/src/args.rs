@@ -18,12 +18,14 @@ use crate::{
     window::Bounds,
 };
 
+pub mod issue;
+
 /// Longest run of any kind: nothing here runs for ever.
 const LONGEST: Duration = Duration::from_secs(3600);
 /// Connections at most.
 const MOST_CONNECTIONS: usize = 100_000;
 
-/// Loads TLS proxies on this machine and measures what it costs them.
+/// Loads TLS proxies and the issuer on this machine and measures what it costs them.
 #[derive(Debug, Parser)]
 #[command(name = "loadtest", version, about)]
 pub struct Cli {
@@ -43,15 +45,26 @@ pub enum Command {
     Bulk(BulkArgs),
     /// Hold connections that carry nothing and measure the memory they cost.
     Idle(IdleArgs),
+    /// Ask an issuer for SVIDs as many agents do.
+    Issue(issue::IssueArgs),
     /// Be a plain backend: echo, sink or source.
     Serve(ServeArgs),
     /// Make an authority and SPIFFE certificates for a comparison.
     Certs(CertsArgs),
 }
 
-/// What every load has.
+/// What every load on a proxy has.
 #[derive(Debug, Args)]
 pub struct TargetArgs {
+    #[command(flatten)]
+    load: LoadArgs,
+    #[command(flatten)]
+    tls: TlsArgs,
+}
+
+/// What every load has.
+#[derive(Debug, Args)]
+pub struct LoadArgs {
     /// Address on this machine: IP:PORT, tcp:IP:PORT or unix:///PATH.
     #[arg(long, value_parser = Address::from_str)]
     target: Address,
@@ -70,8 +83,6 @@ pub struct TargetArgs {
     /// Print JSON.
     #[arg(long)]
     json: bool,
-    #[command(flatten)]
-    tls: TlsArgs,
     #[command(flatten)]
     processes: ProcessArgs,
 }
@@ -263,7 +274,7 @@ impl HandshakeArgs {
                 "--no-probe with --resume always: without the echo no session ticket is ever read"
             );
         }
-        let bounds = self.window.bounds(self.target.timeout, self.count)?;
+        let bounds = self.window.bounds(self.target.load.timeout, self.count)?;
         let work = Work::Handshake {
             probe: !self.no_probe,
         };
@@ -282,7 +293,7 @@ impl RequestArgs {
                 .map(|n| in_memory("--response-size", n))
                 .transpose()?,
         };
-        let bounds = self.window.bounds(self.target.timeout, self.count)?;
+        let bounds = self.window.bounds(self.target.load.timeout, self.count)?;
         self.target.resolve(
             "rr",
             Work::Request(sizes),
@@ -300,7 +311,7 @@ impl BulkArgs {
             direction: self.direction,
             chunk: in_memory("--chunk", self.chunk)?,
         };
-        let mut bounds = self.window.bounds(self.target.timeout, None)?;
+        let mut bounds = self.window.bounds(self.target.load.timeout, None)?;
         bounds.bytes = self.bytes;
         self.target
             .resolve("bulk", work, bounds, self.window.threads, None)
@@ -317,7 +328,7 @@ impl IdleArgs {
             duration: Duration::ZERO,
             count: None,
             bytes: None,
-            op_timeout: self.target.timeout,
+            op_timeout: self.target.load.timeout,
         };
         let plan = Plan {
             baseline: self.baseline,
@@ -370,6 +381,21 @@ impl TargetArgs {
         threads: usize,
         rate: Option<f64>,
     ) -> anyhow::Result<Resolved> {
+        let mut resolved = self.load.resolve(mode, work, bounds, threads, rate)?;
+        resolved.load.tls = self.tls.resolve()?.into_iter().collect();
+        Ok(resolved)
+    }
+}
+
+impl LoadArgs {
+    fn resolve(
+        self,
+        mode: &'static str,
+        work: Work,
+        bounds: Bounds,
+        threads: usize,
+        rate: Option<f64>,
+    ) -> anyhow::Result<Resolved> {
         self.target.check_target(self.allow_private)?;
         let connections = self.connections;
         ensure!(
@@ -403,7 +429,8 @@ impl TargetArgs {
         Ok(Resolved {
             mode,
             load: Load {
-                tls: self.tls.resolve()?,
+                fallbacks: Vec::new(),
+                tls: Vec::new(),
                 target: self.target,
                 connections,
                 threads,

@@ -89,7 +89,7 @@ fn common(id: &str, common_name: &str) -> anyhow::Result<CertificateParams> {
     Ok(params)
 }
 
-fn write_file(path: &Path, bytes: &[u8], mode: u32) -> anyhow::Result<()> {
+pub(crate) fn write_file(path: &Path, bytes: &[u8], mode: u32) -> anyhow::Result<()> {
     let mut options = OpenOptions::new();
     options.write(true).create(true).truncate(true).mode(mode);
     options

@@ -7,7 +7,10 @@
 //! SPIFFE servers carry no host name, so the server is judged by its chain to `--ca`, by its URI
 //! SAN if an id is expected, and by a DNS SAN only if a server name was given.
 
-use std::{path::PathBuf, sync::Arc, sync::Mutex};
+use std::{
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex},
+};
 
 use anyhow::Context;
 use clap::ValueEnum;
@@ -82,15 +85,54 @@ pub struct ClientTls {
     resume: Resume,
 }
 
+/// What the TLS client is made of, in memory.
+#[derive(Debug)]
+pub struct Material {
+    /// Whom to trust.
+    pub anchors: Vec<TrustAnchor<'static>>,
+    /// Our chain, leaf first, and its key. Without: no client certificate is sent.
+    pub identity: Option<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>)>,
+    /// See [`Options`].
+    pub server_name: Option<ServerName<'static>>,
+    /// See [`Options`].
+    pub expect_id: Option<String>,
+    /// See [`Options`].
+    pub resume: Resume,
+    /// See [`Options`].
+    pub group: Group,
+    /// See [`Options`].
+    pub cipher: Cipher,
+    /// Application protocols to offer, such as `h2`; empty: none.
+    pub alpn: Vec<Vec<u8>>,
+}
+
 impl ClientTls {
     /// Reads the PEM files and builds the configuration.
     pub fn load(options: &Options) -> anyhow::Result<Self> {
-        let provider = Arc::new(provider(options.group, options.cipher));
-        let verifier = SpiffeServerVerifier {
+        let identity = match (&options.cert, &options.key) {
+            (Some(cert), Some(key)) => Some((read_chain(cert)?, read_key(key)?)),
+            _ => None,
+        };
+        Self::new(Material {
             anchors: read_anchors(&options.ca)?,
-            provider: provider.clone(),
+            identity,
             server_name: options.server_name.clone(),
             expect_id: options.expect_id.clone(),
+            resume: options.resume,
+            group: options.group,
+            cipher: options.cipher,
+            alpn: Vec::new(),
+        })
+    }
+
+    /// Builds the configuration.
+    pub fn new(material: Material) -> anyhow::Result<Self> {
+        let provider = Arc::new(provider(material.group, material.cipher));
+        let verifier = SpiffeServerVerifier {
+            anchors: material.anchors,
+            provider: provider.clone(),
+            server_name: material.server_name.clone(),
+            expect_id: material.expect_id,
             verified: Mutex::new(None),
         };
         let builder = ClientConfig::builder_with_provider(provider)
@@ -98,28 +140,20 @@ impl ClientTls {
             .context("TLS 1.3 client")?
             .dangerous()
             .with_custom_certificate_verifier(Arc::new(verifier));
-        let mut config = match (&options.cert, &options.key) {
-            (Some(cert), Some(key)) => {
-                let chain = read_chain(cert)?;
-                let der = PrivateKeyDer::from_pem_file(key)
-                    .with_context(|| format!("--key {}: no private key in PEM", key.display()))?;
-                builder.with_client_auth_cert(chain, der).with_context(|| {
-                    format!(
-                        "--key {} does not fit --cert {}",
-                        key.display(),
-                        cert.display()
-                    )
-                })?
-            }
-            _ => builder.with_no_client_auth(),
+        let mut config = match material.identity {
+            Some((chain, key)) => builder
+                .with_client_auth_cert(chain, key)
+                .context("the client's key does not fit its certificate")?,
+            None => builder.with_no_client_auth(),
         };
         config.resumption = Resumption::disabled();
+        config.alpn_protocols = material.alpn;
         // rustls wants a name; an IP address is never sent.
         let loopback = ServerName::from(std::net::IpAddr::from([127, 0, 0, 1]));
         Ok(Self {
             config: Arc::new(config),
-            name: options.server_name.clone().unwrap_or(loopback),
-            resume: options.resume,
+            name: material.server_name.unwrap_or(loopback),
+            resume: material.resume,
         })
     }
 
@@ -188,7 +222,14 @@ fn provider(group: Group, cipher: Cipher) -> CryptoProvider {
     }
 }
 
-fn read_chain(path: &PathBuf) -> anyhow::Result<Vec<CertificateDer<'static>>> {
+/// The private key of a PEM file.
+pub fn read_key(path: &Path) -> anyhow::Result<PrivateKeyDer<'static>> {
+    PrivateKeyDer::from_pem_file(path)
+        .with_context(|| format!("{}: no private key in PEM", path.display()))
+}
+
+/// The certificates of a PEM file; at least one.
+pub fn read_chain(path: &Path) -> anyhow::Result<Vec<CertificateDer<'static>>> {
     let chain = CertificateDer::pem_file_iter(path)
         .and_then(Iterator::collect::<Result<Vec<_>, _>>)
         .with_context(|| format!("{}: cannot read PEM certificates", path.display()))?;
@@ -200,7 +241,8 @@ fn read_chain(path: &PathBuf) -> anyhow::Result<Vec<CertificateDer<'static>>> {
     Ok(chain)
 }
 
-fn read_anchors(path: &PathBuf) -> anyhow::Result<Vec<TrustAnchor<'static>>> {
+/// The CA certificates of a PEM file.
+pub fn read_anchors(path: &Path) -> anyhow::Result<Vec<TrustAnchor<'static>>> {
     let anchor =
         |der: &CertificateDer<'_>| webpki::anchor_from_trusted_cert(der).map(|a| a.to_owned());
     read_chain(path)?

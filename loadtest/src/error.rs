@@ -20,8 +20,14 @@ pub enum OpErrorKind {
     Reset,
     /// Not finished within `--timeout`.
     Timeout,
-    /// Echoed bytes differ from those sent.
+    /// What came back is not what was asked for.
     Corrupt,
+    /// The issuer refuses what was asked for.
+    Refused,
+    /// The issuer says that it cannot answer now.
+    Unavailable,
+    /// The issuer says that too much is asked of it.
+    Exhausted,
     /// Due by the fixed rate, but no connection was free to start it before the run ended.
     Unsent,
 }
@@ -37,6 +43,9 @@ impl OpErrorKind {
             Self::Reset => "reset",
             Self::Timeout => "timeout",
             Self::Corrupt => "corrupt",
+            Self::Refused => "refused",
+            Self::Unavailable => "unavailable",
+            Self::Exhausted => "exhausted",
             Self::Unsent => "unsent",
         }
     }

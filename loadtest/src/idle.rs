@@ -88,11 +88,11 @@ pub fn run(load: &Load, plan: Plan, watched: &Watched) -> anyhow::Result<Outcome
 async fn open(load: &Load, count: usize, tally: &mut Tally) -> Vec<Stream> {
     let mut streams = Vec::with_capacity(count);
     let mut opening: JoinSet<Result<Stream, OpError>> = JoinSet::new();
-    for _ in 0..count {
+    for number in 0..count {
         if opening.len() >= OPENING {
             keep(opening.join_next().await, &mut streams, tally);
         }
-        let link = Link::new(load);
+        let link = Link::new(load, number);
         let timeout = load.bounds.op_timeout;
         opening.spawn_local(within(timeout, async move {
             let mut stream = link.open_unbounded().await?;

@@ -1,4 +1,5 @@
-//! A load generator for TLS proxies on this machine, and the backends to put behind them.
+//! A load generator for TLS proxies and for the issuer on this machine, and the backends to put
+//! behind the proxies.
 //!
 //! What a figure printed here promises:
 //!
@@ -25,6 +26,7 @@ pub mod client_tls;
 pub mod error;
 pub mod handshake;
 pub mod idle;
+pub mod issue;
 pub mod pace;
 pub mod process;
 pub mod report;

@@ -38,6 +38,10 @@ fn run(command: Command) -> Result<(), Failure> {
         Command::Rr(args) => load(args.resolve().map_err(Failure::Usage)?),
         Command::Bulk(args) => load(args.resolve().map_err(Failure::Usage)?),
         Command::Idle(args) => load(args.resolve().map_err(Failure::Usage)?),
+        Command::Issue(args) => {
+            let orders = args.resolve().map_err(Failure::Usage)?;
+            load(orders.enrol()?)
+        }
         Command::Serve(args) => {
             args.listen.check_listen().map_err(Failure::Usage)?;
             Ok(serve::run(

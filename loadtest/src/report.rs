@@ -19,7 +19,7 @@ const GIB: f64 = 1024.0 * 1024.0 * 1024.0;
 pub struct Report {
     /// Version of this form.
     pub schema: u32,
-    /// `handshake`, `rr`, `bulk` or `idle`.
+    /// `handshake`, `rr`, `bulk`, `idle` or `issue`.
     pub mode: &'static str,
     /// The address that was loaded.
     pub target: String,
@@ -46,6 +46,12 @@ pub struct Report {
     /// Payload MiB per second (bulk).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mib_per_second: Option<f64>,
+    /// SVIDs received in measured operations (issue).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub svids: Option<u64>,
+    /// SVIDs per second (issue).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub svids_per_second: Option<f64>,
     /// Handshakes measured, by kind.
     pub handshakes: Handshakes,
     /// From when each operation was due (corrected for coordinated omission); with a rate only.
@@ -123,6 +129,9 @@ pub struct Cpu {
     pub us_per_operation: Option<f64>,
     /// Per GiB of payload, seconds.
     pub seconds_per_gib: Option<f64>,
+    /// Per SVID received in the window, microseconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub us_per_svid: Option<f64>,
 }
 
 /// Memory of one process (with its descendants, if asked), bytes.
@@ -165,6 +174,7 @@ impl Report {
         let seconds = outcome.elapsed.as_secs_f64();
         let tally = &outcome.tally;
         let bulk = subject.mode == "bulk";
+        let issue = subject.mode == "issue";
         let cpu = |root: &Root, used: Duration| {
             let per = |unit: f64| (unit > 0.0).then(|| used.as_secs_f64() / unit);
             Cpu {
@@ -175,6 +185,7 @@ impl Report {
                     .filter(|_| !bulk)
                     .map(|s| s * 1e6),
                 seconds_per_gib: per(outcome.bytes as f64 / GIB).filter(|_| bulk),
+                us_per_svid: per(outcome.svids as f64).filter(|_| issue).map(|s| s * 1e6),
             }
         };
         let myself = Root {
@@ -187,6 +198,8 @@ impl Report {
             per_second: outcome.completed as f64 / seconds,
             bytes: outcome.bytes,
             mib_per_second: bulk.then(|| outcome.bytes as f64 / GIB * 1024.0 / seconds),
+            svids: issue.then_some(tally.svids),
+            svids_per_second: issue.then(|| outcome.svids as f64 / seconds),
             latency_corrected_us: subject.rate.and_then(|_| latency(&tally.from_due)),
             latency_uncorrected_us: latency(&tally.from_start),
             cpu: outcome
@@ -258,6 +271,8 @@ impl Report {
             per_second: 0.0,
             bytes: 0,
             mib_per_second: None,
+            svids: None,
+            svids_per_second: None,
             handshakes: Handshakes {
                 full: tally.full_handshakes,
                 resumed: tally.resumed_handshakes,
@@ -336,6 +351,9 @@ impl fmt::Display for Report {
             if let Some(seconds) = cpu.seconds_per_gib {
                 write!(text, ", {seconds:.3} s per GiB")?;
             }
+            if let Some(us) = cpu.us_per_svid {
+                write!(text, ", {us:.1} µs per SVID")?;
+            }
             text.push('\n');
         }
         for memory in &self.memory {
@@ -373,6 +391,9 @@ impl Report {
             Some(rate) => write!(text, ", {rate:.0} MiB/s")?,
             None if self.seconds > 0.0 => write!(text, ", {:.0}/s", self.per_second)?,
             None => {}
+        }
+        if let (Some(svids), Some(rate)) = (self.svids, self.svids_per_second) {
+            write!(text, ", {svids} SVIDs, {rate:.0}/s")?;
         }
         if self.handshakes.full + self.handshakes.resumed > 0 {
             let Handshakes { full, resumed } = self.handshakes;

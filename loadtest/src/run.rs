@@ -5,7 +5,7 @@
 //! only sleeps until an edge of the window and reads the accounts there.
 
 use std::{
-    cell::RefCell,
+    cell::{Cell, RefCell},
     rc::Rc,
     sync::{Arc, mpsc},
     thread,
@@ -20,7 +20,7 @@ use crate::{
     address::Address,
     bulk::{self, Direction},
     client_tls::{ClientTls, Negotiated, Resume, is_resumed},
-    handshake,
+    handshake, issue,
     pace::{Pace, Schedule},
     process::{Root, Watched},
     request,
@@ -46,6 +46,8 @@ pub enum Work {
         /// Bytes.
         chunk: usize,
     },
+    /// A request for SVIDs on an agent's connection, which stays.
+    Issue(Arc<issue::Plan>),
 }
 
 /// A run, resolved.
@@ -53,8 +55,10 @@ pub enum Work {
 pub struct Load {
     /// Where to.
     pub target: Address,
-    /// With TLS, and how.
-    pub tls: Option<ClientTls>,
+    /// Others, tried in order when the one before cannot be used (issue).
+    pub fallbacks: Vec<Address>,
+    /// With TLS, and how: one for all connections, or one for each; empty: without.
+    pub tls: Vec<ClientTls>,
     /// Connections at one time.
     pub connections: usize,
     /// Generator threads.
@@ -78,6 +82,8 @@ pub struct Outcome {
     pub completed: u64,
     /// Payload bytes carried between the two readings.
     pub bytes: u64,
+    /// SVIDs received between the two readings.
+    pub svids: u64,
     /// CPU time of each watched process between the two readings.
     pub cpu: Vec<(Root, Duration)>,
     /// CPU time of the generator itself.
@@ -138,6 +144,7 @@ impl Load {
                 elapsed: after.at - before.at,
                 completed: after.completed - before.completed,
                 bytes: after.bytes - before.bytes,
+                svids: after.svids - before.svids,
                 cpu: roots.zip(cpu).collect(),
                 generator_cpu: after.generator_cpu.saturating_sub(before.generator_cpu),
             })
@@ -188,7 +195,7 @@ impl Load {
         let local = tokio::task::LocalSet::new();
         local.block_on(&runtime, async {
             let connections = share.of_connections(self.connections);
-            let prepared = self.prepare(connections).await;
+            let prepared = self.prepare(share, connections).await;
             let _ = ready.send(());
             drop(ready);
             let Ok(window) = start.recv() else {
@@ -203,11 +210,11 @@ impl Load {
 
     /// Opens the connections that live through the run. One that cannot be opened is tried again,
     /// and counted, by its worker.
-    async fn prepare(&self, connections: usize) -> Vec<(Link, Option<Stream>)> {
+    async fn prepare(&self, share: Share, connections: usize) -> Vec<(Link, Option<Stream>)> {
         let persistent = !matches!(self.work, Work::Handshake { .. });
         let mut prepared = Vec::with_capacity(connections);
-        for _ in 0..connections {
-            let link = Link::new(self);
+        for index in 0..connections {
+            let link = Link::new(self, share.number(index));
             let stream = match persistent {
                 true => link.open(self.bounds.op_timeout).await.ok(),
                 false => None,
@@ -228,7 +235,7 @@ impl Load {
         let schedule = self.rate.map(|rate| share.of_rate(rate, window.start()));
         let pace = schedule.clone().map_or(Pace::Closed, Pace::Open);
         let mut tasks = tokio::task::JoinSet::new();
-        for (link, stream) in prepared {
+        for (index, (link, stream)) in prepared.into_iter().enumerate() {
             let window = window.clone();
             let worker = Worker {
                 link,
@@ -241,6 +248,9 @@ impl Load {
                 Work::Request(sizes) => tasks.spawn_local(request::work(worker, stream, sizes)),
                 Work::Bulk { direction, chunk } => {
                     tasks.spawn_local(bulk::work(worker, stream, direction, chunk))
+                }
+                Work::Issue(plan) => {
+                    tasks.spawn_local(issue::work(worker, stream, plan, share.number(index)))
                 }
             };
         }
@@ -271,6 +281,7 @@ struct Edge {
     at: Instant,
     completed: u64,
     bytes: u64,
+    svids: u64,
     cpu: Vec<Duration>,
     generator_cpu: Duration,
 }
@@ -287,6 +298,7 @@ impl Edge {
             at: Instant::now(),
             completed: window.completed(),
             bytes: window.bytes(),
+            svids: window.svids(),
             generator_cpu,
         })
     }
@@ -304,6 +316,11 @@ impl Share {
         connections / self.of + usize::from(self.index < connections % self.of)
     }
 
+    /// The number of this thread's connection among all.
+    fn number(self, index: usize) -> usize {
+        self.index + index * self.of
+    }
+
     /// Every `of`-th operation of the whole schedule.
     fn of_rate(self, rate: f64, start: Instant) -> Rc<Schedule> {
         let between = Duration::from_secs_f64(1.0 / rate);
@@ -316,29 +333,47 @@ impl Share {
 /// How one worker connects.
 #[derive(Debug)]
 pub struct Link {
-    target: Address,
+    /// Used one at a time.
+    targets: Vec<Address>,
+    target: Cell<usize>,
     tls: Option<(Arc<ClientConfig>, ServerName<'static>)>,
     resume: Resume,
 }
 
 impl Link {
-    /// As `load` says, with TLS tickets of its own.
-    pub fn new(load: &Load) -> Self {
+    /// As `load` says for the connection of this number, with TLS tickets of its own.
+    pub fn new(load: &Load, number: usize) -> Self {
+        let tls = load.tls.get(number % load.tls.len().max(1));
         Self {
-            target: load.target.clone(),
-            tls: load.tls.as_ref().map(ClientTls::for_worker),
-            resume: load.tls.as_ref().map_or(Resume::Never, ClientTls::resume),
+            targets: std::iter::once(&load.target)
+                .chain(&load.fallbacks)
+                .cloned()
+                .collect(),
+            target: Cell::new(0),
+            tls: tls.map(ClientTls::for_worker),
+            resume: tls.map_or(Resume::Never, ClientTls::resume),
         }
+    }
+
+    /// The next connection goes to the next target.
+    pub fn try_next_target(&self) {
+        self.target.set(self.target.get() + 1);
+    }
+
+    /// Whether there is more than one target.
+    pub fn has_fallback(&self) -> bool {
+        self.targets.len() > 1
     }
 
     /// Opens a connection within `timeout`.
     pub async fn open(&self, timeout: Duration) -> Result<Stream, OpError> {
-        within(timeout, Stream::open(&self.target, self.tls.clone())).await
+        within(timeout, self.open_unbounded()).await
     }
 
     /// Opens a connection; the caller bounds its time.
     pub async fn open_unbounded(&self) -> Result<Stream, OpError> {
-        Stream::open(&self.target, self.tls.clone()).await
+        let target = &self.targets[self.target.get() % self.targets.len()];
+        Stream::open(target, self.tls.clone()).await
     }
 }
 
@@ -414,6 +449,14 @@ impl Worker {
                 // Something is broken: do not hammer it.
                 tokio::time::sleep(Duration::from_millis(10)).await;
             }
+        }
+    }
+
+    /// Accounts for SVIDs that were received, whatever else became of the operation.
+    pub fn received(&self, started: Started, svids: u64) {
+        self.window.receive(svids);
+        if started.measured {
+            self.tally.borrow_mut().svids += svids;
         }
     }
 

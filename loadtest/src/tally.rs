@@ -15,6 +15,8 @@ pub struct Tally {
     pub from_start: Histogram<u64>,
     /// Operations that ended well.
     pub succeeded: u64,
+    /// SVIDs received.
+    pub svids: u64,
     /// Failures by kind, with the first one's words.
     pub failures: BTreeMap<OpErrorKind, (u64, String)>,
     /// Full TLS handshakes.
@@ -38,6 +40,7 @@ impl Tally {
             from_due: histogram.clone(),
             from_start: histogram,
             succeeded: 0,
+            svids: 0,
             failures: BTreeMap::new(),
             full_handshakes: 0,
             resumed_handshakes: 0,
@@ -78,6 +81,7 @@ impl Tally {
         self.from_due.add(&other.from_due)?;
         self.from_start.add(&other.from_start)?;
         self.succeeded += other.succeeded;
+        self.svids += other.svids;
         self.full_handshakes += other.full_handshakes;
         self.resumed_handshakes += other.resumed_handshakes;
         self.negotiated = other.negotiated.or(self.negotiated.take());

@@ -31,6 +31,8 @@ pub struct Window {
     completed: AtomicU64,
     /// Payload bytes carried, warm-up included.
     bytes: AtomicU64,
+    /// SVIDs received, warm-up included.
+    svids: AtomicU64,
     /// Payload bytes at which a bulk run ends; `u64::MAX`: no bound.
     byte_limit: u64,
 }
@@ -62,6 +64,7 @@ impl Window {
             remaining: AtomicU64::new(bounds.count.unwrap_or(u64::MAX)),
             completed: AtomicU64::new(0),
             bytes: AtomicU64::new(0),
+            svids: AtomicU64::new(0),
             byte_limit: bounds.bytes.unwrap_or(u64::MAX),
         }
     }
@@ -115,6 +118,16 @@ impl Window {
     /// More payload bytes were carried.
     pub fn carry(&self, bytes: u64) {
         self.bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// More SVIDs were received.
+    pub fn receive(&self, svids: u64) {
+        self.svids.fetch_add(svids, Ordering::Relaxed);
+    }
+
+    /// SVIDs so far.
+    pub fn svids(&self) -> u64 {
+        self.svids.load(Ordering::Relaxed)
     }
 
     /// Operations that have ended well so far.

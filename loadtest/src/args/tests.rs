@@ -77,3 +77,53 @@ fn impossible_combinations_are_refused() {
         assert!(handshake(options).is_err(), "{options:?}");
     }
 }
+
+fn issue(options: &[&str]) -> anyhow::Result<()> {
+    let fixed = ["loadtest", "issue", "--target", "127.0.0.1:9"];
+    let cli = Cli::try_parse_from(fixed.iter().chain(options))?;
+    match cli.command {
+        Command::Issue(args) => args.resolve().map(drop),
+        _ => unreachable!(),
+    }
+}
+
+#[test]
+fn what_is_issued_and_to_whom_must_be_said() {
+    let named = "--workload-identity=app-{n}";
+    let admin = "--admin-socket=/nowhere";
+    let good: [&[&str]; 4] = [
+        &[named, admin],
+        &[named, "--identities=/nowhere"],
+        &[
+            "--labels=app=web,api",
+            "--labels=env=*",
+            "--svids-per-item=3",
+            admin,
+        ],
+        &[
+            named,
+            admin,
+            "--kind=jwt",
+            "--audience=a",
+            "--audience=b",
+            "--batch=1000",
+        ],
+    ];
+    for options in good {
+        assert!(issue(options).is_ok(), "{options:?}");
+    }
+    let bad: [&[&str]; 9] = [
+        &[admin],
+        &[named],
+        &[named, "--labels=app=web", admin],
+        &["--labels=app", admin],
+        &["--labels==web", admin],
+        &[named, admin, "--batch=1001"],
+        &[named, admin, "--batch=0"],
+        &[named, admin, "--numbers=0"],
+        &[named, admin, "--fallback=192.0.2.1:443"],
+    ];
+    for options in bad {
+        assert!(issue(options).is_err(), "{options:?}");
+    }
+}
