@@ -154,6 +154,8 @@ async fn bot(issuer: &Issuer) -> Caller {
     issuer
         .store
         .write::<_, changes::ChangeError, _>(move |tx| {
+            let (resources, roles) = (resources.clone(), roles.clone());
+            let (bot, secret) = (bot.clone(), secret.clone());
             Box::pin(async move {
                 changes::apply(tx, resources, "bench", now).await?;
                 changes::add_bot(tx, bot, roles, secret, ttl, "bench", now).await

@@ -15,8 +15,9 @@ use std::{
 use crate::{
     audit::{Event, EventName},
     authority::AuthorityError,
-    resources::{Kind, ResourceName, Spec},
-    store::{StoreError, Tx, audit, instances, instances::BotInstance, resources},
+    catalog::Catalog,
+    resources::{ResourceName, Spec},
+    store::{StoreError, Tx, audit, instances, instances::BotInstance},
 };
 
 pub use self::caller::{Caller, NotABot};
@@ -138,7 +139,10 @@ pub const SUCCESSION_GRACE: Duration = Duration::from_secs(60);
 /// the transaction that grants, so that a lock that comes later comes after the
 /// grant. Whoever records a refusal also calls [`lock_if_copied`].
 pub async fn admit(tx: &mut Tx, caller: &Caller, now: SystemTime) -> Result<BotInstance, Refusal> {
-    let instance = instances::read(tx.connection(), &caller.bot_name, &caller.instance_id).await?;
+    let catalog = tx.catalog().await?;
+    let instance = catalog
+        .instance(&caller.instance_id)
+        .filter(|instance| instance.bot_name == caller.bot_name);
     let Some(instance) = instance else {
         let detail = format!("bot {} has no such instance", caller.bot_name);
         return Err(Refusal::denied(Denial::UnknownInstance, detail));
@@ -152,9 +156,9 @@ pub async fn admit(tx: &mut Tx, caller: &Caller, now: SystemTime) -> Result<BotI
         return Err(Refusal::denied(Denial::CopiedIdentity, told));
     }
     if presented == newest && instance.newest_seen.is_none() {
-        instances::newest_seen(tx.connection(), &instance.instance_id, now).await?;
+        instances::newest_seen(tx, &instance.instance_id, now).await?;
     }
-    Ok(instance)
+    Ok(BotInstance::clone(&instance))
 }
 
 /// Refuses an issuance on a certificate that is the newest but one, if it opened
@@ -199,19 +203,19 @@ pub async fn lock_if_copied<T>(
 }
 
 /// The first role of the bot that selects `labels`.
-pub async fn role_that_allows(
-    tx: &mut Tx,
+pub fn role_that_allows(
+    catalog: &Catalog,
     bot_name: &str,
     labels: &BTreeMap<String, String>,
 ) -> Result<ResourceName, Refusal> {
-    let bot = resources::read(tx.connection(), Kind::Bot, bot_name).await?;
-    let Some(Spec::Bot(bot)) = bot.map(|bot| bot.spec) else {
+    let bot = catalog.bot(bot_name)?;
+    let Some(Spec::Bot(bot)) = bot.as_ref().map(|bot| &bot.spec) else {
         let detail = format!("there is no bot {bot_name}");
         return Err(Refusal::denied(Denial::UnknownBot, detail));
     };
     for name in &bot.roles {
-        let role = resources::read(tx.connection(), Kind::Role, name.as_str()).await?;
-        if let Some(Spec::Role(role)) = role.map(|role| role.spec)
+        let role = catalog.role(name.as_str())?;
+        if let Some(Spec::Role(role)) = role.as_ref().map(|role| &role.spec)
             && role.workload_identity_labels.matches(labels)
         {
             return Ok(name.clone());
@@ -231,13 +235,12 @@ pub async fn lock_instance(
     reason: &str,
     now: SystemTime,
 ) -> Result<(), StoreError> {
-    instances::lock(tx.connection(), instance_id, reason, now).await?;
+    instances::lock(tx, instance_id, reason, now).await?;
     let event = Event::success(EventName::LockCreate)
         .with("bot_name", bot_name)
         .with("bot_instance_id", instance_id)
         .with("lock_reason", reason);
     audit::append(tx, &event, now).await?;
-    tx.changes().access += 1;
     Ok(())
 }
 
@@ -251,9 +254,9 @@ pub async fn forget_ended(
     before: SystemTime,
     now: SystemTime,
 ) -> Result<(), StoreError> {
-    let ended = instances::ended(tx.connection(), before, FORGOTTEN_AT_ONCE).await?;
+    let ended = instances::ended(tx.connection().await?, before, FORGOTTEN_AT_ONCE).await?;
     for instance in ended {
-        instances::remove(tx.connection(), &instance.instance_id).await?;
+        instances::remove(tx, &instance.instance_id).await?;
         let event = Event::success(EventName::BotInstanceDelete)
             .with("bot_name", instance.bot_name)
             .with("bot_instance_id", instance.instance_id)
@@ -273,8 +276,8 @@ pub async fn unlock_instance(
     operator: &str,
     now: SystemTime,
 ) -> Result<bool, StoreError> {
-    let instance = instances::read(tx.connection(), bot_name, instance_id).await?;
-    if instance.is_none() || !instances::unlock(tx.connection(), instance_id).await? {
+    let instance = instances::read(tx.connection().await?, bot_name, instance_id).await?;
+    if instance.is_none() || !instances::unlock(tx, instance_id).await? {
         return Ok(false);
     }
     let event = Event::success(EventName::LockDelete)
@@ -282,7 +285,6 @@ pub async fn unlock_instance(
         .with("bot_instance_id", instance_id)
         .with("user", operator);
     audit::append(tx, &event, now).await?;
-    tx.changes().access += 1;
     Ok(true)
 }
 

@@ -16,12 +16,12 @@ use crate::{
     access::{self, Caller, Denial, Refusal},
     audit::{Event, EventName},
     authority::{Authority, CsrError, Leaf, LeafTemplate, SubjectKey},
+    catalog::Catalog,
     resources::{
-        DnsName, Kind, Resource, ResourceName, Spec, SpiffePath, SvidKind, TtlBounds,
-        WorkloadIdentitySpec, X509_TTL_CAP, wire,
+        DnsName, Resource, ResourceName, Spec, SpiffePath, SvidKind, TtlBounds, X509_TTL_CAP, wire,
     },
     service::Issuer,
-    store::{StoreError, Tx, audit, instances::BotInstance, resources},
+    store::{StoreError, Tx, audit, instances::BotInstance},
 };
 
 /// What an agent asks for.
@@ -82,10 +82,11 @@ pub async fn issue_x509_svid(
     now: SystemTime,
 ) -> Result<X509SvidGrant, Refusal> {
     let begun = Instant::now();
-    let authority = issuer.keyring().x509().clone();
+    let (authority, request) = (issuer.keyring().x509().clone(), Arc::new(request));
     let decision = issuer
         .store
         .write::<_, StoreError, _>(move |tx| {
+            let (authority, request) = (authority.clone(), request.clone());
             Box::pin(async move {
                 let decision = decide(tx, &authority, &request, now).await;
                 record(tx, &request, decision, now).await
@@ -106,9 +107,14 @@ async fn decide(
     let caller = &request.caller;
     let instance = access::admit(tx, caller, now).await?;
     access::refuse_superseded(caller, &instance)?;
-    let (resource, spec) = workload_identity(tx, &request.workload_identity).await?;
+    let catalog = tx.catalog().await?;
+    let resource = workload_identity(&catalog, &request.workload_identity)?;
+    let Spec::WorkloadIdentity(spec) = &resource.spec else {
+        let detail = "of another kind";
+        return Err(Refusal::denied(Denial::UnknownWorkloadIdentity, detail));
+    };
     let labels = &resource.metadata.labels;
-    let role = access::role_that_allows(tx, &caller.bot_name, labels).await?;
+    let role = access::role_that_allows(&catalog, &caller.bot_name, labels)?;
     let id = SpiffePath::parse(spec.path.source())
         .and_then(|path| path.id(authority.trust_domain()))
         .map_err(|error| Refusal::denied(Denial::InvalidId, error.to_string()))?;
@@ -140,6 +146,7 @@ async fn decide(
             .collect(),
         hint: spec
             .hint
+            .as_ref()
             .map_or(String::new(), |hint| hint.source().to_owned()),
         revision: resource.metadata.revision,
         role,
@@ -147,28 +154,13 @@ async fn decide(
     })
 }
 
-async fn workload_identity(
-    tx: &mut Tx,
-    name: &str,
-) -> Result<(Resource, WorkloadIdentitySpec), Refusal> {
+fn workload_identity(catalog: &Catalog, name: &str) -> Result<Arc<Resource>, Refusal> {
     let unknown = |why: String| Refusal::denied(Denial::UnknownWorkloadIdentity, why);
     // What is no name is not looked up; it is recorded in its shortened form.
     let name = ResourceName::parse(name).map_err(|error| unknown(error.to_string()))?;
-    let found = resources::read(tx.connection(), Kind::WorkloadIdentity, name.as_str()).await?;
-    match found {
-        Some(
-            resource @ Resource {
-                spec: Spec::WorkloadIdentity(_),
-                ..
-            },
-        ) => {
-            let Spec::WorkloadIdentity(spec) = resource.spec.clone() else {
-                return Err(unknown("of another kind".to_owned()));
-            };
-            Ok((resource, *spec))
-        }
-        _ => Err(unknown(format!("there is no workload_identity {name}"))),
-    }
+    catalog
+        .workload_identity(name.as_str())?
+        .ok_or_else(|| unknown(format!("there is no workload_identity {name}")))
 }
 
 /// The wanted life, or the default, cut at the resource's bound.

@@ -119,10 +119,11 @@ pub async fn join_by_token(
     request: TokenJoin,
     now: SystemTime,
 ) -> Result<BotGrant, Refusal> {
-    let authority = issuer.keyring().x509().clone();
+    let (authority, request) = (issuer.keyring().x509().clone(), Arc::new(request));
     let decision = issuer
         .store
         .write::<_, StoreError, _>(move |tx| {
+            let (authority, request) = (authority.clone(), request.clone());
             Box::pin(async move {
                 let decision = decide_join(tx, &authority, &request, now).await;
                 record_join(tx, &request, decision, now).await
@@ -141,7 +142,7 @@ async fn decide_join(
     now: SystemTime,
 ) -> Result<BotGrant, Refusal> {
     let hash = request.secret.sha256();
-    let token = tokens::read(tx.connection(), &hash).await?;
+    let token = tokens::read(tx.connection().await?, &hash).await?;
     // Looked up by hash, so that timing tells nothing of the secret; compared
     // once more in constant time, so that nothing hangs on how a database compares.
     let token = token
@@ -160,7 +161,7 @@ async fn decide_join(
         let detail = format!("it expired at {}", crate::authority::rfc3339(token.expires));
         return Err(Refusal::denied(Denial::ExpiredToken, detail));
     }
-    let bot = resources::read(tx.connection(), Kind::Bot, &token.bot_name).await?;
+    let bot = resources::read(tx.connection().await?, Kind::Bot, &token.bot_name).await?;
     if bot.is_none() {
         let detail = format!("there is no bot {}", token.bot_name);
         return Err(Refusal::denied(Denial::UnknownBot, detail));
@@ -183,8 +184,8 @@ async fn decide_join(
         locked_reason: None,
     };
     let (id, leaf) = sign(authority, &mut instance, key, request.ttl, now)?;
-    tokens::consume(tx.connection(), &hash, &instance.instance_id, now).await?;
-    instances::add(tx.connection(), &instance).await?;
+    tokens::consume(tx.connection().await?, &hash, &instance.instance_id, now).await?;
+    instances::add(tx, &instance).await?;
     access::forget_ended(tx, now - INSTANCE_MEMORY, now).await?;
     Ok(grant(leaf, id, instance, false, now))
 }
@@ -204,8 +205,8 @@ async fn repeatable(
     if token.expires <= now {
         return Ok(None);
     }
-    let bot = resources::read(tx.connection(), Kind::Bot, &token.bot_name).await?;
-    let instance = instances::read(tx.connection(), &token.bot_name, used_by).await?;
+    let bot = resources::read(tx.connection().await?, Kind::Bot, &token.bot_name).await?;
+    let instance = instances::read(tx.connection().await?, &token.bot_name, used_by).await?;
     Ok(instance.filter(|instance| {
         bot.is_some()
             && instance.generation == 1
@@ -226,7 +227,7 @@ async fn repeat_join(
     instance.hostname.clone_from(&request.agent.hostname);
     instance.agent_version.clone_from(&request.agent.version);
     let (id, leaf) = sign(authority, &mut instance, key, request.ttl, now)?;
-    instances::renewed(tx.connection(), &instance).await?;
+    instances::renewed(tx, &instance).await?;
     Ok(grant(leaf, id, instance, true, now))
 }
 
@@ -260,10 +261,11 @@ pub async fn renew(
     request: Renewal,
     now: SystemTime,
 ) -> Result<BotGrant, Refusal> {
-    let authority = issuer.keyring().x509().clone();
+    let (authority, request) = (issuer.keyring().x509().clone(), Arc::new(request));
     let decision = issuer
         .store
         .write::<_, StoreError, _>(move |tx| {
+            let (authority, request) = (authority.clone(), request.clone());
             Box::pin(async move {
                 let decision = decide_renewal(tx, &authority, &request, now).await;
                 record_renewal(tx, &request, decision, now).await
@@ -282,7 +284,7 @@ async fn decide_renewal(
     now: SystemTime,
 ) -> Result<BotGrant, Refusal> {
     let mut instance = access::admit(tx, &request.caller, now).await?;
-    let bot = resources::read(tx.connection(), Kind::Bot, &instance.bot_name).await?;
+    let bot = resources::read(tx.connection().await?, Kind::Bot, &instance.bot_name).await?;
     if bot.is_none() {
         return Err(Refusal::denied(Denial::UnknownBot, "the bot is gone"));
     }
@@ -297,7 +299,7 @@ async fn decide_renewal(
     instance.hostname.clone_from(&request.agent.hostname);
     instance.agent_version.clone_from(&request.agent.version);
     let (id, leaf) = sign(authority, &mut instance, key, request.ttl, now)?;
-    instances::renewed(tx.connection(), &instance).await?;
+    instances::renewed(tx, &instance).await?;
     Ok(grant(leaf, id, instance, repeated, now))
 }
 

@@ -21,7 +21,7 @@ use crate::{
         BundleFacts, KeyUse, Keyring, KeyringError, Lifecycle, Rotation, RotationError,
         keyfile::KeyFileError, keyfile::SealingKey, lifecycle::Step, rfc3339,
     },
-    store::{DataDirectory, FILE, Store, StoreError, audit, authorities, settings},
+    store::{DataDirectory, Database, FILE, Store, StoreError, audit, authorities, settings},
 };
 
 /// Name of the key file in the data directory, unless another is named.
@@ -110,7 +110,7 @@ impl Issuer {
         if is_new {
             key = Some(SealingKey::open(&key_file, true)?);
         }
-        let store = Store::open(&path).await?;
+        let store = Store::open(&Database::sqlite(&path)).await?;
         let (founded, stored, events) = {
             let mut connection = store.read().await?;
             (
@@ -180,6 +180,7 @@ impl Issuer {
         let (event, now) = (event.with("attempts", attempts), SystemTime::now());
         self.store
             .write(move |tx| {
+                let event = event.clone();
                 Box::pin(async move { audit::append(tx, &event, now).await.map(|_| ()) })
             })
             .await
@@ -231,6 +232,7 @@ async fn advance(store: &Store, keys: &Arc<Keys>, now: SystemTime) -> Result<Vec
     let keys = keys.clone();
     store
         .write::<_, RotationError, _>(move |tx| {
+            let keys = keys.clone();
             Box::pin(async move {
                 let mut spare = Vec::new();
                 keys.rotation("issuer", now).advance(tx, &mut spare).await
@@ -244,15 +246,14 @@ async fn found(store: &Store, keys: &Arc<Keys>, now: SystemTime) -> Result<(), O
     let keys = keys.clone();
     store
         .write::<_, RotationError, _>(move |tx| {
+            let keys = keys.clone();
             Box::pin(async move {
                 // Seconds since 1970: a store that is made anew for the same
                 // trust domain still counts on (TB-03).
                 let sequence = crate::store::to_millis(now) / 1000;
                 let name = keys.trust_domain.as_str();
-                let connection = tx.connection();
-                settings::insert(connection, settings::TRUST_DOMAIN, name).await?;
-                settings::insert(connection, settings::BUNDLE_SEQUENCE, &sequence.to_string())
-                    .await?;
+                settings::insert(tx, settings::TRUST_DOMAIN, name).await?;
+                settings::insert(tx, settings::BUNDLE_SEQUENCE, &sequence.to_string()).await?;
                 let mut spare = Vec::new();
                 keys.rotation("issuer", now).advance(tx, &mut spare).await
             })

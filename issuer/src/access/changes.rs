@@ -8,7 +8,9 @@ use crate::{
         BotSpec, Kind, Metadata, Resource, ResourceName, Spec, TOKEN_TTL_CAP, TokenSecret,
         TokenSpec,
     },
-    store::{StoreError, Tx, audit, instances, resources, settings, tokens, tokens::StoredToken},
+    store::{
+        Failure, StoreError, Tx, audit, instances, resources, settings, tokens, tokens::StoredToken,
+    },
 };
 
 /// What became of an applied resource.
@@ -52,7 +54,7 @@ async fn apply_one(
     };
     let old = match &token {
         Some((_, old)) => old.clone(),
-        None => resources::read(tx.connection(), kind, &name).await?,
+        None => resources::read(tx.connection().await?, kind, &name).await?,
     };
     let stored = old.as_ref().map_or(0, |old| old.metadata.revision);
     let expected = resource.metadata.revision;
@@ -78,14 +80,13 @@ async fn apply_one(
     resource.metadata.revision = stored + 1;
     match &token {
         Some((hash, _)) => put_token(tx, &resource, hash, now).await?,
-        None => resources::put(tx.connection(), &resource).await?,
+        None => resources::put(tx, &resource).await?,
     }
     let change = match stored {
         0 => Change::Create,
         _ => Change::Update,
     };
     record(tx, &resource, change, operator, now).await?;
-    tx.changes().access += 1;
     Ok(Applied {
         resource,
         change: Some(change),
@@ -117,7 +118,7 @@ async fn check_token(
         return Err(invalid("metadata.expires is more than 24h away"));
     }
     let hash = secret.sha256();
-    let old = tokens::read(tx.connection(), &hash).await?;
+    let old = tokens::read(tx.connection().await?, &hash).await?;
     if old.as_ref().is_some_and(|old| old.used_at.is_some()) {
         return Err(invalid("it has been used: make another"));
     }
@@ -150,10 +151,10 @@ async fn put_token(
         used_at: None,
         used_by: None,
     };
-    tokens::put(tx.connection(), &stored, now).await?;
+    tokens::put(tx.connection().await?, &stored, now).await?;
     // Long enough after their end that a late use still finds its reason.
     let forgotten = now - Duration::from_secs(7 * 24 * 3600);
-    Ok(tokens::remove_ended(tx.connection(), forgotten).await?)
+    Ok(tokens::remove_ended(tx.connection().await?, forgotten).await?)
 }
 
 async fn check_references(tx: &mut Tx, resource: &Resource) -> Result<(), ChangeError> {
@@ -161,7 +162,8 @@ async fn check_references(tx: &mut Tx, resource: &Resource) -> Result<(), Change
     match &resource.spec {
         Spec::Bot(bot) => {
             for role in &bot.roles {
-                let found = resources::read(tx.connection(), Kind::Role, role.as_str()).await?;
+                let found =
+                    resources::read(tx.connection().await?, Kind::Role, role.as_str()).await?;
                 if found.is_none() {
                     return Err(ChangeError::Missing(format!(
                         "bot {name} is to hold role {role}, which does not exist: apply the role first, or together with it"
@@ -171,7 +173,7 @@ async fn check_references(tx: &mut Tx, resource: &Resource) -> Result<(), Change
         }
         Spec::Token(token) => {
             let bot = token.bot_name.as_str();
-            let found = resources::read(tx.connection(), Kind::Bot, bot).await?;
+            let found = resources::read(tx.connection().await?, Kind::Bot, bot).await?;
             if found.is_none() {
                 return Err(ChangeError::Missing(format!(
                     "token {name} is for bot {bot}, which does not exist: apply the bot first, or together with it"
@@ -229,8 +231,8 @@ pub async fn delete(
         refuse_role_in_use(tx, name).await?;
     }
     let found = match kind {
-        Kind::Token => tokens::remove(tx.connection(), name).await?,
-        _ => resources::remove(tx.connection(), kind, name).await?,
+        Kind::Token => tokens::remove(tx.connection().await?, name).await?,
+        _ => resources::remove(tx, kind, name).await?,
     };
     if !found {
         return Err(ChangeError::NotFound {
@@ -242,12 +244,11 @@ pub async fn delete(
         .with("name", name)
         .with("user", operator);
     if kind == Kind::Bot {
-        tokens::remove_of_bot(tx.connection(), name).await?;
-        instances::remove_of_bot(tx.connection(), name).await?;
+        tokens::remove_of_bot(tx.connection().await?, name).await?;
+        instances::remove_of_bot(tx, name).await?;
         event = event.with("bot_name", name);
     }
     audit::append(tx, &event, now).await?;
-    tx.changes().access += 1;
     Ok(())
 }
 
@@ -287,7 +288,7 @@ pub async fn record_refusal(
 }
 
 async fn refuse_role_in_use(tx: &mut Tx, name: &str) -> Result<(), ChangeError> {
-    let bots = resources::list(tx.connection(), Kind::Bot).await?;
+    let bots = resources::list(tx.connection().await?, Kind::Bot).await?;
     let holders: Vec<_> = bots
         .iter()
         .filter(|bot| match &bot.spec {
@@ -315,7 +316,7 @@ pub async fn add_bot(
     operator: &str,
     now: SystemTime,
 ) -> Result<(Resource, SystemTime), ChangeError> {
-    let mut bot = resources::read(tx.connection(), Kind::Bot, name.as_str())
+    let mut bot = resources::read(tx.connection().await?, Kind::Bot, name.as_str())
         .await?
         .unwrap_or_else(|| Resource {
             metadata: metadata(name.clone(), None),
@@ -354,16 +355,15 @@ pub async fn order_renewal(
     operator: &str,
     now: SystemTime,
 ) -> Result<u64, StoreError> {
-    let epoch = settings::read_number(tx.connection(), settings::RENEW_EPOCH).await? + 1;
-    settings::write(tx.connection(), settings::RENEW_EPOCH, &epoch.to_string()).await?;
+    let epoch = settings::read_number(tx.connection().await?, settings::RENEW_EPOCH).await? + 1;
+    settings::write(tx, settings::RENEW_EPOCH, &epoch.to_string()).await?;
     let window = within.as_millis().to_string();
-    settings::write(tx.connection(), settings::RENEW_WITHIN, &window).await?;
+    settings::write(tx, settings::RENEW_WITHIN, &window).await?;
     let event = Event::success(EventName::RenewOrder)
         .with("renew_epoch", epoch)
         .with("within_seconds", within.as_secs())
         .with("user", operator);
     audit::append(tx, &event, now).await?;
-    tx.changes().renew = Some((epoch, within));
     Ok(epoch)
 }
 
@@ -404,6 +404,15 @@ pub enum ChangeError {
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
+}
+
+impl Failure for ChangeError {
+    fn store_error(&self) -> Option<&StoreError> {
+        match self {
+            Self::Store(error) => Some(error),
+            _ => None,
+        }
+    }
 }
 
 /// What was meant, without the secret that a token's name may be.

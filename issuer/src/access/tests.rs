@@ -53,6 +53,7 @@ impl World {
         issuer
             .store
             .write::<_, changes::ChangeError, _>(move |tx| {
+                let resources = resources.clone();
                 Box::pin(async move { changes::apply(tx, resources, "test", start).await })
             })
             .await
@@ -70,6 +71,7 @@ impl World {
         self.issuer
             .store
             .write::<_, changes::ChangeError, _>(move |tx| {
+                let made = made.clone();
                 Box::pin(async move {
                     changes::add_bot(tx, name(), vec![name()], made, TTL, "test", now).await
                 })
@@ -307,6 +309,7 @@ async fn lock(world: &World, grant: &BotGrant, now: SystemTime) {
         .issuer
         .store
         .write(move |tx| {
+            let id = id.clone();
             Box::pin(async move { super::lock_instance(tx, "web", &id, "test", now).await })
         })
         .await

@@ -113,6 +113,7 @@ impl AdminService for AdminApi {
             Ok(wanted) => {
                 let user = operator.clone();
                 let write = self.issuer.store.write(move |tx| {
+                    let (wanted, user) = (wanted.clone(), user.clone());
                     Box::pin(async move { changes::apply(tx, wanted, &user, now).await })
                 });
                 write.await
@@ -160,6 +161,7 @@ impl AdminService for AdminApi {
         let now = SystemTime::now();
         let (user, name) = (operator.clone(), request.name.clone());
         let write = self.issuer.store.write(move |tx| {
+            let (name, user) = (name.clone(), user.clone());
             Box::pin(async move { changes::delete(tx, kind, &name, &user, now).await })
         });
         if let Err(error) = write.await {
@@ -198,6 +200,8 @@ impl AdminService for AdminApi {
         let attempt = Attempt::Apply(vec![format!("bot/{name}")]);
         let user = operator.clone();
         let write = self.issuer.store.write(move |tx| {
+            let (name, roles, secret) = (name.clone(), roles.clone(), secret.clone());
+            let user = user.clone();
             Box::pin(
                 async move { changes::add_bot(tx, name, roles, secret, ttl, &user, now).await },
             )
@@ -227,6 +231,7 @@ impl AdminService for AdminApi {
             .issuer
             .store
             .write(move |tx| {
+                let (request, operator) = (request.clone(), operator.clone());
                 Box::pin(async move {
                     let (bot, instance) = (&request.bot_name, &request.instance_id);
                     access::unlock_instance(tx, bot, instance, &operator, now).await
@@ -271,6 +276,7 @@ impl AdminService for AdminApi {
             .issuer
             .store
             .write(move |tx| {
+                let operator = operator.clone();
                 Box::pin(async move { changes::order_renewal(tx, within, &operator, now).await })
             })
             .await
@@ -318,6 +324,8 @@ impl AdminApi {
         }
         let told = error.to_string();
         let write = self.issuer.store.write(move |tx| {
+            let (attempt, told) = (attempt.clone(), told.clone());
+            let operator = operator.clone();
             Box::pin(
                 async move { changes::record_refusal(tx, attempt, &told, &operator, now).await },
             )

@@ -150,7 +150,7 @@ impl Watcher {
                         return Err(Status::unavailable("the issuer is stopping: connect again"));
                     }
                     let now = *self.changes.borrow_and_update();
-                    if now.access != seen.access {
+                    if now.revision != seen.revision {
                         admitted(&self.issuer, &self.caller).await.map_err(status)?;
                     }
                     if now.renew != seen.renew && !self.tell(now.renew).await {

@@ -83,6 +83,7 @@ async fn make(issuer: &Issuer, now: SystemTime) -> anyhow::Result<X509Svid> {
     issuer
         .store
         .write::<_, StoreError, _>(move |tx| {
+            let event = event.clone();
             Box::pin(async move { audit::append(tx, &event, now).await })
         })
         .await?;

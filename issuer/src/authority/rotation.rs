@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     audit::{Event, EventName},
-    store::{StoreError, Tx, audit, authorities, settings},
+    store::{Failure, StoreError, Tx, audit, authorities, settings},
 };
 
 /// More passes than any state of the store needs.
@@ -47,7 +47,7 @@ impl Rotation<'_> {
     ) -> Result<Vec<Step>, RotationError> {
         let mut done = Vec::new();
         for _ in 0..PASSES {
-            let keys = authorities::list(tx.connection()).await?;
+            let keys = authorities::list(tx.connection().await?).await?;
             let steps = self.lifecycle.due(&keys, self.now);
             if steps.is_empty() {
                 break;
@@ -66,7 +66,7 @@ impl Rotation<'_> {
         at_once: bool,
         spare: &mut Vec<StoredAuthority>,
     ) -> Result<Vec<Step>, RotationError> {
-        let keys = authorities::list(tx.connection()).await?;
+        let keys = authorities::list(tx.connection().await?).await?;
         let steps = self.lifecycle.ordered(&keys, uses, at_once);
         self.carry_out(tx, &keys, &steps, spare).await?;
         Ok(steps)
@@ -127,31 +127,31 @@ impl Rotation<'_> {
                     };
                     key.state = *state;
                     key.activated = (*state == KeyState::Active).then_some(self.now);
-                    authorities::add(tx.connection(), &key).await?;
+                    authorities::add(tx, &key).await?;
                     (EventName::AuthorityCreate, key)
                 }
                 Step::Activate(key_id) => {
                     let mut key = found(key_id)?;
                     key.state = KeyState::Active;
                     key.activated = Some(self.now);
-                    authorities::update(tx.connection(), &key).await?;
+                    authorities::update(tx, &key).await?;
                     (EventName::AuthorityActivate, key)
                 }
                 Step::Retire(key_id) => {
                     let mut key = found(key_id)?;
                     key.state = KeyState::Retired;
                     key.retired = Some(self.now);
-                    authorities::update(tx.connection(), &key).await?;
+                    authorities::update(tx, &key).await?;
                     (EventName::AuthorityRetire, key)
                 }
                 Step::Wipe(key_id) => {
                     let mut key = found(key_id)?;
                     key.sealed_key.clear();
-                    authorities::update(tx.connection(), &key).await?;
+                    authorities::update(tx, &key).await?;
                     (EventName::AuthorityRemove, key)
                 }
                 Step::Remove(key_id) => {
-                    authorities::remove(tx.connection(), key_id).await?;
+                    authorities::remove(tx, key_id).await?;
                     (EventName::AuthorityRemove, found(key_id)?)
                 }
             };
@@ -160,7 +160,7 @@ impl Rotation<'_> {
             audit::append(tx, &self.event(name, &key), self.now).await?;
         }
         if bundle_changes {
-            settings::raise_bundle_sequence(tx.connection()).await?;
+            settings::raise_bundle_sequence(tx).await?;
         }
         Ok(())
     }
@@ -201,4 +201,13 @@ pub enum RotationError {
     /// A key cannot be sealed.
     #[error(transparent)]
     KeyFile(#[from] KeyFileError),
+}
+
+impl Failure for RotationError {
+    fn store_error(&self) -> Option<&StoreError> {
+        match self {
+            Self::Store(error) => Some(error),
+            _ => None,
+        }
+    }
 }

@@ -46,10 +46,15 @@ impl LabelSelector {
 
     /// Whether a resource with these labels is selected.
     pub fn matches(&self, labels: &BTreeMap<String, String>) -> bool {
+        self.matches_by(|key| labels.get(key).map(String::as_str))
+    }
+
+    /// The same for labels that are held in another form, each told by its key.
+    pub fn matches_by<'l>(&self, label: impl Fn(&str) -> Option<&'l str>) -> bool {
         !self.0.is_empty()
             && self.0.iter().all(|(key, values)| {
                 key == "*"
-                    || labels.get(key).is_some_and(|label| {
+                    || label(key).is_some_and(|label| {
                         values.iter().any(|value| value == "*" || value == label)
                     })
             })

@@ -28,7 +28,7 @@ async fn execute(issuer: &Issuer, sql: &'static str) {
         .store
         .write(move |tx| {
             Box::pin(async move {
-                sqlx::query(sql).execute(tx.connection()).await?;
+                sqlx::query(sql).execute(tx.connection().await?).await?;
                 Ok(())
             })
         })

@@ -1,10 +1,14 @@
-//! The audit log: rows that are only ever added, numbered without a gap.
+//! The audit log: rows that are only ever added, numbered without a gap and
+//! chained by their hashes ([`crate::audit::chain`]).
+
+pub mod rows;
+pub mod signing;
 
 use std::time::SystemTime;
 
-use sqlx::{FromRow, Row, SqliteConnection, sqlite::SqliteRow};
+use sqlx::{AnyConnection, FromRow, Row, any::AnyRow};
 
-use super::{StoreError, Tx, from_millis, to_i64, to_millis, to_u64};
+use super::{StoreError, Tx, from_millis, to_i64, to_u64};
 use crate::audit::Event;
 
 /// An event as it is stored.
@@ -22,8 +26,8 @@ pub struct StoredEvent {
     pub fields: String,
 }
 
-impl FromRow<'_, SqliteRow> for StoredEvent {
-    fn from_row(row: &SqliteRow) -> sqlx::Result<Self> {
+impl FromRow<'_, AnyRow> for StoredEvent {
+    fn from_row(row: &AnyRow) -> sqlx::Result<Self> {
         Ok(Self {
             sequence: to_u64(row.try_get("sequence")?),
             time: from_millis(row.try_get("time")?),
@@ -35,33 +39,16 @@ impl FromRow<'_, SqliteRow> for StoredEvent {
 }
 
 /// Number of the newest event; 0 if there is none.
-pub async fn last_sequence(connection: &mut SqliteConnection) -> Result<u64, StoreError> {
+pub async fn last_sequence(connection: &mut AnyConnection) -> Result<u64, StoreError> {
     let (sequence,): (Option<i64>,) = sqlx::query_as("SELECT MAX(sequence) FROM audit_events")
         .fetch_one(connection)
         .await?;
     Ok(to_u64(sequence.unwrap_or(0)))
 }
 
-/// Adds an event. It is durable when the transaction is.
+/// Adds an event. It is durable when the transaction is, and in the table then.
 pub async fn append(tx: &mut Tx, event: &Event, now: SystemTime) -> Result<u64, StoreError> {
-    // The writer is the only one: what it counts is what the table holds, and
-    // its count goes back when a transaction does.
-    let sequence = tx.changes().audit_sequence + 1;
-    sqlx::query(
-        "INSERT INTO audit_events (sequence, time, event, success, bot_name, spiffe_id, fields)
-         VALUES ($1, $2, $3, $4, $5, $6, $7)",
-    )
-    .bind(to_i64(sequence))
-    .bind(to_millis(now))
-    .bind(event.name().as_str())
-    .bind(i64::from(event.is_success()))
-    .bind(event.text_field("bot_name"))
-    .bind(event.text_field("spiffe_id"))
-    .bind(event.fields_json())
-    .execute(tx.connection())
-    .await?;
-    tx.changes().audit_sequence = sequence;
-    Ok(sequence)
+    Ok(tx.append(event, now))
 }
 
 /// Which events to read.
@@ -78,7 +65,7 @@ pub struct Filter {
 /// Reads up to `limit` events from `from` on that pass the filter, in order, and
 /// the number to go on from.
 pub async fn read(
-    connection: &mut SqliteConnection,
+    connection: &mut AnyConnection,
     filter: &Filter,
     from: u64,
     limit: u32,

@@ -1,15 +1,12 @@
 //! The keys of the authority, private parts sealed.
 
-use sqlx::{FromRow, Row, SqliteConnection, sqlite::SqliteRow};
+use sqlx::{AnyConnection, FromRow, Row, any::AnyRow};
 
-use super::{StoreError, from_millis, to_millis};
+use super::{StoreError, Tx, feed, from_millis, to_i64, to_millis};
 use crate::authority::{CA_LIFE, KeyState, KeyUse, StoredAuthority, whole_seconds};
 
-const COLUMNS: &str = "SELECT key_id, key_use, state, certificate, sealed_key, created, activated, \
-                       retired, not_after FROM authorities ORDER BY created, key_id";
-
-impl FromRow<'_, SqliteRow> for StoredAuthority {
-    fn from_row(row: &SqliteRow) -> sqlx::Result<Self> {
+impl FromRow<'_, AnyRow> for StoredAuthority {
+    fn from_row(row: &AnyRow) -> sqlx::Result<Self> {
         let damaged =
             |what: &str, value: &str| sqlx::Error::Decode(format!("{what} {value:?}").into());
         let key_use: String = row.try_get("key_use")?;
@@ -34,19 +31,31 @@ impl FromRow<'_, SqliteRow> for StoredAuthority {
 }
 
 /// Every key, the oldest first.
-pub async fn list(connection: &mut SqliteConnection) -> Result<Vec<StoredAuthority>, StoreError> {
-    Ok(sqlx::query_as(COLUMNS).fetch_all(connection).await?)
+pub async fn list(connection: &mut AnyConnection) -> Result<Vec<StoredAuthority>, StoreError> {
+    changed(connection, -1).await
+}
+
+/// Those that changed after a revision, the oldest first.
+pub(super) async fn changed(
+    connection: &mut AnyConnection,
+    since: i64,
+) -> Result<Vec<StoredAuthority>, StoreError> {
+    Ok(sqlx::query_as(
+        "SELECT key_id, key_use, state, certificate, sealed_key, created, activated, retired,
+             not_after FROM authorities WHERE changed > $1 ORDER BY created, key_id",
+    )
+    .bind(since)
+    .fetch_all(connection)
+    .await?)
 }
 
 /// Adds one.
-pub async fn add(
-    connection: &mut SqliteConnection,
-    key: &StoredAuthority,
-) -> Result<(), StoreError> {
+pub async fn add(tx: &mut Tx, key: &StoredAuthority) -> Result<(), StoreError> {
+    let changed = tx.bump();
     sqlx::query(
         "INSERT INTO authorities (key_id, key_use, state, certificate, sealed_key, created,
-             activated, retired, not_after)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
+             activated, retired, not_after, changed)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
     )
     .bind(key.key_id.as_str())
     .bind(key.key_use.as_str())
@@ -57,18 +66,18 @@ pub async fn add(
     .bind(key.activated.map(to_millis))
     .bind(key.retired.map(to_millis))
     .bind(to_millis(key.not_after))
-    .execute(connection)
+    .bind(to_i64(changed))
+    .execute(tx.connection().await?)
     .await?;
     Ok(())
 }
 
 /// Writes where one stands now.
-pub async fn update(
-    connection: &mut SqliteConnection,
-    key: &StoredAuthority,
-) -> Result<(), StoreError> {
+pub async fn update(tx: &mut Tx, key: &StoredAuthority) -> Result<(), StoreError> {
+    let changed = tx.bump();
     sqlx::query(
-        "UPDATE authorities SET state = $2, sealed_key = $3, activated = $4, retired = $5
+        "UPDATE authorities SET state = $2, sealed_key = $3, activated = $4, retired = $5,
+             changed = $6
          WHERE key_id = $1",
     )
     .bind(key.key_id.as_str())
@@ -76,16 +85,17 @@ pub async fn update(
     .bind(key.sealed_key.as_slice())
     .bind(key.activated.map(to_millis))
     .bind(key.retired.map(to_millis))
-    .execute(connection)
+    .bind(to_i64(changed))
+    .execute(tx.connection().await?)
     .await?;
     Ok(())
 }
 
 /// Removes one.
-pub async fn remove(connection: &mut SqliteConnection, key_id: &str) -> Result<(), StoreError> {
+pub async fn remove(tx: &mut Tx, key_id: &str) -> Result<(), StoreError> {
     sqlx::query("DELETE FROM authorities WHERE key_id = $1")
         .bind(key_id)
-        .execute(connection)
+        .execute(tx.connection().await?)
         .await?;
-    Ok(())
+    tx.bury(feed::AUTHORITY, key_id).await
 }

@@ -2,9 +2,9 @@
 
 use std::time::SystemTime;
 
-use sqlx::{FromRow, Row, SqliteConnection, sqlite::SqliteRow};
+use sqlx::{AnyConnection, FromRow, Row, any::AnyRow};
 
-use super::{StoreError, from_millis, to_i64, to_millis, to_u64};
+use super::{StoreError, Tx, feed, from_millis, to_i64, to_millis, to_u64};
 
 /// One joined process.
 #[derive(Debug, Clone)]
@@ -37,8 +37,8 @@ pub struct BotInstance {
     pub locked_reason: Option<String>,
 }
 
-impl FromRow<'_, SqliteRow> for BotInstance {
-    fn from_row(row: &SqliteRow) -> sqlx::Result<Self> {
+impl FromRow<'_, AnyRow> for BotInstance {
+    fn from_row(row: &AnyRow) -> sqlx::Result<Self> {
         Ok(Self {
             instance_id: row.try_get("instance_id")?,
             bot_name: row.try_get("bot_name")?,
@@ -61,7 +61,7 @@ impl FromRow<'_, SqliteRow> for BotInstance {
 
 /// Reads one.
 pub async fn read(
-    connection: &mut SqliteConnection,
+    connection: &mut AnyConnection,
     bot_name: &str,
     instance_id: &str,
 ) -> Result<Option<BotInstance>, StoreError> {
@@ -78,7 +78,7 @@ pub async fn read(
 
 /// Lists those of a bot, or of all bots if the name is empty.
 pub async fn list(
-    connection: &mut SqliteConnection,
+    connection: &mut AnyConnection,
     bot_name: &str,
 ) -> Result<Vec<BotInstance>, StoreError> {
     Ok(sqlx::query_as(
@@ -92,15 +92,28 @@ pub async fn list(
     .await?)
 }
 
+/// Those that changed after a revision.
+pub(super) async fn changed(
+    connection: &mut AnyConnection,
+    since: i64,
+) -> Result<Vec<BotInstance>, StoreError> {
+    Ok(sqlx::query_as(
+        "SELECT i.*, l.reason AS locked_reason
+         FROM bot_instances i LEFT JOIN locks l ON l.target = i.instance_id
+         WHERE i.changed > $1",
+    )
+    .bind(since)
+    .fetch_all(connection)
+    .await?)
+}
+
 /// Adds one.
-pub async fn add(
-    connection: &mut SqliteConnection,
-    instance: &BotInstance,
-) -> Result<(), StoreError> {
+pub async fn add(tx: &mut Tx, instance: &BotInstance) -> Result<(), StoreError> {
+    let changed = tx.bump();
     sqlx::query(
         "INSERT INTO bot_instances (instance_id, bot_name, generation, key_sha256, joined,
-             renewed, not_after, hostname, agent_version, join_method, join_token_name)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)",
+             renewed, not_after, hostname, agent_version, join_method, join_token_name, changed)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)",
     )
     .bind(instance.instance_id.as_str())
     .bind(instance.bot_name.as_str())
@@ -113,19 +126,18 @@ pub async fn add(
     .bind(instance.agent_version.as_str())
     .bind(instance.join_method.as_str())
     .bind(instance.join_token_name.as_str())
-    .execute(connection)
+    .bind(to_i64(changed))
+    .execute(tx.connection().await?)
     .await?;
     Ok(())
 }
 
 /// Records a renewal: generation, key, times and what the agent told.
-pub async fn renewed(
-    connection: &mut SqliteConnection,
-    instance: &BotInstance,
-) -> Result<(), StoreError> {
+pub async fn renewed(tx: &mut Tx, instance: &BotInstance) -> Result<(), StoreError> {
+    let changed = tx.bump();
     sqlx::query(
         "UPDATE bot_instances SET generation = $2, key_sha256 = $3, renewed = $4,
-             not_after = $5, hostname = $6, agent_version = $7, newest_seen = $8
+             not_after = $5, hostname = $6, agent_version = $7, newest_seen = $8, changed = $9
          WHERE instance_id = $1",
     )
     .bind(instance.instance_id.as_str())
@@ -136,49 +148,46 @@ pub async fn renewed(
     .bind(instance.hostname.as_str())
     .bind(instance.agent_version.as_str())
     .bind(instance.newest_seen.map(to_millis))
-    .execute(connection)
+    .bind(to_i64(changed))
+    .execute(tx.connection().await?)
     .await?;
     Ok(())
 }
 
 /// Notes that the newest certificate was presented.
 pub async fn newest_seen(
-    connection: &mut SqliteConnection,
+    tx: &mut Tx,
     instance_id: &str,
     now: SystemTime,
 ) -> Result<(), StoreError> {
-    sqlx::query("UPDATE bot_instances SET newest_seen = $2 WHERE instance_id = $1")
+    let changed = tx.bump();
+    sqlx::query("UPDATE bot_instances SET newest_seen = $2, changed = $3 WHERE instance_id = $1")
         .bind(instance_id)
         .bind(to_millis(now))
-        .execute(connection)
+        .bind(to_i64(changed))
+        .execute(tx.connection().await?)
         .await?;
     Ok(())
 }
 
 /// Forgets every instance of a bot, and its locks. Certificates that they still
 /// hold are refused from then on.
-pub async fn remove_of_bot(
-    connection: &mut SqliteConnection,
-    bot_name: &str,
-) -> Result<(), StoreError> {
-    sqlx::query(
-        "DELETE FROM locks WHERE target IN
-             (SELECT instance_id FROM bot_instances WHERE bot_name = $1)",
-    )
-    .bind(bot_name)
-    .execute(&mut *connection)
-    .await?;
-    sqlx::query("DELETE FROM bot_instances WHERE bot_name = $1")
-        .bind(bot_name)
-        .execute(connection)
-        .await?;
+pub async fn remove_of_bot(tx: &mut Tx, bot_name: &str) -> Result<(), StoreError> {
+    let instances = list(tx.connection().await?, bot_name).await?;
+    for instance in instances {
+        sqlx::query("DELETE FROM locks WHERE target = $1")
+            .bind(instance.instance_id.as_str())
+            .execute(tx.connection().await?)
+            .await?;
+        remove(tx, &instance.instance_id).await?;
+    }
     Ok(())
 }
 
 /// Lists up to `limit` instances whose newest certificate ended before `before`:
 /// nobody can come back as them. Locked ones are none of them: a lock is evidence.
 pub async fn ended(
-    connection: &mut SqliteConnection,
+    connection: &mut AnyConnection,
     before: SystemTime,
     limit: u32,
 ) -> Result<Vec<BotInstance>, StoreError> {
@@ -195,20 +204,17 @@ pub async fn ended(
 }
 
 /// Forgets one that is not locked.
-pub async fn remove(
-    connection: &mut SqliteConnection,
-    instance_id: &str,
-) -> Result<(), StoreError> {
+pub async fn remove(tx: &mut Tx, instance_id: &str) -> Result<(), StoreError> {
     sqlx::query("DELETE FROM bot_instances WHERE instance_id = $1")
         .bind(instance_id)
-        .execute(connection)
+        .execute(tx.connection().await?)
         .await?;
-    Ok(())
+    tx.bury(feed::INSTANCE, instance_id).await
 }
 
 /// Locks an instance. A lock that is there stays as it is.
 pub async fn lock(
-    connection: &mut SqliteConnection,
+    tx: &mut Tx,
     instance_id: &str,
     reason: &str,
     now: SystemTime,
@@ -220,19 +226,27 @@ pub async fn lock(
     .bind(instance_id)
     .bind(reason)
     .bind(to_millis(now))
-    .execute(connection)
+    .execute(tx.connection().await?)
     .await?;
-    Ok(())
+    mark_changed(tx, instance_id).await
 }
 
 /// Removes a lock; whether there was one.
-pub async fn unlock(
-    connection: &mut SqliteConnection,
-    instance_id: &str,
-) -> Result<bool, StoreError> {
+pub async fn unlock(tx: &mut Tx, instance_id: &str) -> Result<bool, StoreError> {
     let done = sqlx::query("DELETE FROM locks WHERE target = $1")
         .bind(instance_id)
-        .execute(connection)
+        .execute(tx.connection().await?)
         .await?;
+    mark_changed(tx, instance_id).await?;
     Ok(done.rows_affected() > 0)
+}
+
+async fn mark_changed(tx: &mut Tx, instance_id: &str) -> Result<(), StoreError> {
+    let changed = tx.bump();
+    sqlx::query("UPDATE bot_instances SET changed = $2 WHERE instance_id = $1")
+        .bind(instance_id)
+        .bind(to_i64(changed))
+        .execute(tx.connection().await?)
+        .await?;
+    Ok(())
 }

@@ -3,25 +3,25 @@
 
 use prost::Message;
 use proto::admin::v1 as pb;
-use sqlx::SqliteConnection;
+use sqlx::AnyConnection;
 
-use super::{StoreError, to_i64, to_u64};
+use super::{StoreError, Tx, to_i64, to_u64};
 use crate::resources::{Kind, Resource, wire};
 
 type ResourceRow = (i64, Vec<u8>);
 
-fn decode(kind: Kind, (revision, content): ResourceRow) -> Result<Resource, StoreError> {
+/// Reads what a row holds.
+pub(crate) fn decode(kind: Kind, revision: u64, content: &[u8]) -> Result<Resource, StoreError> {
     let damaged = |why: String| StoreError::Damaged(format!("a {kind}: {why}"));
-    let resource =
-        pb::Resource::decode(content.as_slice()).map_err(|error| damaged(error.to_string()))?;
+    let resource = pb::Resource::decode(content).map_err(|error| damaged(error.to_string()))?;
     let mut resource = wire::from_wire(resource).map_err(|error| damaged(error.to_string()))?;
-    resource.metadata.revision = to_u64(revision);
+    resource.metadata.revision = revision;
     Ok(resource)
 }
 
 /// Reads one by name.
 pub async fn read(
-    connection: &mut SqliteConnection,
+    connection: &mut AnyConnection,
     kind: Kind,
     name: &str,
 ) -> Result<Option<Resource>, StoreError> {
@@ -31,48 +31,56 @@ pub async fn read(
             .bind(name)
             .fetch_optional(connection)
             .await?;
-    row.map(|row| decode(kind, row)).transpose()
+    row.map(|(revision, content)| decode(kind, to_u64(revision), &content))
+        .transpose()
 }
 
 /// Lists all of a kind, by name.
-pub async fn list(
-    connection: &mut SqliteConnection,
-    kind: Kind,
-) -> Result<Vec<Resource>, StoreError> {
+pub async fn list(connection: &mut AnyConnection, kind: Kind) -> Result<Vec<Resource>, StoreError> {
     let rows: Vec<ResourceRow> =
-        sqlx::query_as("SELECT revision, content FROM resources WHERE kind = $1 ORDER BY name")
+        sqlx::query_as("SELECT revision, content FROM resources WHERE kind = $1")
             .bind(kind.as_str())
             .fetch_all(connection)
             .await?;
-    rows.into_iter().map(|row| decode(kind, row)).collect()
+    let resources: Result<Vec<_>, _> = rows
+        .into_iter()
+        .map(|(revision, content)| decode(kind, to_u64(revision), &content))
+        .collect();
+    let mut resources = resources?;
+    // Not by the database: how it orders text is its own affair.
+    resources.sort_by(|one, other| one.metadata.name.as_str().cmp(other.metadata.name.as_str()));
+    Ok(resources)
 }
 
 /// Adds or replaces one, with the revision that it carries.
-pub async fn put(connection: &mut SqliteConnection, resource: &Resource) -> Result<(), StoreError> {
+pub async fn put(tx: &mut Tx, resource: &Resource) -> Result<(), StoreError> {
+    let changed = tx.bump();
     sqlx::query(
-        "INSERT INTO resources (kind, name, revision, content) VALUES ($1, $2, $3, $4)
+        "INSERT INTO resources (kind, name, revision, content, changed)
+         VALUES ($1, $2, $3, $4, $5)
          ON CONFLICT (kind, name) DO UPDATE SET revision = excluded.revision,
-             content = excluded.content",
+             content = excluded.content, changed = excluded.changed",
     )
     .bind(resource.kind().as_str())
     .bind(resource.metadata.name.as_str())
     .bind(to_i64(resource.metadata.revision))
     .bind(wire::to_wire(resource).encode_to_vec())
-    .execute(connection)
+    .bind(to_i64(changed))
+    .execute(tx.connection().await?)
     .await?;
     Ok(())
 }
 
 /// Removes one; whether there was one.
-pub async fn remove(
-    connection: &mut SqliteConnection,
-    kind: Kind,
-    name: &str,
-) -> Result<bool, StoreError> {
+pub async fn remove(tx: &mut Tx, kind: Kind, name: &str) -> Result<bool, StoreError> {
     let done = sqlx::query("DELETE FROM resources WHERE kind = $1 AND name = $2")
         .bind(kind.as_str())
         .bind(name)
-        .execute(connection)
+        .execute(tx.connection().await?)
         .await?;
-    Ok(done.rows_affected() > 0)
+    let found = done.rows_affected() > 0;
+    if found {
+        tx.bury(kind.as_str(), name).await?;
+    }
+    Ok(found)
 }

@@ -1,14 +1,15 @@
 //! The tables, as forward-only migrations that are part of the program. A
 //! migration that has shipped is never edited: a change is a new one.
 
-use std::path::Path;
+use std::time::Duration;
 
 use sqlx::{
-    SqlStr, SqliteConnection,
-    migrate::{Migration, MigrationType, Migrator},
+    AnyConnection, AssertSqlSafe, SqlSafeStr, SqlStr,
+    migrate::{MigrateError, Migration, MigrationType, Migrator},
 };
 
-use super::StoreError;
+use super::{Database, Engine, StoreError, audit, to_i64};
+use crate::audit::chain::START;
 
 const V1: &str = "
 CREATE TABLE settings (
@@ -78,37 +79,142 @@ CREATE INDEX bot_instances_by_end ON bot_instances (not_after);
 ";
 
 const V3: &str = "
+ALTER TABLE settings ADD COLUMN changed BIGINT NOT NULL DEFAULT 0;
+ALTER TABLE resources ADD COLUMN changed BIGINT NOT NULL DEFAULT 0;
+CREATE INDEX resources_by_change ON resources (changed);
+ALTER TABLE bot_instances ADD COLUMN changed BIGINT NOT NULL DEFAULT 0;
+CREATE INDEX bot_instances_by_change ON bot_instances (changed);
+CREATE TABLE tombstones (
+    kind TEXT NOT NULL,
+    name TEXT NOT NULL,
+    changed BIGINT NOT NULL,
+    PRIMARY KEY (kind, name)
+);
+CREATE INDEX tombstones_by_change ON tombstones (changed);
 ALTER TABLE authorities ADD COLUMN key_use TEXT NOT NULL DEFAULT 'x509';
 ALTER TABLE authorities ADD COLUMN state TEXT NOT NULL DEFAULT 'active';
 ALTER TABLE authorities ADD COLUMN activated BIGINT;
 ALTER TABLE authorities ADD COLUMN retired BIGINT;
 ALTER TABLE authorities ADD COLUMN not_after BIGINT;
+ALTER TABLE authorities ADD COLUMN changed BIGINT NOT NULL DEFAULT 0;
+ALTER TABLE audit_events ADD COLUMN serial TEXT NOT NULL DEFAULT '';
+ALTER TABLE audit_events ADD COLUMN hash BLOB;
+CREATE INDEX audit_events_by_serial ON audit_events (serial) WHERE serial <> '';
+CREATE INDEX audit_events_by_time ON audit_events (time);
+CREATE TABLE audit_checkpoints (
+    sequence BIGINT PRIMARY KEY NOT NULL,
+    hash BLOB NOT NULL,
+    time BIGINT NOT NULL,
+    key_id TEXT NOT NULL,
+    signature BLOB NOT NULL
+);
+CREATE TABLE head (
+    id BIGINT PRIMARY KEY NOT NULL,
+    sequence BIGINT NOT NULL,
+    hash BLOB NOT NULL,
+    revision BIGINT NOT NULL,
+    forgotten BIGINT NOT NULL,
+    checkpoint BIGINT NOT NULL,
+    checkpoint_time BIGINT NOT NULL,
+    key_id TEXT NOT NULL,
+    signed BIGINT NOT NULL,
+    signature BLOB NOT NULL
+);
 ";
+
+/// How often a migration is tried on a server on which others may migrate too.
+const ATTEMPTS: u32 = 8;
 
 /// Applies what is missing. A store that knows more than this program is refused.
 pub(super) async fn migrate(
-    connection: &mut SqliteConnection,
-    path: &Path,
+    connection: &mut AnyConnection,
+    database: &Database,
 ) -> Result<(), StoreError> {
+    let misfit = |error: MigrateError| StoreError::Schema {
+        database: database.to_string(),
+        reason: error.to_string(),
+    };
+    let mut attempt = 1;
+    while let Err(error) = migrator(database.engine())
+        .run_direct(None, connection, false)
+        .await
+    {
+        // Nothing is locked, for not every server has such locks. Of two that
+        // migrate at once, one fails on what the other has made, and looks again.
+        let other = matches!(
+            error,
+            MigrateError::Execute(_) | MigrateError::ExecuteMigration(..)
+        );
+        if !other || attempt == ATTEMPTS || database.engine() == Engine::Sqlite {
+            return Err(misfit(error));
+        }
+        let _ = sqlx::query("ROLLBACK").execute(&mut *connection).await;
+        tokio::time::sleep(Duration::from_millis(50 * u64::from(attempt))).await;
+        attempt += 1;
+    }
+    make_head(connection, database.engine()).await
+}
+
+fn migrator(engine: Engine) -> Migrator {
     let steps = [
         (1, "first tables", V1),
         (2, "copies found on issuance", V2),
-        (3, "keys of several uses", V3),
+        (3, "chained audit, several issuers", V3),
     ];
     let migrations = steps.map(|(version, description, sql)| {
+        let sql = match engine {
+            Engine::Sqlite => SqlStr::from_static(sql),
+            Engine::Postgres => AssertSqlSafe(sql.replace(" BLOB", " BYTEA")).into_sql_str(),
+        };
         Migration::new(
             version,
             description.into(),
             MigrationType::Simple,
-            SqlStr::from_static(sql),
+            sql,
             false,
         )
     });
-    Migrator::with_migrations(migrations.to_vec())
-        .run_direct(None, connection, false)
-        .await
-        .map_err(|error| StoreError::Schema {
-            path: path.display().to_string(),
-            reason: error.to_string(),
-        })
+    let mut migrator = Migrator::with_migrations(migrations.to_vec());
+    migrator.set_locking(false);
+    migrator
+}
+
+/// Makes the head, and with it chains the events of a store that had no chain:
+/// one transaction, so that a store with a head is a store with a chain. Of two
+/// issuers that come here at once, the database lets one do it.
+async fn make_head(connection: &mut AnyConnection, engine: Engine) -> Result<(), StoreError> {
+    sqlx::query(engine.begin())
+        .execute(&mut *connection)
+        .await?;
+    let made = make_head_within(connection).await;
+    let end = match made {
+        Ok(()) => "COMMIT",
+        Err(_) => "ROLLBACK",
+    };
+    let ended = sqlx::query(end).execute(connection).await;
+    made?;
+    ended?;
+    Ok(())
+}
+
+async fn make_head_within(connection: &mut AnyConnection) -> Result<(), StoreError> {
+    let made = sqlx::query(
+        "INSERT INTO head (id, sequence, hash, revision, forgotten, checkpoint, checkpoint_time,
+             key_id, signed, signature)
+         VALUES (1, 0, $1, 1, 0, 0, 0, '', 0, $2) ON CONFLICT (id) DO NOTHING",
+    )
+    .bind(START.as_slice())
+    .bind([].as_slice())
+    .execute(&mut *connection)
+    .await?;
+    if made.rows_affected() == 0 {
+        return Ok(());
+    }
+    let (sequence, hash) = audit::rows::chain_old_events(connection).await?;
+    sqlx::query("UPDATE head SET sequence = $1, hash = $2 WHERE id = 1")
+        .bind(to_i64(sequence))
+        .bind(hash.as_slice())
+        .execute(connection)
+        .await?;
+    Ok(())
 }

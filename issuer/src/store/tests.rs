@@ -1,11 +1,13 @@
 use std::time::SystemTime;
 
-use super::{Store, StoreError, audit, settings};
+use super::{Database, Store, StoreError, audit, settings};
 use crate::audit::{Event, EventName};
 
 async fn store() -> (tempfile::TempDir, Store) {
     let home = tempfile::tempdir().unwrap();
-    let store = Store::open(&home.path().join("issuer.db")).await.unwrap();
+    let store = Store::open(&Database::sqlite(home.path().join("issuer.db")))
+        .await
+        .unwrap();
     (home, store)
 }
 
@@ -15,12 +17,7 @@ async fn record(store: &Store, fail: bool) -> Result<u64, StoreError> {
             Box::pin(async move {
                 let event = Event::success(EventName::BotJoin).with("bot_name", "b");
                 let sequence = audit::append(tx, &event, SystemTime::now()).await?;
-                settings::write(
-                    tx.connection(),
-                    settings::RENEW_EPOCH,
-                    &sequence.to_string(),
-                )
-                .await?;
+                settings::write(tx, settings::RENEW_EPOCH, &sequence.to_string()).await?;
                 match fail {
                     true => Err(StoreError::Damaged("on purpose".to_owned())),
                     false => Ok(sequence),
@@ -82,7 +79,9 @@ async fn what_was_written_is_there_after_a_reopen_and_later_writes_count_on() {
     record(&store, false).await.unwrap();
     store.close().await;
     assert!(record(&store, false).await.is_err());
-    let store = Store::open(&home.path().join("issuer.db")).await.unwrap();
+    let store = Store::open(&Database::sqlite(home.path().join("issuer.db")))
+        .await
+        .unwrap();
     assert_eq!(record(&store, false).await.unwrap(), 2);
     let mut connection = store.read().await.unwrap();
     let epoch = settings::read_number(&mut connection, settings::RENEW_EPOCH)
@@ -101,7 +100,7 @@ async fn a_store_of_a_newer_issuer_is_refused() {
                     "INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time)
                      VALUES (999, 'the future', TRUE, x'00', 0)",
                 )
-                .execute(tx.connection())
+                .execute(tx.connection().await?)
                 .await?;
                 Ok(())
             })
@@ -109,7 +108,7 @@ async fn a_store_of_a_newer_issuer_is_refused() {
         .await;
     newer.unwrap();
     store.close().await;
-    let refused = Store::open(&home.path().join("issuer.db")).await;
+    let refused = Store::open(&Database::sqlite(home.path().join("issuer.db"))).await;
     assert!(
         matches!(refused, Err(StoreError::Schema { .. })),
         "{refused:?}"

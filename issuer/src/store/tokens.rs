@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, time::SystemTime};
 
-use sqlx::{FromRow, Row, SqliteConnection, sqlite::SqliteRow};
+use sqlx::{AnyConnection, FromRow, Row, any::AnyRow};
 
 use super::{StoreError, from_millis, to_i64, to_millis, to_u64};
 use crate::resources::{Metadata, NameError, Resource, ResourceName, Spec, TokenSpec};
@@ -47,8 +47,8 @@ impl StoredToken {
     }
 }
 
-impl FromRow<'_, SqliteRow> for StoredToken {
-    fn from_row(row: &SqliteRow) -> sqlx::Result<Self> {
+impl FromRow<'_, AnyRow> for StoredToken {
+    fn from_row(row: &AnyRow) -> sqlx::Result<Self> {
         let labels: String = row.try_get("labels")?;
         let used_at: Option<i64> = row.try_get("used_at")?;
         Ok(Self {
@@ -67,7 +67,7 @@ impl FromRow<'_, SqliteRow> for StoredToken {
 
 /// Looks one up by the hash of its secret.
 pub async fn read(
-    connection: &mut SqliteConnection,
+    connection: &mut AnyConnection,
     hash: &[u8],
 ) -> Result<Option<StoredToken>, StoreError> {
     Ok(sqlx::query_as("SELECT * FROM tokens WHERE hash = $1")
@@ -78,7 +78,7 @@ pub async fn read(
 
 /// Lists those that are not used: all, or the one that is shown under `name`.
 pub async fn list(
-    connection: &mut SqliteConnection,
+    connection: &mut AnyConnection,
     name: &str,
 ) -> Result<Vec<StoredToken>, StoreError> {
     Ok(sqlx::query_as(
@@ -92,7 +92,7 @@ pub async fn list(
 
 /// Adds or replaces one.
 pub async fn put(
-    connection: &mut SqliteConnection,
+    connection: &mut AnyConnection,
     token: &StoredToken,
     now: SystemTime,
 ) -> Result<(), StoreError> {
@@ -118,7 +118,7 @@ pub async fn put(
 
 /// Marks one as used.
 pub async fn consume(
-    connection: &mut SqliteConnection,
+    connection: &mut AnyConnection,
     hash: &[u8],
     instance_id: &str,
     now: SystemTime,
@@ -133,7 +133,7 @@ pub async fn consume(
 }
 
 /// Removes the one that is shown under `name`; whether there was one.
-pub async fn remove(connection: &mut SqliteConnection, name: &str) -> Result<bool, StoreError> {
+pub async fn remove(connection: &mut AnyConnection, name: &str) -> Result<bool, StoreError> {
     let done = sqlx::query("DELETE FROM tokens WHERE name = $1 AND used_at IS NULL")
         .bind(name)
         .execute(connection)
@@ -143,7 +143,7 @@ pub async fn remove(connection: &mut SqliteConnection, name: &str) -> Result<boo
 
 /// Removes every token of a bot.
 pub async fn remove_of_bot(
-    connection: &mut SqliteConnection,
+    connection: &mut AnyConnection,
     bot_name: &str,
 ) -> Result<(), StoreError> {
     sqlx::query("DELETE FROM tokens WHERE bot_name = $1")
@@ -156,7 +156,7 @@ pub async fn remove_of_bot(
 /// Forgets tokens that ended before `before`, used or not. (Until then a used
 /// one is remembered, so that its second use is told from an unknown one.)
 pub async fn remove_ended(
-    connection: &mut SqliteConnection,
+    connection: &mut AnyConnection,
     before: SystemTime,
 ) -> Result<(), StoreError> {
     sqlx::query("DELETE FROM tokens WHERE expires < $1")

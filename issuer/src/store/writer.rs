@@ -1,112 +1,140 @@
 //! The one writer, with group commit.
 //!
 //! A task owns the writing connection. It takes the work that waits, runs each
-//! piece inside a savepoint of one transaction, commits, and only then lets the
-//! answers go. A piece that fails is undone alone; a commit that fails undoes and
-//! fails all of them. So no answer leaves before what it says is on the disk, and
-//! a flush (milliseconds) is shared by everything that waited for the last one.
+//! piece inside one transaction, commits, and only then lets the answers go. A
+//! piece that fails is undone alone; a commit that fails undoes and fails all of
+//! them. So no answer leaves before what it says is on the disk, and a flush
+//! (milliseconds) is shared by everything that waited for the last one.
+//!
+//! Work can be run again: when the database asks for it (serialization failure,
+//! deadlock), and when the connection was lost before the commit was asked for.
+//! When the answer to a commit is lost, nobody knows what became of it: those who
+//! waited are told that the store is unavailable, and what may be recorded was
+//! granted to nobody.
 
 use std::{
     any::Any,
     fmt,
     panic::AssertUnwindSafe,
     sync::{Arc, Mutex, PoisonError},
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use futures_util::{FutureExt, future::BoxFuture};
-use sqlx::{Connection, SqliteConnection};
+use sqlx::{AnyConnection, Connection};
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::StoreError;
+use super::{
+    Database, Engine, StoreError,
+    audit::signing::Signing,
+    feed::Publisher,
+    tx::{Committed, NotCommitted, Tx},
+};
 
 /// How many pieces of work may share a commit.
 const BATCH_MAX: usize = 128;
 /// How many may wait; beyond that, callers wait to be let in.
 const QUEUE: usize = 1024;
+/// How often work is run before it is given up.
+const RUNS_MAX: u32 = 12;
 
-/// What commits have changed so far.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Changes {
-    /// Sequence number of the newest audit event.
-    pub audit_sequence: u64,
-    /// Rises when bots, roles, instances or locks change.
-    pub access: u64,
-    /// The newest order to renew: its epoch, and the window to spread it over.
-    pub renew: Option<(u64, Duration)>,
+/// An error of a piece of work.
+pub trait Failure: From<StoreError> + Send + 'static {
+    /// The store's error, if it is one: some of them mean that the work is to be
+    /// run again.
+    fn store_error(&self) -> Option<&StoreError>;
 }
 
-/// A transaction under way.
-pub struct Tx {
-    connection: SqliteConnection,
-    changes: Changes,
-}
-
-impl Tx {
-    /// The connection, inside the transaction.
-    pub fn connection(&mut self) -> &mut SqliteConnection {
-        &mut self.connection
-    }
-
-    /// What commits and this transaction have changed; published by the commit.
-    pub fn changes(&mut self) -> &mut Changes {
-        &mut self.changes
-    }
-
-    async fn execute(&mut self, sql: &'static str) -> Result<(), StoreError> {
-        sqlx::query(sql).execute(&mut self.connection).await?;
-        Ok(())
+impl Failure for StoreError {
+    fn store_error(&self) -> Option<&StoreError> {
+        Some(self)
     }
 }
 
-impl fmt::Debug for Tx {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Tx")
-            .field("changes", &self.changes)
-            .finish_non_exhaustive()
+/// What is to become of a piece that was run.
+enum Verdict {
+    Keep,
+    Undo,
+    RunAgain(StoreError),
+}
+
+/// A piece of work and the caller who waits for it.
+trait Work: Send {
+    fn run<'t>(&'t mut self, tx: &'t mut Tx) -> BoxFuture<'t, Verdict>;
+    /// Tells the caller, once the commit's fate is known.
+    fn answer(self: Box<Self>, trouble: Option<&StoreError>);
+}
+
+struct Piece<W, T, E> {
+    work: W,
+    result: Option<Result<T, E>>,
+    caller: oneshot::Sender<Result<T, E>>,
+}
+
+impl<W, T, E> Work for Piece<W, T, E>
+where
+    W: for<'t> FnMut(&'t mut Tx) -> BoxFuture<'t, Result<T, E>> + Send,
+    T: Send,
+    E: Failure,
+{
+    fn run<'t>(&'t mut self, tx: &'t mut Tx) -> BoxFuture<'t, Verdict> {
+        async move {
+            let result = (self.work)(tx).await;
+            let verdict = match &result {
+                Ok(_) => Verdict::Keep,
+                Err(error) => match error.store_error() {
+                    Some(conflict @ StoreError::Conflict(_)) => Verdict::RunAgain(conflict.clone()),
+                    _ => Verdict::Undo,
+                },
+            };
+            self.result = Some(result);
+            verdict
+        }
+        .boxed()
+    }
+
+    fn answer(self: Box<Self>, trouble: Option<&StoreError>) {
+        let result = match (trouble, self.result) {
+            (Some(trouble), _) => Err(E::from(trouble.clone())),
+            (None, Some(result)) => result,
+            // It panicked.
+            (None, None) => return,
+        };
+        // The caller may be gone.
+        let _ = self.caller.send(result);
     }
 }
-
-/// How a piece of work ended, to be told once the commit's fate is known.
-struct Ended {
-    keep: bool,
-    answer: Box<dyn FnOnce(Option<StoreError>) + Send>,
-}
-
-type Work = Box<dyn for<'t> FnOnce(&'t mut Tx) -> BoxFuture<'t, Ended> + Send>;
 
 /// Hands work to the writing task.
 #[derive(Clone)]
-pub struct Writer {
-    queue: mpsc::Sender<Work>,
-    changes: watch::Receiver<Changes>,
+pub(super) struct Writer {
+    queue: mpsc::Sender<Box<dyn Work>>,
     trouble: Arc<Mutex<Option<String>>>,
     closing: Arc<watch::Sender<bool>>,
 }
 
 impl Writer {
-    pub(super) fn start(connection: SqliteConnection, audit_sequence: u64) -> Self {
-        let changes = Changes {
-            audit_sequence,
-            ..Changes::default()
-        };
+    pub(super) fn start(
+        database: Database,
+        connection: AnyConnection,
+        publisher: Arc<Publisher>,
+        signing: Arc<Mutex<Option<Arc<Signing>>>>,
+    ) -> Self {
         let (queue, work) = mpsc::channel(QUEUE);
-        let (publish, follow) = watch::channel(changes);
         let (closing, close) = watch::channel(false);
         let trouble = Arc::new(Mutex::new(None));
         let task = WriterTask {
-            tx: Tx {
-                connection,
-                changes,
-            },
+            engine: database.engine(),
+            database,
+            connection: Some(connection),
             work,
-            publish,
+            publisher,
+            signing,
             trouble: trouble.clone(),
         };
         tokio::spawn(task.run(close));
         Self {
             queue,
-            changes: follow,
             trouble,
             closing: Arc::new(closing),
         }
@@ -117,39 +145,23 @@ impl Writer {
     /// decided is recorded.
     pub(super) async fn write<T, E, W>(&self, work: W) -> Result<T, E>
     where
-        W: for<'t> FnOnce(&'t mut Tx) -> BoxFuture<'t, Result<T, E>> + Send + 'static,
+        W: for<'t> FnMut(&'t mut Tx) -> BoxFuture<'t, Result<T, E>> + Send + 'static,
         T: Send + 'static,
-        E: From<StoreError> + Send + 'static,
+        E: Failure,
     {
-        let (answer, answered) = oneshot::channel();
-        let work: Work = Box::new(move |tx| {
-            async move {
-                let result = work(tx).await;
-                Ended {
-                    keep: result.is_ok(),
-                    answer: Box::new(move |trouble| {
-                        let result = match trouble {
-                            None => result,
-                            Some(trouble) => Err(E::from(trouble)),
-                        };
-                        // The caller may be gone.
-                        let _ = answer.send(result);
-                    }),
-                }
-            }
-            .boxed()
-        });
+        let (caller, answered) = oneshot::channel();
         let gone = || {
             let trouble = self.trouble();
             let why = trouble.unwrap_or_else(|| "the write was abandoned".to_owned());
             E::from(StoreError::Unavailable(why))
         };
-        self.queue.send(work).await.map_err(|_| gone())?;
+        let piece = Box::new(Piece {
+            work,
+            result: None,
+            caller,
+        });
+        self.queue.send(piece).await.map_err(|_| gone())?;
         answered.await.unwrap_or_else(|_| Err(gone()))
-    }
-
-    pub(super) fn changes(&self) -> watch::Receiver<Changes> {
-        self.changes.clone()
     }
 
     pub(super) fn trouble(&self) -> Option<String> {
@@ -172,11 +184,18 @@ impl fmt::Debug for Writer {
 }
 
 struct WriterTask {
-    tx: Tx,
-    work: mpsc::Receiver<Work>,
-    publish: watch::Sender<Changes>,
+    engine: Engine,
+    database: Database,
+    /// None after it was lost.
+    connection: Option<AnyConnection>,
+    work: mpsc::Receiver<Box<dyn Work>>,
+    publisher: Arc<Publisher>,
+    signing: Arc<Mutex<Option<Arc<Signing>>>>,
     trouble: Arc<Mutex<Option<String>>>,
 }
+
+/// A piece in a group; `None` once it panicked.
+type Group = Vec<Option<Box<dyn Work>>>;
 
 impl WriterTask {
     async fn run(mut self, mut close: watch::Receiver<bool>) {
@@ -195,82 +214,158 @@ impl WriterTask {
                 }
             }
         }
-        if let Err(error) = self.tx.connection.close().await {
+        if let Some(connection) = self.connection
+            && let Err(error) = connection.close().await
+        {
             tracing::warn!(%error, "the store did not close cleanly");
         }
-        // Dropping the receiver now tells `close` that the file is closed.
+        // Dropping the receiver now tells `close` that the database is closed.
         drop(self.work);
     }
 
-    async fn batch(&mut self, first: Work) {
+    async fn batch(&mut self, first: Box<dyn Work>) {
         let begun = Instant::now();
-        let committed = self.tx.changes;
-        let mut ended = Vec::new();
-        let outcome = self.transaction(first, &mut ended).await;
-        metrics::histogram!("issuer_store_batch_size").record(ended.len() as f64);
+        let mut group: Group = vec![Some(first)];
+        let outcome = self.until_it_ends(&mut group).await;
+        metrics::histogram!("issuer_store_batch_size").record(group.len() as f64);
         metrics::histogram!("issuer_store_commit_duration_seconds")
             .record(begun.elapsed().as_secs_f64());
-        let mut trouble = self.trouble.lock().unwrap_or_else(PoisonError::into_inner);
-        match &outcome {
-            Ok(()) => {
-                *trouble = None;
-                let changes = self.tx.changes;
-                self.publish
-                    .send_if_modified(|published| std::mem::replace(published, changes) != changes);
+        let trouble = match outcome {
+            Ok(committed) => {
+                self.publisher.publish(committed.catalog, &committed.head);
+                None
             }
             Err(error) => {
                 metrics::counter!("issuer_store_failures_total").increment(1);
                 tracing::error!(%error, "nothing was written");
-                *trouble = Some(error.to_string());
-                self.tx.changes = committed;
+                Some(error.for_caller())
             }
-        }
-        drop(trouble);
-        for ended in ended {
-            (ended.answer)(outcome.as_ref().err().cloned());
-        }
-    }
-
-    async fn transaction(&mut self, first: Work, ended: &mut Vec<Ended>) -> Result<(), StoreError> {
-        self.tx.execute("BEGIN IMMEDIATE").await?;
-        let result = self.pieces(first, ended).await;
-        let result = match result {
-            Ok(()) => self.tx.execute("COMMIT").await,
-            Err(error) => Err(error),
         };
-        if result.is_err() {
-            // SQLite may have rolled back by itself: then this says so, and
-            // that is all it can say.
-            let _ = self.tx.execute("ROLLBACK").await;
+        *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) =
+            trouble.as_ref().map(ToString::to_string);
+        for piece in group.into_iter().flatten() {
+            piece.answer(trouble.as_ref());
         }
-        result
     }
 
-    async fn pieces(&mut self, first: Work, ended: &mut Vec<Ended>) -> Result<(), StoreError> {
-        let mut next = Some(first);
-        while let Some(work) = next {
-            self.tx.execute("SAVEPOINT piece").await?;
-            let before = self.tx.changes;
-            // A panic in one request must not stop the authority.
-            let end = AssertUnwindSafe(work(&mut self.tx)).catch_unwind().await;
-            let keep = end.as_ref().is_ok_and(|ended| ended.keep);
-            if let Ok(end) = end {
-                ended.push(end);
-            } else {
-                log_panic(end.err());
-            }
-            if !keep {
-                self.tx.changes = before;
-                self.tx.execute("ROLLBACK TO piece").await?;
-            }
-            self.tx.execute("RELEASE piece").await?;
-            next = match ended.len() {
-                BATCH_MAX.. => None,
-                _ => self.work.try_recv().ok(),
+    /// Runs the group, again and again where the database asks for it.
+    async fn until_it_ends(&mut self, group: &mut Group) -> Result<Committed, StoreError> {
+        let mut run = 1;
+        loop {
+            let failed = match self.transaction(group).await {
+                Ok(committed) => return Ok(committed),
+                Err(failed) => failed,
             };
+            let conflict = matches!(failed.error, StoreError::Conflict(_));
+            let lost = self.connection.is_none();
+            if failed.in_doubt || run == RUNS_MAX || !(conflict || lost) {
+                return Err(failed.error);
+            }
+            // A connection that was lost is made anew once; then it is the
+            // server that is away.
+            if lost && run > 1 && !conflict {
+                return Err(failed.error);
+            }
+            metrics::counter!("issuer_store_reruns_total").increment(1);
+            tokio::time::sleep(pause(run)).await;
+            run += 1;
         }
-        Ok(())
     }
+
+    async fn transaction(&mut self, group: &mut Group) -> Result<Committed, NotCommitted> {
+        let connection = match self.connection.take() {
+            Some(connection) => connection,
+            None => self.database.connect().await?,
+        };
+        let published = self.publisher.catalog();
+        let mut tx = match Tx::begin(connection, self.engine, published).await {
+            Ok(tx) => tx,
+            Err((connection, error)) => {
+                self.put_back(connection, &error).await;
+                return Err(error.into());
+            }
+        };
+        let signing = self
+            .signing
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
+        let result = match self.pieces(&mut tx, group).await {
+            Ok(()) => tx.commit(signing.as_deref(), SystemTime::now()).await,
+            Err(error) => Err(error.into()),
+        };
+        match result {
+            Ok(committed) => {
+                self.connection = Some(tx.into_connection());
+                Ok(committed)
+            }
+            Err(failed) => {
+                tx.rollback().await;
+                self.put_back(tx.into_connection(), &failed.error).await;
+                Err(failed)
+            }
+        }
+    }
+
+    /// Keeps a connection after an error on it, if it is still good.
+    async fn put_back(&mut self, mut connection: AnyConnection, error: &StoreError) {
+        let good = match (self.engine, error) {
+            (Engine::Sqlite, _) | (_, StoreError::Conflict(_)) => true,
+            (Engine::Postgres, _) => {
+                let ping = tokio::time::timeout(Duration::from_secs(1), connection.ping());
+                ping.await.is_ok_and(|ping| ping.is_ok())
+            }
+        };
+        if good {
+            self.connection = Some(connection);
+        }
+    }
+
+    async fn pieces(&mut self, tx: &mut Tx, group: &mut Group) -> Result<(), StoreError> {
+        let mut next = 0;
+        loop {
+            if next == group.len() {
+                if next >= BATCH_MAX {
+                    return Ok(());
+                }
+                let Ok(work) = self.work.try_recv() else {
+                    return Ok(());
+                };
+                group.push(Some(work));
+            }
+            run_piece(tx, &mut group[next]).await?;
+            next += 1;
+        }
+    }
+}
+
+async fn run_piece(tx: &mut Tx, piece: &mut Option<Box<dyn Work>>) -> Result<(), StoreError> {
+    let Some(work) = piece else {
+        return Ok(());
+    };
+    let mark = tx.mark();
+    // A panic in one request must not stop the authority.
+    let verdict = AssertUnwindSafe(work.run(tx)).catch_unwind().await;
+    match verdict {
+        Ok(Verdict::Keep) => tx.keep().await,
+        Ok(Verdict::Undo) => tx.undo(mark).await,
+        Ok(Verdict::RunAgain(conflict)) => Err(conflict),
+        Err(panic) => {
+            log_panic(panic.as_ref());
+            *piece = None;
+            tx.undo(mark).await
+        }
+    }
+}
+
+/// How long is waited before work is run again: longer each time, and not the
+/// same for two issuers that stand in each other's way.
+fn pause(run: u32) -> Duration {
+    let mut random = [0u8; 2];
+    // Without randomness the pauses are alike, and that is all.
+    let _ = aws_lc_rs::rand::fill(&mut random);
+    let share = 0.5 + f64::from(u16::from_le_bytes(random)) / f64::from(u16::MAX);
+    Duration::from_millis(4 << run.min(6)).mul_f64(share)
 }
 
 /// Returns when the store is to close (or nobody is left who could say so).
@@ -278,11 +373,11 @@ async fn closed(close: &mut watch::Receiver<bool>) {
     let _ = close.wait_for(|closing| *closing).await;
 }
 
-fn log_panic(panic: Option<Box<dyn Any + Send>>) {
+fn log_panic(panic: &(dyn Any + Send)) {
     let message = panic
-        .as_ref()
-        .and_then(|panic| panic.downcast_ref::<&str>())
+        .downcast_ref::<&str>()
         .copied()
+        .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
         .unwrap_or("no message");
     tracing::error!(message, "a request panicked; what it did was undone");
 }

@@ -1,0 +1,254 @@
+//! What decisions read, in memory.
+//!
+//! A catalog is the resources, instances, authorities and counters of the store
+//! as of one revision. It never changes; the next revision is another catalog that
+//! shares with this one all that is the same, so that to make it costs what has
+//! changed and not what there is. A decision that reads one catalog throughout
+//! reads one state of the world.
+//!
+//! Resources are held as they are stored and read ("compiled") when they are first
+//! asked for, so that a start with very many of them does not wait for that. What
+//! is in the store but cannot be understood is an error to whoever asks for it,
+//! never something that is silently not there.
+
+mod labels;
+
+use std::{
+    collections::BTreeMap,
+    fmt,
+    sync::{Arc, OnceLock},
+};
+
+use prost::Message;
+use proto::admin::v1 as pb;
+use rpds::{HashTrieMapSync, RedBlackTreeMapSync};
+
+use self::labels::{LabelIndex, Labels};
+use crate::{
+    authority::StoredAuthority,
+    resources::{Kind, LabelSelector, Resource},
+    store::{StoreError, instances::BotInstance, resources::decode},
+};
+
+type Resources = RedBlackTreeMapSync<Arc<str>, Arc<Entry>>;
+
+/// What decisions read, as of one revision of the store.
+#[derive(Clone, Default)]
+pub struct Catalog {
+    revision: u64,
+    kinds: BTreeMap<Kind, Resources>,
+    /// Of the workload identities.
+    labels: LabelIndex,
+    instances: HashTrieMapSync<Arc<str>, Arc<BotInstance>>,
+    authorities: BTreeMap<String, Arc<StoredAuthority>>,
+    settings: BTreeMap<String, String>,
+}
+
+/// A resource as it is stored, and as it was understood.
+struct Entry {
+    revision: u64,
+    content: Box<[u8]>,
+    labels: Labels,
+    compiled: OnceLock<Result<Arc<Resource>, StoreError>>,
+}
+
+impl Catalog {
+    /// Rises by one with each commit that changes what is in here.
+    pub fn revision(&self) -> u64 {
+        self.revision
+    }
+
+    /// The bot of this name.
+    pub fn bot(&self, name: &str) -> Result<Option<Arc<Resource>>, StoreError> {
+        self.resource(Kind::Bot, name)
+    }
+
+    /// The role of this name.
+    pub fn role(&self, name: &str) -> Result<Option<Arc<Resource>>, StoreError> {
+        self.resource(Kind::Role, name)
+    }
+
+    /// The workload identity of this name.
+    pub fn workload_identity(&self, name: &str) -> Result<Option<Arc<Resource>>, StoreError> {
+        self.resource(Kind::WorkloadIdentity, name)
+    }
+
+    /// The resource of this kind and name. (Join tokens are not in the catalog.)
+    pub fn resource(&self, kind: Kind, name: &str) -> Result<Option<Arc<Resource>>, StoreError> {
+        match self.kinds.get(&kind).and_then(|kind| kind.get(name)) {
+            Some(entry) => entry.compiled(kind).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// Those of a kind whose names come after `after`, in the order of their names.
+    pub fn resources<'c>(
+        &'c self,
+        kind: Kind,
+        after: Option<&'c str>,
+    ) -> impl Iterator<Item = Result<Arc<Resource>, StoreError>> + 'c {
+        self.kinds
+            .get(&kind)
+            .into_iter()
+            .flat_map(move |entries| entries.range::<str, _>(labels::names_after(after)))
+            .map(move |(_, entry)| entry.compiled(kind))
+    }
+
+    /// How many there are of a kind.
+    pub fn count(&self, kind: Kind) -> usize {
+        self.kinds.get(&kind).map_or(0, RedBlackTreeMapSync::size)
+    }
+
+    /// The workload identities that a selector selects, after the name `after`, in
+    /// the order of their names. Only those that have one of the selector's labels
+    /// are looked at.
+    pub fn select<'c>(
+        &'c self,
+        selector: &'c LabelSelector,
+        after: Option<&'c str>,
+    ) -> impl Iterator<Item = Selected<'c>> + 'c {
+        let all = self.kinds.get(&Kind::WorkloadIdentity);
+        let candidates = match labels::fewest(selector, &self.labels) {
+            labels::Candidates::Everyone => {
+                let names = all.into_iter().flat_map(move |entries| {
+                    entries
+                        .range::<str, _>(labels::names_after(after))
+                        .map(|(name, _)| name)
+                });
+                Some(Box::new(names) as Box<dyn Iterator<Item = &'c Arc<str>> + Send + 'c>)
+            }
+            labels::Candidates::Among(sets) => Some(labels::merged(sets, after)),
+            labels::Candidates::Nobody => None,
+        };
+        candidates.into_iter().flatten().filter_map(move |name| {
+            let labels = &all?.get(name)?.labels;
+            selector
+                .matches_by(|key| labels.get(key))
+                .then_some(Selected { name, labels })
+        })
+    }
+
+    /// The joined instance of this id.
+    pub fn instance(&self, instance_id: &str) -> Option<Arc<BotInstance>> {
+        self.instances.get(instance_id).cloned()
+    }
+
+    /// Every joined instance, in no order.
+    pub fn instances(&self) -> impl Iterator<Item = &Arc<BotInstance>> {
+        self.instances.values()
+    }
+
+    /// The stored keys, by their ids.
+    pub fn authorities(&self) -> impl Iterator<Item = &Arc<StoredAuthority>> {
+        self.authorities.values()
+    }
+
+    /// A counter of the store ([`crate::store::settings`]); absent: 0.
+    pub fn number(&self, key: &str) -> u64 {
+        let number = self.settings.get(key).and_then(|text| text.parse().ok());
+        number.unwrap_or(0)
+    }
+}
+
+/// A workload identity that was selected.
+#[derive(Debug, Clone, Copy)]
+pub struct Selected<'c> {
+    /// Its name, for [`Catalog::workload_identity`].
+    pub name: &'c str,
+    labels: &'c Labels,
+}
+
+impl<'c> Selected<'c> {
+    /// The value of one of its labels.
+    pub fn label(&self, key: &str) -> Option<&'c str> {
+        self.labels.get(key)
+    }
+}
+
+/// What the store's feed does to a catalog that is being made.
+impl Catalog {
+    pub(crate) fn at(mut self, revision: u64) -> Self {
+        self.revision = revision;
+        self
+    }
+
+    pub(crate) fn put_resource(&mut self, kind: Kind, name: &str, revision: u64, content: &[u8]) {
+        self.remove_labels(kind, name);
+        // What cannot be read selects nothing, and says why when it is asked for.
+        let metadata = pb::Resource::decode(content)
+            .ok()
+            .and_then(|resource| resource.metadata);
+        let labels = match metadata {
+            Some(metadata) if kind == Kind::WorkloadIdentity => {
+                self.labels.interned(metadata.labels)
+            }
+            _ => Labels::default(),
+        };
+        let name: Arc<str> = name.into();
+        self.labels.add(&name, &labels);
+        let entry = Entry {
+            revision,
+            content: content.into(),
+            labels,
+            compiled: OnceLock::new(),
+        };
+        self.kinds
+            .entry(kind)
+            .or_insert_with(Resources::new_sync)
+            .insert_mut(name, Arc::new(entry));
+    }
+
+    pub(crate) fn remove_resource(&mut self, kind: Kind, name: &str) {
+        self.remove_labels(kind, name);
+        if let Some(entries) = self.kinds.get_mut(&kind) {
+            entries.remove_mut(name);
+        }
+    }
+
+    fn remove_labels(&mut self, kind: Kind, name: &str) {
+        if let Some(entry) = self.kinds.get(&kind).and_then(|entries| entries.get(name)) {
+            self.labels.remove(name, &entry.labels);
+        }
+    }
+
+    pub(crate) fn put_instance(&mut self, instance: BotInstance) {
+        let id = instance.instance_id.as_str().into();
+        self.instances.insert_mut(id, Arc::new(instance));
+    }
+
+    pub(crate) fn remove_instance(&mut self, instance_id: &str) {
+        self.instances.remove_mut(instance_id);
+    }
+
+    pub(crate) fn put_authority(&mut self, authority: StoredAuthority) {
+        self.authorities
+            .insert(authority.key_id.clone(), Arc::new(authority));
+    }
+
+    pub(crate) fn remove_authority(&mut self, key_id: &str) {
+        self.authorities.remove(key_id);
+    }
+
+    pub(crate) fn put_setting(&mut self, key: String, value: String) {
+        self.settings.insert(key, value);
+    }
+}
+
+impl Entry {
+    fn compiled(&self, kind: Kind) -> Result<Arc<Resource>, StoreError> {
+        self.compiled
+            .get_or_init(|| decode(kind, self.revision, &self.content).map(Arc::new))
+            .clone()
+    }
+}
+
+impl fmt::Debug for Catalog {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Catalog")
+            .field("revision", &self.revision)
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,257 @@
+//! Which database holds the store, and how it is opened.
+//!
+//! The address of a PostgreSQL database may hold a password. It is in no `Debug`,
+//! log or error of this module: only host, port and database name are told.
+
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+    str::FromStr,
+    time::Duration,
+};
+
+use sqlx::{AnyConnection, ConnectOptions, any::AnyConnectOptions};
+
+use super::StoreError;
+
+/// How long a connection to a database server may take.
+const CONNECT: Duration = Duration::from_secs(5);
+
+/// The two engines.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Engine {
+    /// One file, one issuer.
+    Sqlite,
+    /// A server, shared by issuers. (What speaks its protocol serves as well.)
+    Postgres,
+}
+
+impl Engine {
+    /// How a transaction that writes begins. On PostgreSQL the row `head` is what
+    /// writers wait for, whatever the isolation.
+    pub(super) fn begin(self) -> &'static str {
+        match self {
+            Self::Sqlite => "BEGIN IMMEDIATE",
+            Self::Postgres => "BEGIN",
+        }
+    }
+
+    /// How a transaction begins that reads several tables as of one moment.
+    pub(super) fn begin_snapshot(self) -> &'static str {
+        match self {
+            Self::Sqlite => "BEGIN",
+            Self::Postgres => "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY",
+        }
+    }
+}
+
+/// Which database.
+#[derive(Clone)]
+pub enum Database {
+    /// SQLite, in this file.
+    Sqlite {
+        /// The file; its directory exists.
+        path: PathBuf,
+    },
+    /// PostgreSQL.
+    Postgres(PostgresAddress),
+}
+
+/// Where a PostgreSQL database is: `postgres://user@host:port/name?sslmode=…`.
+#[derive(Clone)]
+pub struct PostgresAddress {
+    url: String,
+    told: String,
+}
+
+impl Database {
+    /// A file.
+    pub fn sqlite(path: impl Into<PathBuf>) -> Self {
+        Self::Sqlite { path: path.into() }
+    }
+
+    /// A server.
+    pub fn postgres(url: &str) -> Result<Self, AddressError> {
+        Ok(Self::Postgres(PostgresAddress::parse(url)?))
+    }
+
+    /// Which engine.
+    pub fn engine(&self) -> Engine {
+        match self {
+            Self::Sqlite { .. } => Engine::Sqlite,
+            Self::Postgres(_) => Engine::Postgres,
+        }
+    }
+
+    fn options(&self, access: Access) -> Result<AnyConnectOptions, StoreError> {
+        // Once for the process; more often does nothing.
+        sqlx::any::install_default_drivers();
+        let url = match self {
+            Self::Sqlite { path } => {
+                sqlite_url(path, access).map_err(|why| self.cannot_open(why))?
+            }
+            Self::Postgres(address) => address.url.clone(),
+        };
+        let options = AnyConnectOptions::from_str(&url)
+            .map_err(|_| self.cannot_open("its address is malformed".to_owned()))?;
+        Ok(options.disable_statement_logging())
+    }
+
+    /// What a pool of readers is made from.
+    pub(super) fn reader_options(&self) -> Result<AnyConnectOptions, StoreError> {
+        self.options(Access::Read)
+    }
+
+    /// Opens the connection that writes, making the file if there is none.
+    pub(super) async fn connect(&self) -> Result<AnyConnection, StoreError> {
+        let options = self.options(Access::Write)?;
+        let connected = tokio::time::timeout(CONNECT, options.connect())
+            .await
+            .map_err(|_| self.cannot_open(format!("no answer within {CONNECT:?}")))?;
+        let mut connection = connected.map_err(|error| self.cannot_open(error.to_string()))?;
+        if let Self::Sqlite { .. } = self {
+            for pragma in ["PRAGMA journal_mode = WAL", "PRAGMA synchronous = FULL"] {
+                sqlx::query(pragma)
+                    .execute(&mut connection)
+                    .await
+                    .map_err(|error| self.cannot_open(error.to_string()))?;
+            }
+        }
+        Ok(connection)
+    }
+
+    pub(super) fn cannot_open(&self, reason: String) -> StoreError {
+        StoreError::Open {
+            database: self.to_string(),
+            reason,
+        }
+    }
+}
+
+impl fmt::Display for Database {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Sqlite { path } => write!(f, "{}", path.display()),
+            Self::Postgres(address) => f.write_str(&address.told),
+        }
+    }
+}
+
+impl fmt::Debug for Database {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Database({self})")
+    }
+}
+
+#[derive(Clone, Copy)]
+enum Access {
+    Read,
+    Write,
+}
+
+fn sqlite_url(path: &Path, access: Access) -> Result<String, String> {
+    // An address is normalised (`..` falls away), a path is not: so it is made
+    // free of such parts first.
+    let name = path.file_name().ok_or("it names no file")?;
+    let parent = match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    let path = parent
+        .canonicalize()
+        .map_err(|error| error.to_string())?
+        .join(name);
+    let text = path.to_str().ok_or("its path is not UTF-8")?;
+    let mut url = "sqlite://".to_owned();
+    for byte in text.bytes() {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'/' | b'-' | b'_' | b'.' => {
+                url.push(char::from(byte));
+            }
+            _ => url.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    url.push_str(match access {
+        Access::Read => "?mode=ro",
+        Access::Write => "?mode=rwc",
+    });
+    Ok(url)
+}
+
+/// What the part of the address after `?` may hold, as PostgreSQL's own clients
+/// name it.
+const PARAMETERS: [&str; 12] = [
+    "sslmode",
+    "sslrootcert",
+    "sslcert",
+    "sslkey",
+    "host",
+    "hostaddr",
+    "port",
+    "dbname",
+    "user",
+    "password",
+    "application_name",
+    "options",
+];
+
+impl PostgresAddress {
+    /// Checks an address. What is wrong is told without the address.
+    pub fn parse(url: &str) -> Result<Self, AddressError> {
+        let rest = url
+            .strip_prefix("postgres://")
+            .or_else(|| url.strip_prefix("postgresql://"))
+            .ok_or_else(|| AddressError::new("it does not begin with postgres://"))?;
+        let (rest, query) = rest.split_once('?').unwrap_or((rest, ""));
+        let mut host = String::new();
+        for pair in query.split('&').filter(|pair| !pair.is_empty()) {
+            let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
+            if !PARAMETERS.contains(&key) {
+                // Not the value: it may be a misspelt password.
+                let known = PARAMETERS.join(", ");
+                let key: String = key.chars().take(32).collect();
+                let why = format!("it has the parameter {key:?}; those known are {known}");
+                return Err(AddressError(why));
+            }
+            if key == "host" {
+                value.clone_into(&mut host);
+            }
+        }
+        let (authority, name) = rest.split_once('/').unwrap_or((rest, ""));
+        // A password may hold an `@` that was not escaped: the last one counts.
+        let server = authority
+            .rsplit_once('@')
+            .map_or(authority, |(_, server)| server);
+        let server = match server {
+            "" if host.is_empty() => "localhost",
+            "" => &host,
+            server => server,
+        };
+        let address = Self {
+            told: format!("PostgreSQL {name:?} at {server}"),
+            url: url.to_owned(),
+        };
+        AnyConnectOptions::from_str(url)
+            .map_err(|_| AddressError::new("it is no URL (escape special characters with %)"))?;
+        Ok(address)
+    }
+}
+
+impl fmt::Debug for PostgresAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "PostgresAddress({})", self.told)
+    }
+}
+
+/// Why an address of a database is not usable.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "the address of the database is not usable: {0}: write postgres://USER@HOST:PORT/NAME, or postgres://USER@/NAME?host=/SOCKET/DIRECTORY"
+)]
+pub struct AddressError(String);
+
+impl AddressError {
+    fn new(why: &str) -> Self {
+        Self(why.to_owned())
+    }
+}

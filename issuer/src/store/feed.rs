@@ -1,0 +1,213 @@
+//! How the catalog follows the store.
+//!
+//! Rows that decisions read carry the revision that changed them last, and what
+//! is deleted leaves a tombstone with one. So whoever knows a revision reads only
+//! what came after it: a transaction through its own eyes, an issuer from what
+//! another has committed.
+
+use std::{
+    sync::{Arc, PoisonError, RwLock},
+    time::Duration,
+};
+
+use futures_util::TryStreamExt;
+use sqlx::{AnyConnection, AnyPool, Row};
+use tokio::sync::watch;
+
+use super::{
+    Engine, StoreError, authorities, head, head::Head, instances, instances::BotInstance, settings,
+    to_i64, to_u64,
+};
+use crate::{authority::StoredAuthority, catalog::Catalog, resources::Kind};
+
+/// Tombstone of a joined instance.
+pub(super) const INSTANCE: &str = "bot_instance";
+/// Tombstone of an authority's key.
+pub(super) const AUTHORITY: &str = "authority";
+/// How often another issuer's changes are looked for.
+const POLL: Duration = Duration::from_millis(250);
+
+/// What commits have changed so far, whoever made them.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Changes {
+    /// Sequence number of the newest audit event.
+    pub audit_sequence: u64,
+    /// The revision of [`super::Store::catalog`].
+    pub revision: u64,
+    /// The newest order to renew, if there is one: its epoch, and the window to
+    /// spread it over.
+    pub renew: Option<(u64, Duration)>,
+}
+
+/// Holds what was committed last, for all who read it.
+#[derive(Debug)]
+pub(super) struct Publisher {
+    catalog: RwLock<Arc<Catalog>>,
+    changes: watch::Sender<Changes>,
+}
+
+impl Publisher {
+    pub(super) fn new(catalog: Arc<Catalog>, head: &Head) -> Self {
+        let changes = watch::Sender::new(changes(&catalog, head));
+        Self {
+            catalog: RwLock::new(catalog),
+            changes,
+        }
+    }
+
+    pub(super) fn catalog(&self) -> Arc<Catalog> {
+        self.catalog
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    pub(super) fn changes(&self) -> watch::Receiver<Changes> {
+        self.changes.subscribe()
+    }
+
+    /// Publishes what was committed, unless something newer was already.
+    pub(super) fn publish(&self, catalog: Arc<Catalog>, head: &Head) {
+        let mut current = self.catalog.write().unwrap_or_else(PoisonError::into_inner);
+        if catalog.revision() > current.revision() {
+            *current = catalog.clone();
+        }
+        let mut now = changes(&current, head);
+        self.changes.send_if_modified(|told| {
+            now.audit_sequence = now.audit_sequence.max(told.audit_sequence);
+            std::mem::replace(told, now) != now
+        });
+    }
+}
+
+fn changes(catalog: &Catalog, head: &Head) -> Changes {
+    let epoch = catalog.number(settings::RENEW_EPOCH);
+    let within = Duration::from_millis(catalog.number(settings::RENEW_WITHIN));
+    Changes {
+        audit_sequence: head.sequence,
+        revision: catalog.revision(),
+        renew: (epoch > 0).then_some((epoch, within)),
+    }
+}
+
+/// Reads everything.
+pub(super) async fn load(
+    connection: &mut AnyConnection,
+    head: &Head,
+) -> Result<Arc<Catalog>, StoreError> {
+    let mut catalog = Catalog::default();
+    read_changed(&mut catalog, connection, -1).await?;
+    Ok(Arc::new(catalog.at(head.revision)))
+}
+
+/// Brings a catalog to where the head is, as this connection sees it.
+pub(super) async fn advance(
+    catalog: &Catalog,
+    connection: &mut AnyConnection,
+    head: &Head,
+) -> Result<Arc<Catalog>, StoreError> {
+    if catalog.revision() < head.forgotten {
+        return load(connection, head).await;
+    }
+    let mut catalog = catalog.clone();
+    let since = to_i64(catalog.revision());
+    // What is gone first: what was made anew is then put in its place.
+    let gone: Vec<(String, String)> =
+        sqlx::query_as("SELECT kind, name FROM tombstones WHERE changed > $1")
+            .bind(since)
+            .fetch_all(&mut *connection)
+            .await?;
+    for (kind, name) in gone {
+        match kind.as_str() {
+            INSTANCE => catalog.remove_instance(&name),
+            AUTHORITY => catalog.remove_authority(&name),
+            _ => match kind.parse::<Kind>() {
+                Ok(kind) => catalog.remove_resource(kind, &name),
+                Err(_) => tracing::warn!(
+                    kind,
+                    "a newer issuer has deleted what this one does not know"
+                ),
+            },
+        }
+    }
+    read_changed(&mut catalog, connection, since).await?;
+    Ok(Arc::new(catalog.at(head.revision)))
+}
+
+async fn read_changed(
+    catalog: &mut Catalog,
+    connection: &mut AnyConnection,
+    since: i64,
+) -> Result<(), StoreError> {
+    let mut rows =
+        sqlx::query("SELECT kind, name, revision, content FROM resources WHERE changed > $1")
+            .bind(since)
+            .fetch(&mut *connection);
+    while let Some(row) = rows.try_next().await? {
+        let kind: String = row.try_get("kind")?;
+        let Ok(kind) = kind.parse::<Kind>() else {
+            tracing::warn!(
+                kind,
+                "a newer issuer has written what this one does not know"
+            );
+            continue;
+        };
+        let name: String = row.try_get("name")?;
+        let content: Vec<u8> = row.try_get("content")?;
+        catalog.put_resource(kind, &name, to_u64(row.try_get("revision")?), &content);
+    }
+    drop(rows);
+    let instances: Vec<BotInstance> = instances::changed(connection, since).await?;
+    for instance in instances {
+        catalog.put_instance(instance);
+    }
+    let authorities: Vec<StoredAuthority> = authorities::changed(connection, since).await?;
+    for authority in authorities {
+        catalog.put_authority(authority);
+    }
+    for (key, value) in settings::changed(connection, since).await? {
+        catalog.put_setting(key, value);
+    }
+    Ok(())
+}
+
+/// Looks for what other issuers commit, and publishes it, until the store closes.
+pub(super) async fn follow(readers: AnyPool, publisher: Arc<Publisher>, engine: Engine) {
+    let mut failing = false;
+    while !readers.is_closed() {
+        tokio::time::sleep(POLL).await;
+        match look(&readers, &publisher, engine).await {
+            Ok(()) => failing = false,
+            Err(_) if readers.is_closed() => return,
+            Err(error) => {
+                if !std::mem::replace(&mut failing, true) {
+                    tracing::warn!(%error, "the changes of other issuers cannot be followed");
+                }
+            }
+        }
+    }
+}
+
+async fn look(readers: &AnyPool, publisher: &Publisher, engine: Engine) -> Result<(), StoreError> {
+    let mut connection = readers.acquire().await?;
+    let seen = head::read(&mut connection).await?;
+    let catalog = publisher.catalog();
+    if seen.revision <= catalog.revision() {
+        publisher.publish(catalog, &seen);
+        return Ok(());
+    }
+    // All tables as of one moment.
+    sqlx::query(engine.begin_snapshot())
+        .execute(&mut *connection)
+        .await?;
+    let advanced = async {
+        let head = head::read(&mut connection).await?;
+        let catalog = advance(&catalog, &mut connection, &head).await?;
+        Ok::<_, StoreError>((catalog, head))
+    }
+    .await;
+    sqlx::query("ROLLBACK").execute(&mut *connection).await?;
+    let (catalog, head) = advanced?;
+    publisher.publish(catalog, &head);
+    Ok(())
+}
