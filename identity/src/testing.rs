@@ -19,6 +19,10 @@ use rustls_pki_types::{
 };
 use time::OffsetDateTime;
 
+mod token;
+
+pub use token::TokenSigner;
+
 use crate::{Serial, SpiffeId, TrustBundle, TrustDomain, X509Svid};
 
 /// How far certificates are backdated.

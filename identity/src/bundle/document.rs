@@ -35,7 +35,9 @@ pub struct KeyAuthority {
 
 impl KeyAuthority {
     /// From a JWK; `None` without a `kid` or with a `kty` that is none of EC, RSA, OKP.
-    pub fn from_jwk(jwk: Map<String, Value>) -> Option<Self> {
+    pub fn from_jwk(mut jwk: Map<String, Value>) -> Option<Self> {
+        // The list that it is in tells.
+        jwk.remove("use");
         let key_id = jwk.get("kid")?.as_str()?.to_owned();
         let key = Jwk::from_members(&jwk);
         (!key_id.is_empty() && has_known_type(&jwk)).then_some(Self { key_id, jwk, key })
@@ -55,7 +57,7 @@ impl KeyAuthority {
         &self.key_id
     }
 
-    /// The JWK, all members that were read.
+    /// The JWK, all members that were read but `use`.
     pub fn jwk(&self) -> &Map<String, Value> {
         &self.jwk
     }
@@ -63,13 +65,6 @@ impl KeyAuthority {
     /// The key, if it is one that can verify (RSA, ECDSA on a NIST curve, well formed).
     pub fn key(&self) -> Option<&Jwk> {
         self.key.as_ref()
-    }
-
-    /// As a plain JWK Set has it: without `use`, which stock JWT libraries do not know.
-    fn to_plain(&self) -> Value {
-        let mut jwk = self.jwk.clone();
-        jwk.remove("use");
-        Value::Object(jwk)
     }
 
     fn to_entry(&self, usage: &str) -> Value {
@@ -243,7 +238,10 @@ fn document(bundle: &TrustBundle) -> Value {
 
 /// A plain JWK Set of these keys (WA-24).
 pub(super) fn jwks(keys: &[KeyAuthority]) -> Vec<u8> {
-    let keys: Vec<Value> = keys.iter().map(KeyAuthority::to_plain).collect();
+    let keys: Vec<Value> = keys
+        .iter()
+        .map(|key| Value::Object(key.jwk.clone()))
+        .collect();
     json!({ "keys": keys }).to_string().into_bytes()
 }
 

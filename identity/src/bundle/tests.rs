@@ -1,7 +1,10 @@
 use serde_json::{Value, json};
 
 use super::*;
-use crate::testing::TestCa;
+use crate::{
+    Algorithm,
+    testing::{TestCa, TokenSigner},
+};
 
 fn td(name: &str) -> TrustDomain {
     TrustDomain::parse(name).expect(name)
@@ -383,4 +386,83 @@ fn unusable_crls_are_refused_by_index() {
         matches!(error, BundleError::Crl { index: 1, .. }),
         "{error}"
     );
+}
+
+#[test]
+fn jw_16_tb_09_tb_11_wi_17_keys_of_tokens_are_written_with_use_and_kid_and_no_more() {
+    let [jwt, rsa, wit] =
+        [Algorithm::Es256, Algorithm::Rs256, Algorithm::Es256].map(TokenSigner::new);
+    let bundle = TestCa::new("example.org")
+        .bundle()
+        .with_jwt_authorities(vec![jwt.authority(), rsa.authority()])
+        .with_wit_authorities(vec![wit.authority()]);
+    let document = written(&bundle);
+    let keys = document["keys"].as_array().expect("keys");
+    let names = |key: &Value| {
+        key.as_object()
+            .expect("an object")
+            .keys()
+            .cloned()
+            .collect::<Vec<_>>()
+    };
+    let uses: Vec<_> = keys
+        .iter()
+        .map(|key| key["use"].as_str().expect("a use"))
+        .collect();
+    assert_eq!(uses, ["x509-svid", "jwt-svid", "jwt-svid", "wit-svid"]);
+    assert_eq!(names(&keys[1]), ["crv", "kid", "kty", "use", "x", "y"]);
+    assert_eq!(names(&keys[2]), ["e", "kid", "kty", "n", "use"]);
+    assert_eq!(names(&keys[3]), ["crv", "kid", "kty", "use", "x", "y"]);
+    let kids: std::collections::BTreeSet<_> =
+        keys[1..].iter().map(|key| key["kid"].to_string()).collect();
+    assert_eq!(kids.len(), 3);
+    assert_eq!(read(&document), Ok(bundle));
+}
+
+#[test]
+fn wa_24_wa_29_a_plain_key_set_holds_the_keys_of_one_use() {
+    let [jwt, wit] = [Algorithm::Es256, Algorithm::Es256].map(TokenSigner::new);
+    let bundle = TestCa::new("example.org")
+        .bundle()
+        .with_jwt_authorities(vec![jwt.authority()])
+        .with_wit_authorities(vec![wit.authority()])
+        .with_sequence(7);
+    for (set, signer) in [
+        (bundle.to_jwks_for_jwt(), &jwt),
+        (bundle.to_jwks_for_wit(), &wit),
+    ] {
+        let set: Value = serde_json::from_slice(&set).expect("JSON");
+        assert_eq!(
+            set,
+            json!({"keys": [signer.public().with_key_id(signer.key_id())]})
+        );
+    }
+    // `use` is left out of keys that were read with it, too.
+    let again = read(&written(&bundle)).expect("a bundle");
+    assert_eq!(again.to_jwks_for_jwt(), bundle.to_jwks_for_jwt());
+    let none = TestCa::new("example.org").bundle();
+    assert_eq!(none.to_jwks_for_jwt(), b"{\"keys\":[]}");
+}
+
+#[test]
+fn jw_16_two_keys_under_one_kid_are_refused() {
+    let [one, two] = [Algorithm::Es256, Algorithm::Es256].map(TokenSigner::new);
+    let entry = |signer: &TokenSigner, kid: &str, usage: &str| {
+        let mut jwk = signer.public().with_key_id(kid);
+        jwk.insert("use".to_owned(), json!(usage));
+        jwk
+    };
+    let twice = json!({"keys": [entry(&one, "k", "jwt-svid"), entry(&two, "k", "jwt-svid")]});
+    let refused = read(&twice).expect_err("two keys of one name").to_string();
+    assert!(refused.contains("\"k\""), "{refused}");
+    let same = json!({"keys": [entry(&one, "k", "jwt-svid"), entry(&one, "k", "jwt-svid")]});
+    assert_eq!(read(&same).expect("one key").jwt_authorities().len(), 1);
+    let apart = json!({"keys": [entry(&one, "k", "jwt-svid"), entry(&two, "k", "wit-svid")]});
+    assert!(read(&apart).is_ok());
+}
+
+#[test]
+fn jw_17_a_token_key_that_cannot_be_read_is_kept_and_verifies_nothing() {
+    let bundle = read(&json!({"keys": [jwt_key()]})).expect("a bundle");
+    assert_eq!(bundle.jwt_authorities()[0].key(), None);
 }
