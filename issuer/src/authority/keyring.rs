@@ -432,3 +432,6 @@ pub enum KeyringError {
     #[error("the trust bundle cannot be made: {0}")]
     Bundle(#[from] BundleError),
 }
+
+#[cfg(test)]
+mod tests;

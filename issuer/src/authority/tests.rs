@@ -1,4 +1,7 @@
-use std::time::{Duration, SystemTime};
+use std::{
+    net::IpAddr,
+    time::{Duration, SystemTime},
+};
 
 use identity::{SpiffeId, TrustBundle, TrustDomain};
 use x509_parser::{
@@ -7,8 +10,8 @@ use x509_parser::{
 };
 
 use super::{
-    Authority, AuthorityError, BACKDATE, CA_LIFE, CsrError, Leaf, LeafTemplate, SubjectKey,
-    keyfile::SealingKey, rfc3339,
+    Authority, AuthorityError, BACKDATE, CA_LIFE, CsrError, KeyKind, Leaf, LeafTemplate, Subject,
+    SubjectKey, keyfile::SealingKey, rfc3339,
 };
 use crate::resources::DnsName;
 
@@ -45,6 +48,28 @@ fn leaf(authority: &Authority, path: &str, dns: &[&str]) -> Leaf {
             ..LeafTemplate::new(&id, &subject_key(), validity)
         })
         .unwrap()
+}
+
+/// A leaf whose template is as `edit` leaves it.
+fn leaf_with<'a>(key: &'a SubjectKey, edit: impl FnOnce(&mut LeafTemplate<'a>)) -> Leaf {
+    let authority = authority();
+    let id = SpiffeId::new(authority.trust_domain(), "/a").unwrap();
+    let validity = authority
+        .validity(SystemTime::now(), Duration::from_secs(3600))
+        .unwrap();
+    // The id outlives the template only here.
+    let id: &'static SpiffeId = Box::leak(Box::new(id));
+    let mut template = LeafTemplate::new(id, key, validity);
+    edit(&mut template);
+    authority.sign_leaf(&template).unwrap()
+}
+
+fn request_for(algorithm: &'static rcgen::SignatureAlgorithm) -> SubjectKey {
+    let key = rcgen::KeyPair::generate_for(algorithm).unwrap();
+    let request = rcgen::CertificateParams::default()
+        .serialize_request(&key)
+        .unwrap();
+    SubjectKey::from_csr(request.der()).unwrap()
 }
 
 fn with<T>(der: &[u8], look: impl FnOnce(&X509Certificate<'_>) -> T) -> T {
@@ -129,6 +154,102 @@ fn x5_05_the_subject_is_empty_and_the_alternative_name_critical() {
         assert_eq!(leaf.subject().as_raw(), [0x30, 0x00]);
         assert!(leaf.subject_alternative_name().unwrap().unwrap().critical);
     });
+}
+
+#[test]
+fn x5_05_with_a_subject_the_alternative_name_is_not_critical() {
+    let subject = Subject::new("db é", "Example, Inc.", "Operations").unwrap();
+    let leaf = leaf_with(&subject_key(), |template| template.subject = Some(&subject));
+    with(&leaf.certificate, |leaf| {
+        let text = leaf.subject().to_string();
+        assert_eq!(text, "O=Example, Inc., OU=Operations, CN=db é");
+        assert!(!leaf.subject_alternative_name().unwrap().unwrap().critical);
+    });
+    let partly = Subject::new("only", "", "").unwrap();
+    let leaf = leaf_with(&subject_key(), |template| template.subject = Some(&partly));
+    with(&leaf.certificate, |leaf| {
+        assert_eq!(leaf.subject().to_string(), "CN=only")
+    });
+    // One without a part is none.
+    let none = Subject::default();
+    let leaf = leaf_with(&subject_key(), |template| template.subject = Some(&none));
+    with(&leaf.certificate, |leaf| {
+        assert_eq!(leaf.subject().as_raw(), [0x30, 0x00]);
+        assert!(leaf.subject_alternative_name().unwrap().unwrap().critical);
+    });
+}
+
+#[test]
+fn a_subject_has_short_printable_parts() {
+    let fits = "é".repeat(64);
+    assert!(Subject::new(&fits, &fits, &fits).is_ok());
+    for bad in ["é".repeat(65), "a\nb".to_owned(), "\0".to_owned()] {
+        for at in 0..3 {
+            let mut parts = [""; 3];
+            parts[at] = &bad;
+            assert!(
+                Subject::new(parts[0], parts[1], parts[2]).is_err(),
+                "{bad:?}"
+            );
+        }
+    }
+}
+
+#[test]
+fn x5_03_addresses_are_ip_sans() {
+    let addresses = ["192.0.2.7".parse().unwrap(), "2001:db8::7".parse().unwrap()];
+    let leaf = leaf_with(&subject_key(), |template| template.ip_sans = &addresses);
+    with(&leaf.certificate, |leaf| {
+        assert_eq!(uris(leaf), ["spiffe://test.example/a"]);
+        let names = leaf.subject_alternative_name().unwrap().unwrap();
+        let found: Vec<Vec<u8>> = names
+            .value
+            .general_names
+            .iter()
+            .filter_map(|name| match name {
+                GeneralName::IPAddress(bytes) => Some(bytes.to_vec()),
+                _ => None,
+            })
+            .collect();
+        let octets = addresses.map(|address| match address {
+            IpAddr::V4(address) => address.octets().to_vec(),
+            IpAddr::V6(address) => address.octets().to_vec(),
+        });
+        assert_eq!(found, octets);
+    });
+}
+
+/// digitalSignature; of RSA keyEncipherment too.
+#[test]
+fn x5_17_the_key_usage_fits_the_key() {
+    for (algorithm, kind, flags) in [
+        (&rcgen::PKCS_ECDSA_P256_SHA256, KeyKind::Ec, 1),
+        (&rcgen::PKCS_ECDSA_P384_SHA384, KeyKind::Ec, 1),
+        (&rcgen::PKCS_ED25519, KeyKind::Ed25519, 1),
+        (&rcgen::PKCS_RSA_SHA256, KeyKind::Rsa, 1 | (1 << 2)),
+    ] {
+        let key = request_for(algorithm);
+        assert_eq!(key.kind(), kind);
+        let leaf = leaf_with(&key, |_| {});
+        with(&leaf.certificate, |leaf| {
+            let usage = leaf.key_usage().unwrap().unwrap();
+            assert!(usage.critical);
+            assert_eq!(usage.value.flags, flags, "{kind:?}");
+            assert_eq!(leaf.public_key().raw, key.spki_der());
+        });
+    }
+}
+
+#[test]
+fn a_request_for_a_key_of_another_curve_is_refused() {
+    let key = rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P521_SHA512).unwrap();
+    let request = rcgen::CertificateParams::default()
+        .serialize_request(&key)
+        .unwrap();
+    assert_eq!(
+        SubjectKey::from_csr(request.der()).unwrap_err(),
+        CsrError::KeyType
+    );
 }
 
 #[test]
