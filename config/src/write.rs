@@ -151,7 +151,7 @@ fn scalar(text: &str) -> String {
     if is_plain(text) {
         return text.to_owned();
     }
-    if !text.is_empty() && text.chars().all(is_shown) {
+    if text.chars().all(is_shown) {
         return format!("'{}'", text.replace('\'', "''"));
     }
     let mut quoted = String::from("\"");
@@ -178,6 +178,13 @@ const WORDS: [&str; 9] = ["true", "false", "null", "yes", "no", "on", "off", "y"
 
 fn is_plain(text: &str) -> bool {
     let first = text.bytes().next();
+    // A duration, as `1h30m`.
+    if first.is_some_and(|byte| (b'1'..=b'9').contains(&byte)) {
+        return text
+            .bytes()
+            .all(|byte| byte.is_ascii_digit() || b"dhms".contains(&byte))
+            && text.ends_with(['d', 'h', 'm', 's']);
+    }
     first.is_some_and(|byte| byte.is_ascii_alphabetic() || byte == b'/')
         && !text.ends_with(' ')
         && text

@@ -2,13 +2,13 @@
 
 use std::{
     io::{self, Write},
-    time::{Duration, SystemTime},
+    time::SystemTime,
 };
 
 use clap::ValueEnum;
 use comfy_table::{Table, presets::NOTHING};
 use proto::admin::v1 as pb;
-use serde_json::{Map, Value, json};
+use serde_json::Value;
 
 use crate::{authority::rfc3339, resources::yaml};
 
@@ -82,62 +82,4 @@ pub(super) fn reference(resource: &pb::Resource) -> String {
         .as_ref()
         .map_or("", |metadata| &metadata.name);
     format!("{}/{name}", kind(resource))
-}
-
-/// The same shape as YAML has.
-pub(super) fn resource_json(resource: &pb::Resource) -> Value {
-    let metadata = resource.metadata.clone().unwrap_or_default();
-    let mut shown = Map::new();
-    shown.insert("name".to_owned(), json!(metadata.name));
-    if !metadata.labels.is_empty() {
-        shown.insert("labels".to_owned(), json!(metadata.labels));
-    }
-    shown.insert("revision".to_owned(), json!(metadata.revision));
-    if metadata.expires.is_some() {
-        shown.insert("expires".to_owned(), json!(time(metadata.expires)));
-    }
-    let spec = resource.spec.as_ref().map_or(Value::Null, spec_json);
-    json!({ "kind": kind(resource), "version": "v1", "metadata": shown, "spec": spec })
-}
-
-fn spec_json(spec: &pb::resource::Spec) -> Value {
-    match spec {
-        pb::resource::Spec::Bot(bot) => json!({ "roles": bot.roles }),
-        pb::resource::Spec::Role(role) => {
-            let labels: Map<_, _> = role
-                .workload_identity_labels
-                .iter()
-                .map(|selector| (selector.key.clone(), json!(selector.values)))
-                .collect();
-            json!({ "allow": { "workload_identity_labels": labels } })
-        }
-        pb::resource::Spec::Lock(_) | pb::resource::Spec::SpiffeFederation(_) => Value::Null,
-        pb::resource::Spec::Token(token) => json!({
-            "roles": ["Bot"],
-            "join_method": token.join_method,
-            "bot_name": token.bot_name,
-        }),
-        pb::resource::Spec::WorkloadIdentity(spec) => {
-            let mut x509 = Map::new();
-            if let Some(ttl) = &spec.x509_maximum_ttl {
-                let ttl = Duration::from_secs(u64::try_from(ttl.seconds).unwrap_or(0));
-                x509.insert(
-                    "maximum_ttl".to_owned(),
-                    json!(::config::format_duration(ttl)),
-                );
-            }
-            if !spec.dns_sans.is_empty() {
-                x509.insert("dns_sans".to_owned(), json!(spec.dns_sans));
-            }
-            let mut spiffe = Map::new();
-            spiffe.insert("id".to_owned(), json!(spec.spiffe_path));
-            if !spec.hint.is_empty() {
-                spiffe.insert("hint".to_owned(), json!(spec.hint));
-            }
-            if !x509.is_empty() {
-                spiffe.insert("x509".to_owned(), Value::Object(x509));
-            }
-            json!({ "spiffe": spiffe })
-        }
-    }
 }

@@ -111,7 +111,7 @@ pub(super) async fn get(args: GetArgs) -> anyhow::Result<()> {
     match args.output {
         GetFormat::Yaml => output::print(&yaml::write(&found)),
         GetFormat::Json => {
-            let shown: Vec<_> = found.iter().map(output::resource_json).collect();
+            let shown: Vec<_> = found.iter().map(yaml::to_json).collect();
             output::print_json(&Value::Array(shown))
         }
         GetFormat::Table => {

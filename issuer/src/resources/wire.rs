@@ -148,7 +148,8 @@ fn expires(
     if moment.is_none() {
         check.refuse(&at, "a time from 1970 to 9999 is expected");
     }
-    moment
+    // As it is written.
+    moment.map(whole_second)
 }
 
 fn labels(check: &mut Check, at: &Path, metadata: &pb::Metadata) {
@@ -320,6 +321,11 @@ pub fn moment(wire: &prost_types::Timestamp) -> Option<SystemTime> {
         nanos: wire.nanos,
     })?;
     (since.as_secs() < YEAR_10000).then(|| SystemTime::UNIX_EPOCH + since)
+}
+
+fn whole_second(time: SystemTime) -> SystemTime {
+    let since = time.duration_since(SystemTime::UNIX_EPOCH);
+    SystemTime::UNIX_EPOCH + Duration::from_secs(since.unwrap_or_default().as_secs())
 }
 
 /// A positive duration of whole seconds, at most `cap`.

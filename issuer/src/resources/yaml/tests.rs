@@ -1,0 +1,531 @@
+use std::collections::HashMap;
+
+use proptest::{collection, option, prelude::*, sample::select};
+use proto::admin::v1 as pb;
+
+use super::{read, to_json, write};
+use crate::resources::wire;
+
+/// `file:line:column: message` of every mistake.
+fn mistakes(text: &str) -> Vec<String> {
+    let Err(mistakes) = read("f", text) else {
+        panic!("no mistake in:\n{text}");
+    };
+    mistakes.iter().map(ToString::to_string).collect()
+}
+
+const WORKLOAD: &str = "kind: workload_identity\nversion: v1\nmetadata: {name: w}\n";
+
+#[test]
+fn every_class_of_mistake_has_its_position_and_its_remedy() {
+    let workload = |spec: &str| format!("{WORKLOAD}{spec}");
+    let spiffe = |fields: &str| workload(&format!("spec: {{spiffe: {{id: /a, {fields}}}}}\n"));
+    let allow = |rule: &str| {
+        workload(&format!(
+            "spec:\n  rules:\n    allow:\n      - {rule}\n  spiffe: {{id: /a}}\n"
+        ))
+    };
+    let cases: Vec<(String, &str, &str)> = vec![
+        // the document
+        ("a: [".into(), "1:4:", "not YAML"),
+        ("[]".into(), "1:1:", "expected a mapping of keys"),
+        ("kind: bott\nversion: v1\nmetadata: {name: b}\nspec: {}\n".into(), "1:7:", "did you mean bot?"),
+        ("kind: widget\nversion: v1\nmetadata: {name: b}\n".into(), "1:7:", "one of bot, role, token, workload_identity, lock, spiffe_federation"),
+        ("kind: bot\nversion: v7\nmetadata: {name: b}\nspec: {}\n".into(), "2:10:", "write v1"),
+        ("kind: bot\nversion: v1\nmetadata: {name: b}\n".into(), "1:1:", "missing key `spec`"),
+        ("kind: bot\nversion: v1\nmetadata: {name: b}\nspec: {}\nkind: role\n".into(), "5:1:", "stands twice (first on line 1)"),
+        ("kind: bot\nversion: v1\nmetadata: {name: b}\nspec: {roles: !!int [a]}\n".into(), "4:15:", "tag `!!int` is not supported"),
+        // metadata
+        ("kind: bot\nversion: v1\nmetadata: {name: B}\nspec: {}\n".into(), "3:18:", "1 to 64 of a-z 0-9"),
+        ("kind: bot\nversion: v1\nmetadata: {nmae: b}\nspec: {}\n".into(), "3:12:", "did you mean `name`?"),
+        ("kind: bot\nversion: v1\nmetadata: {name: b, labels: {ä: b}}\nspec: {}\n".into(), "3:33:", "printable ASCII"),
+        ("kind: bot\nversion: v1\nmetadata: {name: b, labels: [x]}\nspec: {}\n".into(), "3:29:", "expected a mapping"),
+        ("kind: bot\nversion: v1\nmetadata: {name: b, revision: -1}\nspec: {}\n".into(), "3:31:", "whole number"),
+        ("kind: bot\nversion: v1\nmetadata: {name: b, expires: soon}\nspec: {}\n".into(), "3:30:", "RFC 3339"),
+        ("kind: bot\nversion: v1\nmetadata: {name: b, expires: 2030-01-01T00:00:00Z}\nspec: {}\n".into(), "3:30:", "only tokens and locks expire"),
+        // bot, role, token
+        ("kind: bot\nversion: v1\nmetadata: {name: b}\nspec: {roles: [a, B b]}\n".into(), "4:19:", "letter or digit first"),
+        ("kind: bot\nversion: v1\nmetadata: {name: b}\nspec: {roles: a}\n".into(), "4:15:", "expected a sequence"),
+        ("kind: bot\nversion: v1\nmetadata: {name: b}\nspec: {role: [a]}\n".into(), "4:8:", "did you mean `roles`?"),
+        ("kind: bot\nversion: v1\nmetadata: {name: b}\nspec: {max_session_ttl: 25h}\n".into(), "4:25:", "from 1s to 1d"),
+        ("kind: bot\nversion: v1\nmetadata: {name: b}\nspec: {traits: [{name: a, values: [x]}, {name: a}]}\n".into(), "4:48:", "given twice"),
+        ("kind: role\nversion: v1\nmetadata: {name: r}\nspec: {allow: {workload_identity_labels: {'*': [prod]}}}\n".into(), "4:43:", "goes with the value `*` only"),
+        ("kind: role\nversion: v1\nmetadata: {name: r}\nspec: {allow: {}, denny: {}}\n".into(), "4:19:", "did you mean `deny`?"),
+        ("kind: token\nversion: v1\nmetadata: {name: short}\nspec: {join_method: token, bot_name: b}\n".into(), "3:18:", "32 to 64 characters"),
+        (format!("kind: token\nversion: v1\nmetadata: {{name: {}}}\nspec: {{join_method: magic, bot_name: b}}\n", "a".repeat(32)), "4:21:", "write token"),
+        (format!("kind: token\nversion: v1\nmetadata: {{name: {}}}\nspec: {{join_method: token, bot_name: b, roles: [Node]}}\n", "a".repeat(32)), "4:49:", "write Bot"),
+        // lock
+        ("kind: lock\nversion: v1\nmetadata: {name: l}\nspec: {target: {}}\n".into(), "4:16:", "one of bot, bot_instance_id"),
+        ("kind: lock\nversion: v1\nmetadata: {name: l}\nspec: {target: {bot: a, role: b}}\n".into(), "4:31:", "`role` stands beside `bot`"),
+        ("kind: lock\nversion: v1\nmetadata: {name: l}\nspec: {target: {bot_instance_id: x}}\n".into(), "4:34:", "not a UUID"),
+        ("kind: lock\nversion: v1\nmetadata: {name: l}\nspec: {target: {spiffe_id: /x}}\n".into(), "4:28:", ""),
+        ("kind: lock\nversion: v1\nmetadata: {name: l}\nspec: {target: {bots: x}}\n".into(), "4:17:", "did you mean `bot`?"),
+        // spiffe_federation
+        ("kind: spiffe_federation\nversion: v1\nmetadata: {name: Other.Example}\nspec: {bundle_source: {static: {bundle: '{\"keys\":[]}'}}}\n".into(), "3:18:", ""),
+        ("kind: spiffe_federation\nversion: v1\nmetadata: {name: other.example}\nspec: {bundle_source: {static: {bundle: '{'}}}\n".into(), "4:41:", ""),
+        ("kind: spiffe_federation\nversion: v1\nmetadata: {name: other.example}\nspec: {bundle_source: {https_web: {bundle_endpoint_url: 'https://x'}}}\n".into(), "4:35:", "does not fetch bundles yet"),
+        // workload_identity
+        (workload("spec: {spiffe: {}}\n"), "4:16:", "missing key `id`"),
+        (workload("spec: {spifffe: {id: /a}}\n"), "4:8:", "did you mean `spiffe`?"),
+        (workload("spec: {spiffe: {id: a}}\n"), "4:21:", "begins with `/`"),
+        (workload("spec: {spiffe: {id: /a/../b}}\n"), "4:25:", "segment `..`"),
+        (workload("spec: {spiffe: {id: /bot/x}}\n"), "4:21:", "belong to the issuer"),
+        (workload("spec: {spiffe: {id: '/issuer/{{ user.name }}'}}\n"), "4:21:", "belong to the issuer"),
+        (workload("spec: {spiffe: {id: '/a/{{ user.nam }}'}}\n"), "4:28:", "did you mean `user.name`?"),
+        (workload("spec:\n  spiffe:\n    id: \"/a/{{ user.name\"\n"), "6:13:", "`}}`"),
+        (spiffe("hint: '{{ join.github.repositori }}'"), "4:37:", "did you mean `join.github.repository`?"),
+        (spiffe("x509: {maximum_ttl: 15d}"), "4:46:", "from 1s to 14d"),
+        (spiffe("x509: {maximum_ttl: 1h, default_ttl: 2h}"), "4:63:", "more than the maximum_ttl, 1h"),
+        (spiffe("x509: {dns_sans: [a.b, A.b, '{{ user.name }}.x', a.b]}"), "4:49:", "lower case"),
+        (spiffe("x509: {dns_sans: [a.b, a.b]}"), "4:49:", "given twice"),
+        (spiffe("x509: {ip_sans: [10.0.0]}"), "4:43:", "IPv4 or IPv6"),
+        (spiffe("x509: {subject_template: {common_nam: x}}"), "4:52:", "did you mean `common_name`?"),
+        (spiffe("jwt: {maximum_ttl: 25h}"), "4:45:", "from 1s to 1d"),
+        (spiffe("jwt: {algorithm: HS256}"), "4:43:", "write ES256 or RS256"),
+        (spiffe("jwt: {extra_claims: {a: {b: ['{{ user.nme }}']}}}"), "4:60:", "did you mean `user.name`?"),
+        (spiffe("jwt: {extra_claims: {sub: x}}"), "4:52:", "the issuer sets the claim sub"),
+        (spiffe("jwt: {extra_claims: {a: .inf}}"), "4:50:", "no such number in JSON"),
+        (spiffe("federates_with: [Other]"), "4:43:", ""),
+        // rules
+        (allow("{}"), "7:9:", "an expression or conditions"),
+        (allow("{expression: 'true', conditions: [{attribute: user.name, eq: {value: x}}]}"), "7:9:", "not both"),
+        (allow("expression: join.github.repo == 'a/b'"), "7:21:", "did you mean"),
+        (allow("expression: 'join.github.repository == 7'"), "7:", "`expression`"),
+        (allow("expression: |\n          user.is_bot\n            && user.nme == 'x'\n"), "9:16:", "did you mean `user.name`?"),
+        (allow("expression: >\n          user.is_bot\n          && user.nme == 'x'\n"), "8:11:", "at its column 16"),
+        (allow("expression: user.name"), "7:", "true or false"),
+        (allow("{expression: \"workload.unix.uid == 0\", require_verified: true}"), "7:", "`expression`"),
+        (allow("{require_verifed: true, expression: user.is_bot}"), "7:10:", "did you mean `require_verified`?"),
+        (allow("conditions: [{attribute: join.github.repo, eq: {value: x}}]"), "7:34:", "did you mean"),
+        (allow("conditions: [{attribute: user.name, eqq: {value: x}}]"), "7:45:", "did you mean `eq`?"),
+        (allow("conditions: [{attribute: user.name, eq: x}]"), "7:49:", "expected a mapping"),
+        (allow("conditions: [{attribute: user.name, eq: {value: x}, in: {values: [x]}}]"), "7:65:", "stands beside"),
+        (allow("conditions: [{attribute: user.name, in: {values: []}}]"), "7:", "needs a value"),
+        (allow("conditions: [{attribute: user.name, matches: {value: '('}}]"), "7:62:", "regular expression"),
+    ];
+    let mut missed = Vec::new();
+    for (text, position, part) in cases {
+        let found = mistakes(&text);
+        let expected = format!("f:{position}");
+        let fits = |mistake: &String| mistake.starts_with(&expected) && mistake.contains(part);
+        if !found.iter().any(fits) {
+            missed.push(format!("no `{expected} …{part}` in {found:#?} of:\n{text}"));
+        }
+    }
+    assert!(missed.is_empty(), "{}", missed.join("\n"));
+}
+
+#[test]
+fn all_mistakes_are_told_in_one_run_and_what_follows_from_one_is_not() {
+    let text = "\
+kind: workload_identity
+version: v1
+metadata: {name: W}
+spec:
+  rules:
+    allow:
+      - expression: user.nme == 'x'
+      - conditions:
+          - {attribute: user.nam, eq: {value: x}}
+          - {attribute: join.github.repositry, eq: {value: x}}
+    deny:
+      - {descripton: x, expression: user.is_bot}
+  spiffe:
+    hint: '{{ }}'
+    x509: {maximum_ttl: never, dns_sans: [{}, UPPER]}
+---
+kind: bot
+version: v1
+metadata: {name: b, name: c}
+spec: {roles: [A]}
+";
+    let found = mistakes(text);
+    let places: Vec<_> = found
+        .iter()
+        .map(|mistake| {
+            let mut parts = mistake.splitn(4, ':').skip(1);
+            let mut number = || parts.next().unwrap().parse::<usize>().unwrap();
+            (number(), number())
+        })
+        .collect();
+    let expected = [
+        (3, 18),
+        (7, 21),
+        (9, 25),
+        (10, 25),
+        (12, 10),
+        (14, 5),
+        (14, 14),
+        (15, 25),
+        (15, 43),
+        (15, 47),
+        (19, 21),
+        (20, 16),
+    ];
+    assert_eq!(places, expected, "{found:#?}");
+}
+
+#[test]
+fn a_name_that_stands_twice_is_told_without_a_secret() {
+    let bot = "kind: bot\nversion: v1\nmetadata: {name: b}\nspec: {}\n";
+    let found = mistakes(&format!("{bot}---\n{bot}"));
+    assert_eq!(
+        found,
+        ["f:8:18: `name`: bot b stands twice (first on line 1)"]
+    );
+    let secret = "a".repeat(40);
+    let token = format!(
+        "kind: token\nversion: v1\nmetadata: {{name: {secret}}}\nspec: {{join_method: token, bot_name: b}}\n"
+    );
+    let found = mistakes(&format!("{token}---\n{token}"));
+    assert!(found.len() == 1 && !found[0].contains(&secret), "{found:?}");
+}
+
+#[test]
+fn a_workload_identity_is_written_as_people_write_it() {
+    let text = "\
+kind: workload_identity
+version: v1
+metadata:
+  name: ci
+  description: Releases.
+  labels:
+    env: prod
+spec:
+  rules:
+    allow:
+      - description: the release workflow
+        expression: |
+          join.github.repository == 'acme/web'
+            && join.github.ref.startsWith('refs/tags/')
+        require_verified: true
+      - conditions:
+          - attribute: join.gitlab.project_path
+            in:
+              values: ['acme/web', 'acme/api']
+          - attribute: user.name
+            not_eq:
+              value: ''
+    deny:
+      - conditions:
+          - attribute: join.meta.join_method
+            prefix:
+              value: kube
+  spiffe:
+    id: '/ci/{{ user.bot_name }}'
+    hint: ci
+    x509:
+      maximum_ttl: 2h
+      default_ttl: 30m
+      dns_sans: [a.example, '{{ user.bot_name }}.example']
+      ip_sans: ['10.0.0.1']
+      subject_template:
+        common_name: '{{ user.bot_name }}'
+        organization: Acme
+    jwt:
+      algorithm: RS256
+      extra_claims:
+        count: 3
+        nested:
+          list: [1.5, null, true, '{{ user.name }}']
+    wit:
+      maximum_ttl: 5m
+    federates_with: [other.example]
+";
+    let resources = read("f", text).unwrap_or_else(|mistakes| panic!("{mistakes}"));
+    let written = write(&resources);
+    // `acme/web` needs no quotes.
+    assert_eq!(
+        written,
+        text.replace("['acme/web', 'acme/api']", "[acme/web, acme/api]")
+    );
+    let json = to_json(&resources[0]);
+    assert_eq!(json["spec"]["spiffe"]["jwt"]["extra_claims"]["count"], 3);
+    assert_eq!(json["spec"]["rules"]["allow"][0]["require_verified"], true);
+}
+
+fn text(most: usize) -> impl Strategy<Value = String> {
+    let shown = |text: String| -> String {
+        text.chars()
+            .filter(|character| !character.is_control())
+            .collect()
+    };
+    let bounded = move |text: String| text[..text.floor_char_boundary(most)].to_owned();
+    prop_oneof![
+        any::<String>().prop_map(shown).prop_map(bounded),
+        "[ -~]{0,20}".prop_map(bounded),
+        select(vec![
+            "", "on", "null", "1.10", "~", "- a", "a: b", "#x", "{x}", "'", "\"q\""
+        ])
+        .prop_map(str::to_owned),
+    ]
+}
+
+/// Not a template.
+fn literal(most: usize) -> impl Strategy<Value = String> {
+    text(most).prop_map(|text| text.replace("{{", "").replace("}}", ""))
+}
+
+fn template() -> impl Strategy<Value = String> {
+    select(vec![
+        "plain",
+        "{{ user.name }}",
+        "a-{{ join.github.repository }}-b",
+        "{{ user.name }}{{ user.bot_name }}",
+    ])
+    .prop_map(str::to_owned)
+}
+
+fn name() -> impl Strategy<Value = String> {
+    "[a-z0-9][a-z0-9._-]{0,30}"
+}
+
+fn life(most: i64) -> impl Strategy<Value = Option<prost_types::Duration>> {
+    option::of((1..=most).prop_map(|seconds| prost_types::Duration { seconds, nanos: 0 }))
+}
+
+fn metadata(
+    name: impl Strategy<Value = String>,
+    ends: bool,
+) -> impl Strategy<Value = pb::Metadata> {
+    let labels = collection::hash_map("[!-~]{1,20}", text(256), 0..4);
+    let lines = collection::vec(text(100), 0..4).prop_map(|lines| lines.join("\n"));
+    let expires = option::of(0..253_402_300_800_i64).prop_map(move |seconds| {
+        let seconds = seconds.filter(|_| ends)?;
+        Some(prost_types::Timestamp { seconds, nanos: 0 })
+    });
+    (name, labels, 0..=u64::MAX >> 1, expires, lines).prop_map(
+        |(name, labels, revision, expires, description)| pb::Metadata {
+            name,
+            labels,
+            revision,
+            expires,
+            description,
+        },
+    )
+}
+
+fn selectors() -> impl Strategy<Value = Vec<pb::LabelSelector>> {
+    let values = collection::vec(text(60), 1..4);
+    collection::btree_map("[!-)+-~]{1,20}", values, 0..4).prop_map(|keys| {
+        keys.into_iter()
+            .map(|(key, values)| pb::LabelSelector { key, values })
+            .collect()
+    })
+}
+
+fn rule() -> impl Strategy<Value = pb::Rule> {
+    use pb::condition::Operator;
+    let attribute = select(vec![
+        "user.name",
+        "join.github.repository",
+        "join.meta.join_method",
+    ]);
+    let values = || collection::vec(text(40), 1..4).prop_map(|values| pb::Values { values });
+    let operator = prop_oneof![
+        text(40).prop_map(Operator::Eq),
+        text(40).prop_map(Operator::NotEq),
+        values().prop_map(Operator::In),
+        values().prop_map(Operator::NotIn),
+        Just(Operator::Matches("a.*[b]".to_owned())),
+        Just(Operator::Prefix("a: #".to_owned())),
+    ];
+    let condition = (attribute, operator).prop_map(|(attribute, operator)| pb::Condition {
+        attribute: attribute.to_owned(),
+        operator: Some(operator),
+    });
+    let expression = select(vec![
+        "user.is_bot",
+        "user.name == \"a: b\" || user.is_bot",
+        "user.is_bot\n  && user.name != 'x' # no\n",
+    ]);
+    let source = prop_oneof![Just(None), collection::vec(condition, 1..4).prop_map(Some),];
+    (source, expression, literal(80), any::<bool>()).prop_map(
+        |(conditions, expression, description, require_verified)| match conditions {
+            Some(conditions) => pb::Rule {
+                conditions,
+                description,
+                require_verified,
+                ..Default::default()
+            },
+            None => pb::Rule {
+                expression: expression.replace(" # no", ""),
+                description,
+                require_verified,
+                ..Default::default()
+            },
+        },
+    )
+}
+
+fn claims() -> impl Strategy<Value = String> {
+    let leaf = prop_oneof![
+        Just(serde_json::Value::Null),
+        any::<bool>().prop_map(serde_json::Value::from),
+        any::<i64>().prop_map(serde_json::Value::from),
+        any::<f64>().prop_map(serde_json::Value::from),
+        literal(60).prop_map(serde_json::Value::from),
+        template().prop_map(serde_json::Value::from),
+    ];
+    let value = leaf.prop_recursive(3, 12, 3, |inner| {
+        prop_oneof![
+            collection::vec(inner.clone(), 0..4).prop_map(serde_json::Value::from),
+            collection::hash_map(text(30), inner, 0..4)
+                .prop_map(|entries| entries.into_iter().collect()),
+        ]
+    });
+    collection::btree_map("x[ -~]{0,20}", value, 0..4).prop_map(|claims| match claims.is_empty() {
+        true => String::new(),
+        false => serde_json::Value::from_iter(claims).to_string(),
+    })
+}
+
+fn workload_identity() -> impl Strategy<Value = pb::WorkloadIdentitySpec> {
+    let path = select(vec![
+        "/a",
+        "/a/b.c",
+        "/x/{{ user.name }}",
+        "/{{ user.name }}-x/y",
+    ]);
+    let subject = (
+        option::of(template()),
+        option::of(literal(64)),
+        option::of(template()),
+    );
+    let sans = collection::hash_set(
+        select(vec!["a.example", "*.example", "{{ user.name }}.example"]),
+        0..3,
+    );
+    let ips = collection::hash_set(select(vec!["10.0.0.1", "fd00::1", "{{ user.name }}"]), 0..3);
+    let federated = collection::hash_set("[a-z0-9]{1,12}\\.example", 0..3);
+    let maxima = (life(14 * 86_400), life(86_400), life(86_400));
+    let rules = (collection::vec(rule(), 0..3), collection::vec(rule(), 0..3));
+    let algorithm = select(vec!["", "ES256", "RS256"]);
+    (
+        (
+            path,
+            prop_oneof![literal(100), template()],
+            subject,
+            sans,
+            ips,
+        ),
+        (federated, maxima, rules, claims(), algorithm, any::<bool>()),
+    )
+        .prop_map(|((path, hint, subject, sans, ips), rest)| {
+            let (federated, (x509, jwt, wit), (allow, deny), claims, algorithm, default) = rest;
+            let of = |maximum: Option<prost_types::Duration>| maximum.filter(|_| default);
+            let (common_name, organization, organizational_unit) = subject;
+            let subject = pb::SubjectTemplate {
+                common_name: common_name.unwrap_or_default(),
+                organization: organization.unwrap_or_default(),
+                organizational_unit: organizational_unit.unwrap_or_default(),
+            };
+            let owned =
+                |set: std::collections::HashSet<&str>| set.into_iter().map(str::to_owned).collect();
+            pb::WorkloadIdentitySpec {
+                spiffe_path: path.to_owned(),
+                hint,
+                dns_sans: owned(sans),
+                ip_sans: owned(ips),
+                x509_subject: (subject != pb::SubjectTemplate::default()).then_some(subject),
+                x509_maximum_ttl: x509,
+                x509_default_ttl: of(x509),
+                jwt_maximum_ttl: jwt,
+                jwt_default_ttl: of(jwt),
+                wit_maximum_ttl: wit,
+                wit_default_ttl: of(wit),
+                jwt_extra_claims_json: claims,
+                jwt_algorithm: algorithm.to_owned(),
+                allow,
+                deny,
+                federates_with: federated.into_iter().collect(),
+            }
+        })
+}
+
+fn resource() -> impl Strategy<Value = pb::Resource> {
+    use pb::{lock_spec::Target, resource::Spec};
+    let traits = collection::hash_map("[!-~]{1,20}", collection::vec(text(100), 0..4), 0..4);
+    let bot = (collection::hash_set(name(), 0..4), traits, life(86_400)).prop_map(
+        |(roles, traits, max_session_ttl)| {
+            let traits = traits
+                .into_iter()
+                .map(|(name, values)| pb::Trait { name, values });
+            Spec::Bot(pb::BotSpec {
+                roles: roles.into_iter().collect(),
+                traits: traits.collect(),
+                max_session_ttl,
+            })
+        },
+    );
+    let role = (selectors(), selectors()).prop_map(|(allow, deny)| {
+        Spec::Role(pb::RoleSpec {
+            workload_identity_labels: allow,
+            deny_workload_identity_labels: deny,
+        })
+    });
+    let token = name().prop_map(|bot_name| {
+        Spec::Token(pb::TokenSpec {
+            join_method: "token".to_owned(),
+            bot_name,
+        })
+    });
+    let target = prop_oneof![
+        name().prop_map(Target::Bot),
+        any::<u128>().prop_map(|id| Target::BotInstanceId(uuid::Uuid::from_u128(id).to_string())),
+        name().prop_map(Target::JoinToken),
+        name().prop_map(Target::Role),
+        name().prop_map(Target::WorkloadIdentity),
+        "/[a-z0-9]{1,9}".prop_map(|path| Target::SpiffeId(format!("spiffe://a.example{path}"))),
+    ];
+    let lock = (target, text(200)).prop_map(|(target, message)| {
+        let target = Some(target);
+        Spec::Lock(pb::LockSpec { target, message })
+    });
+    let federation = (1_u64..9).prop_map(|sequence| {
+        Spec::SpiffeFederation(pb::SpiffeFederationSpec {
+            static_bundle_json: format!("{{\"keys\": [],\n \"spiffe_sequence\": {sequence}}}"),
+        })
+    });
+    prop_oneof![
+        (metadata(name(), false), bot),
+        (metadata(name(), false), role),
+        (metadata("[a-z0-9]{32,64}", true), token),
+        (metadata(name(), true), lock),
+        (metadata("[a-z0-9]{1,20}\\.example", false), federation),
+        (
+            metadata(name(), false),
+            workload_identity().prop_map(Spec::WorkloadIdentity)
+        ),
+    ]
+    .prop_map(|(metadata, spec)| pb::Resource {
+        metadata: Some(metadata),
+        spec: Some(spec),
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(512))]
+    #[test]
+    fn what_is_written_is_what_is_read_for_every_kind(
+        resources in collection::vec(resource(), 1..3)
+    ) {
+        let mut names = HashMap::new();
+        for resource in &resources {
+            prop_assert!(wire::from_wire(resource.clone()).is_ok(), "{:?}", wire::from_wire(resource.clone()).err());
+            let metadata = resource.metadata.clone().unwrap_or_default();
+            names.insert(metadata.name, ());
+        }
+        prop_assume!(names.len() == resources.len());
+        let text = write(&resources);
+        let back = read("-", &text).map_err(|mistakes| TestCaseError::fail(format!("{mistakes}\n{text}")))?;
+        prop_assert_eq!(back, resources.clone(), "{}", text);
+    }
+
+    #[test]
+    fn what_is_kept_is_what_was_written(resource in resource()) {
+        let kept = wire::from_wire(resource.clone()).map(|resource| wire::to_wire(&resource));
+        let again = wire::from_wire(resource).map(|resource| wire::to_wire(&resource));
+        prop_assert_eq!(kept, again);
+    }
+}
