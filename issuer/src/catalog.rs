@@ -138,6 +138,11 @@ impl Catalog {
         self.instances.values()
     }
 
+    /// How many instances have joined.
+    pub fn instance_count(&self) -> usize {
+        self.instances.size()
+    }
+
     /// The stored keys, by their ids.
     pub fn authorities(&self) -> impl Iterator<Item = &Arc<StoredAuthority>> {
         self.authorities.values()

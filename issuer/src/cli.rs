@@ -3,6 +3,7 @@
 
 mod audit;
 mod bot;
+mod check;
 mod client;
 mod log;
 mod output;
@@ -13,11 +14,12 @@ use std::{path::PathBuf, process::ExitCode};
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::config::Given;
+use crate::config::{Given, Source};
 
 use self::{
     audit::AuditArgs,
     bot::BotCommand,
+    check::CheckArgs,
     client::Target,
     log::LogArgs,
     resource::{ApplyArgs, DeleteArgs, GetArgs},
@@ -36,6 +38,8 @@ struct Cli {
 enum Command {
     /// Run the issuer. Without arguments: state in ./issuer-data, gRPC on port 3025.
     Serve(Box<ServeArgs>),
+    /// Report every mistake of a configuration file with its line and column.
+    Check(CheckArgs),
     /// Show trust domain, CA pin, CA expiry and addresses.
     Status(StatusArgs),
     /// Print the trust bundle.
@@ -119,13 +123,30 @@ struct ServeArgs {
         default_missing_value = "true"
     )]
     wit: Option<bool>,
+    /// Let agents ask which gRPC services there are (reflection). Operators always may.
+    #[arg(
+        long,
+        env = "ISSUER_REFLECTION",
+        value_name = "BOOL",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "true"
+    )]
+    reflection: Option<bool>,
+    /// Send traces to this OpenTelemetry collector (OTLP over gRPC), as
+    /// http://127.0.0.1:4317.
+    #[arg(long, env = "OTEL_EXPORTER_OTLP_ENDPOINT", value_name = "URL")]
+    otlp_endpoint: Option<String>,
     #[command(flatten)]
     log: LogArgs,
+    /// Check flags, environment and file; say what is wrong and do not run.
+    #[arg(long)]
+    check: bool,
 }
 
 impl ServeArgs {
-    fn given(self) -> Given {
-        Given {
+    fn source(self) -> Source {
+        let given = Given {
             data_dir: self.data_dir,
             trust_domain: self.trust_domain,
             listen: self.listen,
@@ -138,20 +159,31 @@ impl ServeArgs {
             bot_ttl: self.bot_ttl,
             ca_ttl: self.ca_ttl,
             wit: self.wit,
+            log_level: self.log.log_level,
+            reflection: self.reflection,
+            otlp_endpoint: self.otlp_endpoint.filter(|endpoint| !endpoint.is_empty()),
+            limits: None,
+        };
+        Source {
+            given,
+            file: self.config,
         }
     }
 }
 
 /// Runs the command line of this process.
 pub fn run() -> ExitCode {
-    let cli = Cli::parse();
+    let command = match Cli::parse().command {
+        Command::Check(args) => return check::check(args),
+        command => command,
+    };
     let threads = std::thread::available_parallelism().map_or(2, usize::from);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(threads.max(2))
         .enable_all()
         .build();
     let outcome = match runtime {
-        Ok(runtime) => runtime.block_on(execute(cli.command)),
+        Ok(runtime) => runtime.block_on(execute(command)),
         Err(error) => Err(anyhow::anyhow!("the runtime cannot start: {error}")),
     };
     match outcome {
@@ -166,6 +198,8 @@ pub fn run() -> ExitCode {
 async fn execute(command: Command) -> anyhow::Result<()> {
     match command {
         Command::Serve(args) => serve(*args).await,
+        // It needs no runtime, and has been done.
+        Command::Check(_) => Ok(()),
         Command::Status(args) => status::status(args).await,
         Command::Bundle(args) => status::bundle(args).await,
         Command::Apply(args) => resource::apply(args).await,
@@ -178,17 +212,24 @@ async fn execute(command: Command) -> anyhow::Result<()> {
 }
 
 async fn serve(args: ServeArgs) -> anyhow::Result<()> {
-    args.log.install()?;
+    let (log, only_check) = (args.log.clone(), args.check);
+    let source = args.source();
+    let settings = source.read()?;
+    if only_check {
+        println!("no mistakes");
+        return Ok(());
+    }
+    let telemetry = log.install(&settings)?;
     // Keys in memory: no core dump, no debugger of the same user.
     if let Err(error) = sys::harden_process() {
         tracing::warn!(%error, "the process could not be hardened");
     }
-    let file = match &args.config {
-        Some(path) => Given::from_file(path)?,
-        None => Given::default(),
-    };
-    let settings = args.given().or(file).resolve()?;
-    Ok(crate::serve::serve(settings).await?)
+    let served = crate::serve::serve(source, settings, telemetry.log_level()).await;
+    // It waits for the collector, which is not to hold up the runtime.
+    let finished = tokio::task::spawn_blocking(|| telemetry.finish());
+    // An error: it panicked, which has been told.
+    let _ = finished.await;
+    Ok(served?)
 }
 
 #[cfg(test)]

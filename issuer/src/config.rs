@@ -1,6 +1,9 @@
 //! Configuration of `issuer serve`, in two stages: what the operator typed
 //! ([`Given`], from flags, `ISSUER_…` and a YAML file) and what was resolved
-//! ([`Settings`]). Flag before environment before file before default.
+//! ([`Settings`]). Flag before environment before file before default. [`Source`]
+//! remembers where both came from, so that a reload reads them again.
+
+mod limits;
 
 use std::{
     net::{SocketAddr, ToSocketAddrs},
@@ -10,6 +13,7 @@ use std::{
 
 use ::config::{Document, Fields, Mistakes, format_duration, parse_duration};
 use identity::TrustDomain;
+use telemetry::LogLevel;
 
 use crate::{
     authority::{
@@ -18,6 +22,8 @@ use crate::{
     },
     join::DEFAULT_BOT_TTL,
 };
+
+pub use self::limits::LimitSettings;
 
 /// Where the state lies if nothing is said.
 pub const DEFAULT_DATA_DIR: &str = "./issuer-data";
@@ -29,6 +35,8 @@ pub const DEFAULT_DIAGNOSTICS: &str = "127.0.0.1:3081";
 pub const DEFAULT_TRUST_DOMAIN: &str = "example.org";
 /// Name of the admin socket in the data directory.
 pub const ADMIN_SOCKET: &str = "admin.sock";
+/// What the log lets through if nothing is said.
+pub const DEFAULT_LOG_LEVEL: &str = "info";
 const BOT_TTL_RANGE: std::ops::RangeInclusive<Duration> =
     Duration::from_secs(1)..=Duration::from_secs(24 * 3600);
 
@@ -59,6 +67,34 @@ pub struct Given {
     pub ca_ttl: Option<String>,
     /// `--wit`, `wit`.
     pub wit: Option<bool>,
+    /// `--log-level`, `log_level`.
+    pub log_level: Option<String>,
+    /// `--reflection`, `reflection`.
+    pub reflection: Option<bool>,
+    /// `--otlp-endpoint`, `otlp_endpoint`.
+    pub otlp_endpoint: Option<String>,
+    /// `limits`, in the file only.
+    pub limits: Option<LimitSettings>,
+}
+
+/// Where the configuration comes from.
+#[derive(Debug, Clone)]
+pub struct Source {
+    /// Flags and environment.
+    pub given: Given,
+    /// The file, if one was named.
+    pub file: Option<PathBuf>,
+}
+
+impl Source {
+    /// Reads the file and resolves; every mistake is reported.
+    pub fn read(&self) -> Result<Settings, ConfigError> {
+        let file = match &self.file {
+            Some(path) => Given::from_file(path)?,
+            None => Given::default(),
+        };
+        self.given.clone().or(file).resolve()
+    }
 }
 
 impl Given {
@@ -67,18 +103,19 @@ impl Given {
     pub fn from_file(path: &Path) -> Result<Self, ConfigError> {
         let name = path.display().to_string();
         let text = std::fs::read_to_string(path).map_err(|error| {
-            ConfigError(format!(
+            ConfigError::one(format!(
                 "the configuration file {name:?} cannot be read ({error}): correct --config"
             ))
         })?;
-        let mistakes = |mistakes: Mistakes| ConfigError(mistakes.to_string());
+        let mistakes =
+            |mistakes: Mistakes| ConfigError(mistakes.iter().map(ToString::to_string).collect());
         let documents = Document::parse_all(&name, &text).map_err(mistakes)?;
         match documents.as_slice() {
             [] => Ok(Self::default()),
             [document] => document.resolve(read).map_err(mistakes),
             [_, second, ..] => {
                 let (line, column) = second.position();
-                Err(ConfigError(format!(
+                Err(ConfigError::one(format!(
                     "{name}:{line}:{column}: a second document: one file holds one configuration"
                 )))
             }
@@ -103,68 +140,99 @@ impl Given {
             bot_ttl: self.bot_ttl.or(other.bot_ttl),
             ca_ttl: self.ca_ttl.or(other.ca_ttl),
             wit: self.wit.or(other.wit),
+            log_level: self.log_level.or(other.log_level),
+            reflection: self.reflection.or(other.reflection),
+            otlp_endpoint: self.otlp_endpoint.or(other.otlp_endpoint),
+            limits: self.limits.or(other.limits),
         }
     }
 
-    /// Resolves to what the issuer runs with.
+    /// Resolves to what the issuer runs with; every mistake is reported.
     pub fn resolve(self) -> Result<Settings, ConfigError> {
+        let mut wrong = Vec::new();
         let data_dir = self
             .data_dir
             .unwrap_or_else(|| PathBuf::from(DEFAULT_DATA_DIR));
-        let listen = self.listen.unwrap_or_else(|| DEFAULT_LISTEN.to_owned());
-        let diagnostics = self
-            .diagnostics
-            .unwrap_or_else(|| DEFAULT_DIAGNOSTICS.to_owned());
+        let listen = self.listen.as_deref().unwrap_or(DEFAULT_LISTEN);
+        let listen = checked(&mut wrong, parse_address("listen", listen));
+        let diagnostics = self.diagnostics.as_deref().unwrap_or(DEFAULT_DIAGNOSTICS);
+        let diagnostics = checked(&mut wrong, parse_address("diagnostics", diagnostics));
         let bot_ttl = match &self.bot_ttl {
-            None => DEFAULT_BOT_TTL,
-            Some(text) => parse_bot_ttl(text).map_err(ConfigError)?,
+            None => Some(DEFAULT_BOT_TTL),
+            Some(text) => checked(&mut wrong, parse_bot_ttl(text)),
         };
-        let lifecycle = Lifecycle {
-            life: match &self.ca_ttl {
-                None => CA_LIFE,
-                Some(text) => parse_ca_ttl(text).map_err(ConfigError)?,
-            },
-            wit: self.wit.unwrap_or(false),
+        let ca_ttl = match &self.ca_ttl {
+            None => Some(CA_LIFE),
+            Some(text) => checked(&mut wrong, parse_ca_ttl(text)),
         };
         if let Some(address) = &self.public_address {
-            check_host_port(address).map_err(ConfigError)?;
+            checked(&mut wrong, check_host_port(address));
         }
-        let diagnostics = parse_address("diagnostics", &diagnostics).map_err(ConfigError)?;
-        let anywhere = self.diagnostics_anywhere.unwrap_or(false);
-        if !anywhere && !diagnostics.ip().is_loopback() {
-            return Err(ConfigError(format!(
-                "diagnostics {diagnostics} can be reached from other machines, unencrypted and by anybody: \
+        if let Some(address) = diagnostics
+            && !self.diagnostics_anywhere.unwrap_or(false)
+            && !address.ip().is_loopback()
+        {
+            wrong.push(format!(
+                "diagnostics {address} can be reached from other machines, unencrypted and by anybody: \
                  choose a loopback address as {DEFAULT_DIAGNOSTICS}, or add --diagnostics-anywhere"
-            )));
+            ));
         }
         let admin_socket = self
             .admin_socket
             .unwrap_or_else(|| data_dir.join(ADMIN_SOCKET));
         if !self.admin_uids.is_empty() && is_inside(&admin_socket, &data_dir) {
-            return Err(ConfigError(format!(
+            wrong.push(format!(
                 "--admin-uid lets nobody in while the admin socket {admin_socket:?} is in the data directory {data_dir:?}, \
                  which is closed to other users: choose a place outside it with --socket"
-            )));
+            ));
         }
-        Ok(Settings {
-            trust_domain: self
-                .trust_domain
-                .as_deref()
-                .map(parse_trust_domain)
-                .transpose()
-                .map_err(ConfigError)?,
-            default_trust_domain: parse_trust_domain(DEFAULT_TRUST_DOMAIN).map_err(ConfigError)?,
-            listen: parse_address("listen", &listen).map_err(ConfigError)?,
-            diagnostics,
-            public_address: self.public_address,
-            key_file: self.key_file,
-            admin_socket,
-            admin_uids: self.admin_uids,
-            bot_ttl,
-            lifecycle,
-            data_dir,
-        })
+        let log_level = self
+            .log_level
+            .unwrap_or_else(|| DEFAULT_LOG_LEVEL.to_owned());
+        checked(&mut wrong, parse_log_level(&log_level));
+        if let Some(endpoint) = &self.otlp_endpoint {
+            checked(&mut wrong, parse_otlp_endpoint(endpoint));
+        }
+        let trust_domain = self
+            .trust_domain
+            .as_deref()
+            .and_then(|name| checked(&mut wrong, parse_trust_domain(name)));
+        let default = checked(&mut wrong, parse_trust_domain(DEFAULT_TRUST_DOMAIN));
+        match (listen, diagnostics, bot_ttl, ca_ttl, default) {
+            (
+                Some(listen),
+                Some(diagnostics),
+                Some(bot_ttl),
+                Some(ca_ttl),
+                Some(default_trust_domain),
+            ) if wrong.is_empty() => Ok(Settings {
+                trust_domain,
+                default_trust_domain,
+                listen,
+                diagnostics,
+                public_address: self.public_address,
+                key_file: self.key_file,
+                admin_socket,
+                admin_uids: self.admin_uids,
+                bot_ttl,
+                lifecycle: Lifecycle {
+                    life: ca_ttl,
+                    wit: self.wit.unwrap_or(false),
+                },
+                data_dir,
+                log_level,
+                reflection: self.reflection.unwrap_or(false),
+                otlp_endpoint: self.otlp_endpoint,
+                limits: self.limits.unwrap_or_default(),
+            }),
+            _ => Err(ConfigError(wrong)),
+        }
     }
+}
+
+/// The value, unless it is a mistake: then that is noted.
+fn checked<T>(wrong: &mut Vec<String>, value: Result<T, String>) -> Option<T> {
+    value.map_err(|mistake| wrong.push(mistake)).ok()
 }
 
 /// Resolved configuration.
@@ -192,6 +260,14 @@ pub struct Settings {
     pub bot_ttl: Duration,
     /// Life of the issuer's keys, and which there are.
     pub lifecycle: Lifecycle,
+    /// What the log lets through.
+    pub log_level: String,
+    /// Whether agents may ask which services there are (gRPC reflection).
+    pub reflection: bool,
+    /// Where traces go.
+    pub otlp_endpoint: Option<String>,
+    /// What one caller may ask for.
+    pub limits: LimitSettings,
 }
 
 fn read(fields: &mut Fields<'_>) -> Option<Given> {
@@ -233,6 +309,16 @@ fn read(fields: &mut Fields<'_>) -> Option<Given> {
             text.parse()
                 .map_err(|_| format!("{text:?} is neither true nor false"))
         }),
+        log_level: fields.optional("log_level", |value| {
+            parse_log_level(value)?;
+            text(value)
+        }),
+        reflection: fields.boolean("reflection"),
+        otlp_endpoint: fields.optional("otlp_endpoint", |value| {
+            parse_otlp_endpoint(value)?;
+            text(value)
+        }),
+        limits: fields.mapping("limits", LimitSettings::read),
     })
 }
 
@@ -255,6 +341,14 @@ fn parse_trust_domain(text: &str) -> Result<TrustDomain, String> {
             "the trust domain {text:?} is not accepted ({error}): write a name such as example.org"
         )
     })
+}
+
+fn parse_log_level(text: &str) -> Result<(), String> {
+    LogLevel::check(text).map_err(|error| error.to_string())
+}
+
+fn parse_otlp_endpoint(text: &str) -> Result<(), String> {
+    telemetry::check_collector(text).map_err(|error| error.to_string())
 }
 
 fn parse_bot_ttl(text: &str) -> Result<Duration, String> {
@@ -315,8 +409,19 @@ fn check_host_port(text: &str) -> Result<(), String> {
 
 /// What is wrong with the configuration: one line a mistake.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub struct ConfigError(String);
+#[error("{}", .0.join("\n"))]
+pub struct ConfigError(Vec<String>);
+
+impl ConfigError {
+    fn one(mistake: String) -> Self {
+        Self(vec![mistake])
+    }
+
+    /// Each mistake, on one line.
+    pub fn mistakes(&self) -> &[String] {
+        &self.0
+    }
+}
 
 #[cfg(test)]
 mod tests;

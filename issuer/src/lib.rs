@@ -15,6 +15,8 @@ pub mod cli;
 pub mod config;
 pub mod issue;
 pub mod join;
+pub mod metrics;
+pub mod readiness;
 pub mod resources;
 pub mod serve;
 pub mod service;

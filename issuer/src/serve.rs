@@ -1,5 +1,7 @@
 //! `issuer serve`, in the order in which it happens: bind every address, lock the
-//! data directory, open store and authority, serve, drain.
+//! data directory, open store and authority, serve (SIGHUP reloads), drain.
+
+mod reload;
 
 use std::{
     io,
@@ -11,24 +13,37 @@ use std::{
 
 use identity::{ServerOptions, ServerTls};
 use proto::{
-    admin::v1::admin_service_server::AdminServiceServer,
-    issue::v1::issue_service_server::IssueServiceServer,
-    join::v1::join_service_server::JoinServiceServer,
+    admin::v1::admin_service_server::{self, AdminServiceServer},
+    issue::v1::issue_service_server::{self, IssueServiceServer},
+    join::v1::join_service_server::{self, JoinServiceServer},
 };
+use telemetry::LogLevel;
 use tokio::{
     net::{TcpListener, UnixListener},
     signal::unix::{SignalKind, signal},
     sync::{mpsc, watch},
 };
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::{service::InterceptorLayer, transport::Server};
+use tonic::{service::RoutesBuilder, transport::Server};
+use tonic_health::pb::health_server::HealthServer;
 
+use self::reload::Reload;
 use crate::{
     api::{
-        REQUEST_MAX, admin::AdminApi, admin_socket, admin_socket::SocketFile, diagnostics, drained,
-        issue::IssueApi, join::JoinApi, listener, own_svid,
+        APPLY_MAX,
+        admin::AdminApi,
+        admin_socket,
+        admin_socket::SocketFile,
+        diagnostics, drained,
+        health::HealthApi,
+        issue::IssueApi,
+        join::JoinApi,
+        limits::Limits,
+        listener, own_svid,
+        requests::{Requests, request_max},
     },
-    config::Settings,
+    config::{Settings, Source},
+    readiness::Readiness,
     service::{Foundation, Issuer, OpenError},
     store::{DataDirectory, DirectoryError},
 };
@@ -47,15 +62,30 @@ const STRANGERS_CALLS_MAX: u32 = 16;
 /// what a connection costs in memory.
 const WINDOW: u32 = 64 * 1024;
 
+/// Largest question of a prober, or of who asks for descriptions.
+const QUESTION_MAX: usize = 4 * 1024;
+/// What the network serves.
+const NETWORK_SERVICES: &[&str] = &[
+    join_service_server::SERVICE_NAME,
+    issue_service_server::SERVICE_NAME,
+];
+/// What the admin socket serves.
+const ADMIN_SERVICES: &[&str] = &[admin_service_server::SERVICE_NAME];
+
 /// signal(7): a file grew past RLIMIT_FSIZE.
 const SIGXFSZ: i32 = 25;
 
-/// Runs the issuer until SIGTERM or SIGINT.
-pub async fn serve(settings: Settings) -> Result<(), ServeError> {
+/// Runs the issuer until SIGTERM or SIGINT; SIGHUP reads `source` again.
+pub async fn serve(
+    source: Source,
+    settings: Settings,
+    log_level: LogLevel,
+) -> Result<(), ServeError> {
     // Whatever is made from here on is for this user alone.
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
     let mut terminate = signal(SignalKind::terminate()).map_err(ServeError::Signals)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(ServeError::Signals)?;
+    let mut hangup = signal(SignalKind::hangup()).map_err(ServeError::Signals)?;
     // A limit on file sizes is an error to answer with, not an end: once handled,
     // the signal no longer kills.
     let _too_large = signal(SignalKind::from_raw(SIGXFSZ)).map_err(ServeError::Signals)?;
@@ -66,10 +96,13 @@ pub async fn serve(settings: Settings) -> Result<(), ServeError> {
             .unwrap_or(u64::MAX)
     });
     let limits = listener::Limits::for_files(files).ok_or(ServeError::Files(files))?;
-    let running = Running::start(settings, limits).await?;
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
+    let (running, mut reload) = Running::start(source, settings, log_level, limits).await?;
+    loop {
+        tokio::select! {
+            _ = terminate.recv() => break,
+            _ = interrupt.recv() => break,
+            Some(()) = hangup.recv() => reload.reload(),
+        }
     }
     tracing::info!("draining");
     running.drain().await;
@@ -82,12 +115,17 @@ struct Running {
     issuer: Arc<Issuer>,
     draining: watch::Sender<bool>,
     servers: Vec<tokio::task::JoinHandle<()>>,
-    admin_socket: SocketFile,
+    admin_socket: Arc<SocketFile>,
     _directory: DataDirectory,
 }
 
 impl Running {
-    async fn start(settings: Settings, limits: listener::Limits) -> Result<Self, ServeError> {
+    async fn start(
+        source: Source,
+        settings: Settings,
+        log_level: LogLevel,
+        places: listener::Limits,
+    ) -> Result<(Self, Reload), ServeError> {
         // Addresses first: a port in use leaves nothing behind.
         let grpc = bind("listen", settings.listen).await?;
         let probes = bind("diagnostics", settings.diagnostics).await?;
@@ -114,10 +152,11 @@ impl Running {
                     path: settings.admin_socket.clone(),
                     source,
                 })?;
+        let admin_socket = Arc::new(admin_socket);
         let metrics =
-            diagnostics::install_metrics().map_err(|error| ServeError::Start(error.to_string()))?;
+            crate::metrics::install().map_err(|error| ServeError::Start(error.to_string()))?;
         let (draining, drain) = watch::channel(false);
-        let source = own_svid::start(issuer.clone(), drain.clone())
+        let identity = own_svid::start(issuer.clone(), drain.clone())
             .await
             .map_err(|error| ServeError::Start(error.to_string()))?;
         let options = ServerOptions {
@@ -129,7 +168,7 @@ impl Running {
             resumption: false,
             send_authority: true,
         };
-        let tls = ServerTls::new(source, options);
+        let tls = ServerTls::new(identity.clone(), options);
         let public = settings
             .public_address
             .clone()
@@ -140,45 +179,43 @@ impl Running {
             diagnostics_address,
             draining: drain.clone(),
         };
+        let readiness = Readiness::new(issuer.clone(), identity, drain.clone());
         tokio::spawn(diagnostics::keep_up(metrics.clone()));
-        tokio::spawn(diagnostics::serve(
-            probes,
-            issuer.clone(),
-            metrics,
-            drain.clone(),
-        ));
+        tokio::spawn(diagnostics::serve(probes, readiness.clone(), metrics));
+        let limits = Arc::new(Limits::default());
+        limits.set(settings.limits);
+        let requests = Requests::new(issuer.clone(), limits.clone(), drain.clone())
+            .map_err(|error| ServeError::Start(error.to_string()))?;
+        let data_dir = settings.data_dir.clone();
+        let (reload, live) = Reload::new(source, settings, log_level, limits, admin_socket.clone());
+        let common = Common {
+            issuer: issuer.clone(),
+            readiness,
+            requests,
+            settings: live,
+            draining: drain,
+        };
         let servers = vec![
-            tokio::spawn(serve_agents(
-                grpc,
-                tls,
-                limits,
-                &issuer,
-                settings.bot_ttl,
-                drain.clone(),
-            )),
-            tokio::spawn(serve_operators(
-                admin,
-                admin_api,
-                settings.admin_uids,
-                drain,
-            )),
+            tokio::spawn(serve_agents(grpc, tls, places, &common)?),
+            tokio::spawn(serve_operators(admin, admin_api, &common)?),
         ];
         tracing::info!(
             trust_domain = %issuer.trust_domain(),
             grpc = %grpc_address,
             diagnostics = %diagnostics_address,
-            admin = %settings.admin_socket.display(),
+            data_dir = %data_dir.display(),
             ca_pin = issuer.keyring().pin(),
             ca_not_after = crate::authority::rfc3339(issuer.keyring().x509().not_after()),
             "the issuer serves"
         );
-        Ok(Self {
+        let running = Self {
             issuer,
             draining,
             servers,
             admin_socket,
             _directory: directory,
-        })
+        };
+        Ok((running, reload))
     }
 
     async fn drain(self) {
@@ -213,35 +250,85 @@ fn local(listener: &TcpListener) -> Result<SocketAddr, ServeError> {
         .map_err(|error| ServeError::Start(error.to_string()))
 }
 
+/// What both servers need.
+struct Common {
+    issuer: Arc<Issuer>,
+    readiness: Arc<Readiness>,
+    requests: Requests,
+    settings: watch::Receiver<Arc<Settings>>,
+    draining: watch::Receiver<bool>,
+}
+
+impl Common {
+    /// Health, and what services there are if that may be asked.
+    fn routes(
+        &self,
+        services: &'static [&'static str],
+        reflection: bool,
+    ) -> Result<RoutesBuilder, ServeError> {
+        let mut routes = RoutesBuilder::default();
+        let health = HealthServer::new(HealthApi {
+            readiness: self.readiness.clone(),
+            services,
+            draining: self.draining.clone(),
+        });
+        routes.add_service(health.max_decoding_message_size(QUESTION_MAX));
+        if reflection {
+            let describe = || {
+                let describe = tonic_reflection::server::Builder::configure()
+                    .register_encoded_file_descriptor_set(proto::DESCRIPTORS)
+                    .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+                    .with_service_name("grpc.health.v1.Health");
+                services
+                    .iter()
+                    .fold(describe, |describe, name| describe.with_service_name(*name))
+            };
+            let failed = |error: tonic_reflection::server::Error| {
+                ServeError::Start(format!("reflection: {error}"))
+            };
+            let v1 = describe().build_v1().map_err(failed)?;
+            let v1alpha = describe().build_v1alpha().map_err(failed)?;
+            routes.add_service(v1.max_decoding_message_size(QUESTION_MAX));
+            routes.add_service(v1alpha.max_decoding_message_size(QUESTION_MAX));
+        }
+        Ok(routes)
+    }
+}
+
 fn serve_agents(
     listener: TcpListener,
     tls: Arc<ServerTls>,
-    limits: listener::Limits,
-    issuer: &Arc<Issuer>,
-    bot_ttl: Duration,
-    draining: watch::Receiver<bool>,
-) -> impl Future<Output = ()> + use<> {
-    let join = Arc::new(JoinApi {
+    places: listener::Limits,
+    common: &Common,
+) -> Result<impl Future<Output = ()> + use<>, ServeError> {
+    let issuer = &common.issuer;
+    let join = JoinApi {
         issuer: issuer.clone(),
-        bot_ttl,
+        settings: common.settings.clone(),
         failed: Default::default(),
-    });
-    let issue = Arc::new(IssueApi {
+    };
+    let issue = IssueApi {
         issuer: issuer.clone(),
-        draining: draining.clone(),
-    });
+        draining: common.draining.clone(),
+    };
+    // The bound of the largest method; that of each holds before (`api::requests`).
+    let issue_max = request_max("tbot.issue.v1.IssueService/IssueSvids");
+    let join_max = request_max("tbot.join.v1.JoinService/Join");
+    let reflection = common.settings.borrow().reflection;
+    let mut routes = common.routes(NETWORK_SERVICES, reflection)?;
+    routes
+        .add_service(JoinServiceServer::new(join).max_decoding_message_size(join_max))
+        .add_service(IssueServiceServer::new(issue).max_decoding_message_size(issue_max));
+    let routes = routes.routes();
     // Two servers that differ in what one connection may have under way.
     let serve = |calls_max: u32, connections: mpsc::Receiver<io::Result<listener::Connection>>| {
-        let join = JoinServiceServer::from_arc(join.clone());
-        let issue = IssueServiceServer::from_arc(issue.clone());
         let router = server()
             .max_concurrent_streams(calls_max)
             .initial_stream_window_size(WINDOW)
             .initial_connection_window_size(WINDOW)
-            .layer(InterceptorLayer::new(note_request))
-            .add_service(join.max_decoding_message_size(REQUEST_MAX))
-            .add_service(issue.max_decoding_message_size(REQUEST_MAX));
-        let mut draining = draining.clone();
+            .layer(common.requests.clone())
+            .add_routes(routes.clone());
+        let mut draining = common.draining.clone();
         async move {
             let connections = ReceiverStream::new(connections);
             let served = router.serve_with_incoming_shutdown(connections, drained(&mut draining));
@@ -261,51 +348,41 @@ fn serve_agents(
         listener,
         tls,
         issuer.clone(),
-        limits,
+        places,
         ready,
-        draining.clone(),
+        common.draining.clone(),
     ));
-    async move {
+    Ok(async move {
         both.await;
-    }
-}
-
-/// A connection that asks for something is not silent.
-#[allow(clippy::result_large_err)]
-fn note_request(request: tonic::Request<()>) -> Result<tonic::Request<()>, tonic::Status> {
-    if let Some(info) = request.extensions().get::<listener::ConnectionInfo>() {
-        info.has_asked();
-    }
-    Ok(request)
+    })
 }
 
 fn serve_operators(
     listener: UnixListener,
     api: AdminApi,
-    admitted: Vec<u32>,
-    draining: watch::Receiver<bool>,
-) -> impl Future<Output = ()> {
-    let issuer = api.issuer.clone();
-    // Whole fleets of resources may come in one file.
-    const APPLY_MAX: usize = 16 * 1024 * 1024;
-    let router =
-        server().add_service(AdminServiceServer::new(api).max_decoding_message_size(APPLY_MAX));
+    common: &Common,
+) -> Result<impl Future<Output = ()> + use<>, ServeError> {
+    let mut routes = common.routes(ADMIN_SERVICES, true)?;
+    routes.add_service(AdminServiceServer::new(api).max_decoding_message_size(APPLY_MAX));
+    let router = server()
+        .layer(common.requests.clone())
+        .add_routes(routes.routes());
     let (ready, connections) = mpsc::channel(64);
     tokio::spawn(admin_socket::accept(
         listener,
-        admitted,
-        issuer,
+        common.settings.clone(),
+        common.issuer.clone(),
         ready,
-        draining.clone(),
+        common.draining.clone(),
     ));
-    async move {
-        let mut draining = draining;
+    let mut draining = common.draining.clone();
+    Ok(async move {
         let connections = ReceiverStream::new(connections);
         let served = router.serve_with_incoming_shutdown(connections, drained(&mut draining));
         if let Err(error) = served.await {
             tracing::error!(%error, "the admin server ended");
         }
-    }
+    })
 }
 
 fn server() -> Server {

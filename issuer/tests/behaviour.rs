@@ -14,10 +14,15 @@ mod behaviour {
     mod copied_identity_is_locked;
     mod drain;
     mod failed_joins_are_bounded;
+    mod health_and_reflection;
     mod issue;
     mod join_by_token;
+    mod limits_are_per_caller;
     mod noise_costs_nothing;
     mod openssl_verifies;
+    mod readiness_and_metrics;
+    mod reload;
+    mod request_ids;
     mod secrets_reach_nothing;
     mod store_failure_refuses;
     mod watch;

@@ -20,6 +20,7 @@ use super::drained;
 use crate::{
     access::Denial,
     audit::{Event, EventName},
+    config::Settings,
     service::Issuer,
 };
 
@@ -84,6 +85,11 @@ pub struct SocketFile {
 }
 
 impl SocketFile {
+    /// Lets these users knock, beside the owner.
+    pub fn admit(&self, admitted: &[u32]) -> io::Result<()> {
+        std::fs::set_permissions(&self.path, mode(admitted))
+    }
+
     /// Removes the file if it is still the one that was made.
     pub fn remove(&self) -> io::Result<()> {
         let facts = std::fs::symlink_metadata(&self.path)?;
@@ -119,8 +125,7 @@ pub async fn bind(path: &Path, admitted: &[u32]) -> io::Result<(UnixListener, So
         Err(_) => {}
     }
     let listener = UnixListener::bind(path)?;
-    let mode = if admitted.is_empty() { 0o600 } else { 0o666 };
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))?;
+    std::fs::set_permissions(path, mode(admitted))?;
     let facts = std::fs::symlink_metadata(path)?;
     let file = SocketFile {
         path: path.to_owned(),
@@ -129,10 +134,14 @@ pub async fn bind(path: &Path, admitted: &[u32]) -> io::Result<(UnixListener, So
     Ok((listener, file))
 }
 
+fn mode(admitted: &[u32]) -> std::fs::Permissions {
+    std::fs::Permissions::from_mode(if admitted.is_empty() { 0o600 } else { 0o666 })
+}
+
 /// Accepts operators until the issuer has drained; others are turned away.
 pub async fn accept(
     listener: UnixListener,
-    admitted: Vec<u32>,
+    settings: watch::Receiver<Arc<Settings>>,
     issuer: Arc<Issuer>,
     ready: mpsc::Sender<io::Result<AdminConnection>>,
     mut stopped: watch::Receiver<bool>,
@@ -158,7 +167,8 @@ pub async fn accept(
             uid: credentials.uid(),
             pid: credentials.pid(),
         };
-        if operator.uid != 0 && operator.uid != own && !admitted.contains(&operator.uid) {
+        let admitted = settings.borrow().admin_uids.contains(&operator.uid);
+        if operator.uid != 0 && operator.uid != own && !admitted {
             let Operator { uid, pid } = operator;
             tracing::warn!(
                 uid,

@@ -1,12 +1,9 @@
 //! `tbot.join.v1.JoinService` over the network.
 
-use std::{
-    net::SocketAddr,
-    sync::Arc,
-    time::{Duration, SystemTime},
-};
+use std::{net::SocketAddr, sync::Arc, time::SystemTime};
 
 use proto::join::v1::{self as pb, join_request::Evidence, join_service_server::JoinService};
+use tokio::sync::watch;
 use tonic::{Request, Response, Status};
 
 use super::{caller, listener::ConnectionInfo, status, timestamp, trust_bundle};
@@ -14,6 +11,7 @@ use crate::{
     access::{Denial, Refusal},
     audit::{Event, EventName},
     authority::SubjectKey,
+    config::Settings,
     join::{
         self, Agent, BotGrant, Renewal, TokenJoin,
         limit::{FailedJoins, network_of},
@@ -27,8 +25,8 @@ use crate::{
 pub struct JoinApi {
     /// Store and authority.
     pub issuer: Arc<Issuer>,
-    /// Life of bot certificates.
-    pub bot_ttl: Duration,
+    /// Life of bot certificates, as it is now.
+    pub settings: watch::Receiver<Arc<Settings>>,
     /// Who failed lately.
     pub failed: FailedJoins,
 }
@@ -60,7 +58,7 @@ impl JoinService for JoinApi {
             key: SubjectKey::from_csr(&request.csr_der),
             agent: Agent::new(request.agent),
             remote,
-            ttl: self.bot_ttl,
+            ttl: self.settings.borrow().bot_ttl,
         };
         let result = join::join_by_token(&self.issuer, join, SystemTime::now()).await;
         match &result {
@@ -98,7 +96,7 @@ impl JoinService for JoinApi {
             caller,
             key: SubjectKey::from_csr(&request.csr_der),
             agent: Agent::new(request.agent),
-            ttl: self.bot_ttl,
+            ttl: self.settings.borrow().bot_ttl,
         };
         let result = join::renew(&self.issuer, renewal, now).await;
         if let Err(Refusal::Denied { denial, detail }) = &result {

@@ -10,7 +10,7 @@
 use std::{
     fmt,
     sync::Arc,
-    time::{Duration, SystemTime},
+    time::{Duration, Instant, SystemTime},
 };
 
 use identity::{BundleError, JwtClaims, SpiffeId, TrustBundle, TrustDomain, WitClaims, jose};
@@ -201,7 +201,7 @@ impl Keyring {
 
     /// See [`Authority::sign_leaf`].
     pub fn sign_leaf(&self, template: &LeafTemplate<'_>) -> Result<Leaf, AuthorityError> {
-        self.x509.sign_leaf(template)
+        timed("x509", || self.x509.sign_leaf(template))
     }
 
     /// The validity of a JWT-SVID that is asked for `now` with a life of `ttl`: not
@@ -228,13 +228,18 @@ impl Keyring {
         claims: &JwtClaims,
     ) -> Result<SignedToken, AuthorityError> {
         let key = self.jwt_key(algorithm);
-        self.sign_token(key, identity::jwt_svid::TYPE, claims.claims())
+        timed("jwt", || {
+            self.sign_token(key, identity::jwt_svid::TYPE, claims.claims())
+        })
     }
 
     /// Signs a WIT-SVID. Errors as of [`Keyring::sign_jwt`], and that WIT-SVIDs are
     /// switched off.
     pub fn sign_wit(&self, claims: &WitClaims) -> Result<SignedToken, AuthorityError> {
-        self.sign_token(self.wit_key()?, identity::wit_svid::TYPE, claims.claims())
+        let key = self.wit_key()?;
+        timed("wit", || {
+            self.sign_token(key, identity::wit_svid::TYPE, claims.claims())
+        })
     }
 
     fn jwt_key(&self, algorithm: JwtAlgorithm) -> &TokenKey {
@@ -431,6 +436,16 @@ pub enum KeyringError {
     /// The trust bundle cannot be made.
     #[error("the trust bundle cannot be made: {0}")]
     Bundle(#[from] BundleError),
+}
+
+/// Signs, and tells how long that took.
+fn timed<T>(r#type: &'static str, sign: impl FnOnce() -> T) -> T {
+    let _span = tracing::debug_span!("sign", r#type).entered();
+    let begun = Instant::now();
+    let signed = sign();
+    metrics::histogram!("issuer_sign_duration_seconds", "type" => r#type)
+        .record(begun.elapsed().as_secs_f64());
+    signed
 }
 
 #[cfg(test)]

@@ -22,7 +22,9 @@ use std::{
 
 use futures_util::{FutureExt, future::BoxFuture};
 use sqlx::{AnyConnection, Connection};
+use telemetry::request::Context;
 use tokio::sync::{mpsc, oneshot, watch};
+use tracing::Instrument as _;
 
 use super::{
     Database, Engine, StoreError,
@@ -69,6 +71,8 @@ struct Piece<W, T, E> {
     work: W,
     result: Option<Result<T, E>>,
     caller: oneshot::Sender<Result<T, E>>,
+    /// The request that it is done for, and its span.
+    context: Context,
 }
 
 impl<W, T, E> Work for Piece<W, T, E>
@@ -79,7 +83,7 @@ where
 {
     fn run<'t>(&'t mut self, tx: &'t mut Tx) -> BoxFuture<'t, Verdict> {
         async move {
-            let result = (self.work)(tx).await;
+            let result = self.context.clone().run((self.work)(tx)).await;
             let verdict = match &result {
                 Ok(_) => Verdict::Keep,
                 Err(error) => match error.store_error() {
@@ -155,13 +159,19 @@ impl Writer {
             let why = trouble.unwrap_or_else(|| "the write was abandoned".to_owned());
             E::from(StoreError::Unavailable(why))
         };
+        let span = tracing::debug_span!("store_commit");
         let piece = Box::new(Piece {
             work,
             result: None,
             caller,
+            context: Context::current().with_span(&span),
         });
-        self.queue.send(piece).await.map_err(|_| gone())?;
-        answered.await.unwrap_or_else(|_| Err(gone()))
+        let _queued = Queued::begin();
+        let committed = async {
+            self.queue.send(piece).await.map_err(|_| gone())?;
+            answered.await.unwrap_or_else(|_| Err(gone()))
+        };
+        committed.instrument(span).await
     }
 
     pub(super) fn trouble(&self) -> Option<String> {
@@ -180,6 +190,22 @@ impl Writer {
 impl fmt::Debug for Writer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Writer").finish_non_exhaustive()
+    }
+}
+
+/// Counts a piece of work until its answer.
+struct Queued;
+
+impl Queued {
+    fn begin() -> Self {
+        metrics::gauge!("issuer_store_queue_depth").increment(1.0);
+        Self
+    }
+}
+
+impl Drop for Queued {
+    fn drop(&mut self) {
+        metrics::gauge!("issuer_store_queue_depth").decrement(1.0);
     }
 }
 

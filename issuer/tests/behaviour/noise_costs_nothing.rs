@@ -173,7 +173,12 @@ fn silent_peers_after_tls_leave_agents_operators_and_probes_served_and_are_cut()
 
 #[test]
 fn a_fleet_behind_one_address_is_limited_by_the_total_only() {
-    let issuer = Issuer::start_confined(Some(FILES), &[]);
+    let home = tempfile::tempdir().unwrap();
+    let file = home.path().join("issuer.yaml");
+    // One instance stands for a fleet.
+    std::fs::write(&file, "limits: { streams_per_instance: 1000 }\n").unwrap();
+    let file = file.to_str().unwrap();
+    let issuer = Issuer::start_confined(Some(FILES), &["--config", file]);
     block_on(async {
         let bot = issuer.joined("app").await;
         let mut fleet = Vec::new();

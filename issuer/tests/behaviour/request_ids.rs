@@ -1,0 +1,74 @@
+//! One id brings together an agent's call, the log, the audit event and the answer.
+
+use proto::issue::v1::{IssueX509SvidRequest, issue_service_client::IssueServiceClient};
+use rcgen::KeyPair;
+use tonic::{Request, metadata::MetadataMap};
+
+use super::harness::{Issuer, block_on, csr};
+
+fn request(id: Option<&str>, name: &str) -> Request<IssueX509SvidRequest> {
+    let mut request = Request::new(IssueX509SvidRequest {
+        workload_identity: name.to_owned(),
+        csr_der: csr(&KeyPair::generate().unwrap()),
+        ttl: None,
+    });
+    if let Some(id) = id {
+        let id = id.parse().unwrap();
+        request.metadata_mut().insert("x-request-id", id);
+    }
+    request
+}
+
+fn id(metadata: &MetadataMap) -> String {
+    let id = metadata.get("x-request-id").expect("no x-request-id");
+    id.to_str().unwrap().to_owned()
+}
+
+#[test]
+fn the_callers_id_is_in_log_event_and_answer() {
+    let issuer = Issuer::start_with(&["--log-level", "issuer=debug"]);
+    block_on(async {
+        let bot = issuer.joined("app").await;
+        let mut client = IssueServiceClient::new(issuer.as_bot(&bot).await);
+        let answer = client.issue_x509_svid(request(Some("call-1"), "app")).await;
+        assert_eq!(id(answer.unwrap().metadata()), "call-1");
+        let event = issuer.last_event("spiffe.svid.issued");
+        assert_eq!(event["fields"]["request_id"], "call-1", "{event}");
+
+        let refused = client
+            .issue_x509_svid(request(Some("call-2"), "other"))
+            .await;
+        assert_eq!(id(refused.unwrap_err().metadata()), "call-2");
+        let event = issuer.last_event("spiffe.svid.issued");
+        assert_eq!(event["success"], false);
+        assert_eq!(event["fields"]["request_id"], "call-2", "{event}");
+        issuer.log.wait_for("an SVID was refused");
+        let log = issuer.log.text();
+        for (said, of) in [
+            ("an SVID was issued", "request_id=call-1"),
+            ("an SVID was refused", "request_id=call-2"),
+        ] {
+            let line = log.lines().rfind(|line| line.contains(said)).unwrap();
+            assert!(line.contains(of), "{line}");
+            assert!(line.contains(&bot.certificate.instance_id), "{line}");
+        }
+
+        // None, or one that could do harm: a new one each time.
+        let mut made = Vec::new();
+        let long = "x".repeat(65);
+        for given in [None, Some("a b"), Some(long.as_str())] {
+            let answer = client.issue_x509_svid(request(given, "app")).await;
+            let id = id(answer.unwrap().metadata());
+            assert_ne!(Some(id.as_str()), given);
+            let event = issuer.last_event("spiffe.svid.issued");
+            assert_eq!(event["fields"]["request_id"], id.as_str());
+            made.push(id);
+        }
+        made.sort();
+        made.dedup();
+        assert_eq!(made.len(), 3);
+    });
+    // What nobody asked for over the API has none.
+    let created = issuer.last_event("authority.create");
+    assert_eq!(created["fields"]["request_id"], serde_json::Value::Null);
+}
