@@ -3,6 +3,7 @@
 
 pub mod admin;
 pub mod admin_socket;
+mod authorities;
 pub mod diagnostics;
 pub mod health;
 pub mod issue;

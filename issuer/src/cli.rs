@@ -2,6 +2,7 @@
 //! standard error says why and what to do; 2: the command was not understood.
 
 mod audit;
+mod authority;
 mod bot;
 mod check;
 mod client;
@@ -18,6 +19,7 @@ use crate::config::{Given, Source};
 
 use self::{
     audit::AuditArgs,
+    authority::AuthorityCommand,
     bot::BotCommand,
     check::CheckArgs,
     client::Target,
@@ -53,6 +55,9 @@ enum Command {
     /// Make bots, list and unlock their instances.
     #[command(subcommand)]
     Bot(BotCommand),
+    /// List and rotate the issuer's own keys.
+    #[command(subcommand)]
+    Authority(AuthorityCommand),
     /// Show the audit log.
     Audit(AuditArgs),
     /// Tell every agent to renew its identities now.
@@ -206,6 +211,7 @@ async fn execute(command: Command) -> anyhow::Result<()> {
         Command::Get(args) => resource::get(args).await,
         Command::Delete(args) => resource::delete(args).await,
         Command::Bot(command) => bot::run(command).await,
+        Command::Authority(command) => authority::run(command).await,
         Command::Audit(args) => audit::run(args).await,
         Command::RenewNow(args) => status::renew_now(args).await,
     }

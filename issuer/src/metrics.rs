@@ -154,6 +154,16 @@ pub const METRICS: &[Metric] = &[
         &["result"],
         "Answers to joins, by result (granted, or why not)",
     ),
+    gauge(
+        "issuer_key_expiry_timestamp_seconds",
+        &["use"],
+        "End of the key that signs, in seconds since 1970, by use",
+    ),
+    gauge(
+        "issuer_keys",
+        &["use", "state"],
+        "Keys of the issuer, by use and state (prepared, active, retired)",
+    ),
     counter(
         "issuer_limited_total",
         &["limit"],

@@ -159,6 +159,7 @@ impl Running {
         let identity = own_svid::start(issuer.clone(), drain.clone())
             .await
             .map_err(|error| ServeError::Start(error.to_string()))?;
+        tokio::spawn(issuer.clone().keep_keys(drain.clone()));
         let options = ServerOptions {
             alpn: vec![b"h2".to_vec()],
             client_auth_optional: true,

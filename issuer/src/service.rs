@@ -7,19 +7,22 @@
 //! domain.
 
 use std::{
+    fmt,
     path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, Instant, SystemTime},
 };
 
-use arc_swap::ArcSwap;
 use identity::TrustDomain;
 
+mod keys;
+
+use self::keys::{Current, Keys};
 use crate::{
     audit::{Event, windows::Windows},
     authority::{
-        BundleFacts, KeyUse, Keyring, KeyringError, Lifecycle, Rotation, RotationError,
-        keyfile::KeyFileError, keyfile::SealingKey, lifecycle::Step, rfc3339,
+        KeyUse, KeyringError, Lifecycle, RotationError, keyfile::KeyFileError, keyfile::SealingKey,
+        rfc3339,
     },
     store::{DataDirectory, Database, FILE, Store, StoreError, audit, authorities, settings},
 };
@@ -40,49 +43,12 @@ pub struct Foundation {
     pub lifecycle: Lifecycle,
 }
 
-/// What keys are read and made with.
-#[derive(Debug)]
-struct Keys {
-    trust_domain: TrustDomain,
-    sealing: SealingKey,
-    lifecycle: Lifecycle,
-}
-
-impl Keys {
-    fn rotation<'a>(&'a self, user: &'a str, now: SystemTime) -> Rotation<'a> {
-        Rotation {
-            trust_domain: &self.trust_domain,
-            sealing: &self.sealing,
-            lifecycle: self.lifecycle,
-            user,
-            now,
-        }
-    }
-
-    /// The keyring that the store holds.
-    async fn read(&self, store: &Store) -> Result<Keyring, OpenError> {
-        let mut connection = store.read().await?;
-        let stored = authorities::list(&mut connection).await?;
-        let sequence = settings::read_number(&mut connection, settings::BUNDLE_SEQUENCE).await?;
-        let facts = BundleFacts {
-            sequence,
-            refresh_hint: self.lifecycle.refresh_hint(),
-        };
-        Ok(Keyring::open(
-            &self.trust_domain,
-            &stored,
-            &self.sealing,
-            facts,
-        )?)
-    }
-}
-
 /// Store and authority of a trust domain.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Issuer {
     /// The system of record.
     pub store: Store,
-    keyring: Arc<ArcSwap<Keyring>>,
+    current: Arc<Current>,
     keys: Arc<Keys>,
     /// The newest renewal epoch when the issuer started.
     pub renew_epoch: u64,
@@ -90,6 +56,14 @@ pub struct Issuer {
     pub refused: Arc<Windows>,
     /// The window of that epoch's order.
     pub renew_within: Duration,
+}
+
+impl fmt::Debug for Issuer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Issuer")
+            .field("trust_domain", &self.keys.trust_domain)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Issuer {
@@ -139,7 +113,8 @@ impl Issuer {
         } else {
             advance(&store, &keys, now).await?;
         }
-        let keyring = keys.read(&store).await?;
+        let held = keys.read(&store.catalog())?;
+        let keyring = held.keyring.clone();
         if ended {
             tracing::error!(
                 ca_pin = keyring.pin(),
@@ -157,18 +132,13 @@ impl Issuer {
             )
         };
         Ok(Self {
+            current: Arc::new(Current::new(held, &store)),
             store,
-            keyring: Arc::new(ArcSwap::from_pointee(keyring)),
             keys,
             renew_epoch,
             refused: Arc::default(),
             renew_within: Duration::from_millis(renew_within),
         })
-    }
-
-    /// The keys as they are now. Who needs several answers that agree keeps this one.
-    pub fn keyring(&self) -> Arc<Keyring> {
-        self.keyring.load_full()
     }
 
     /// Records a refusal that costs `source` nothing to repeat: once a window, with
@@ -227,8 +197,8 @@ fn stored_trust_domain(name: &str, foundation: &Foundation) -> Result<TrustDomai
     Ok(trust_domain)
 }
 
-/// Does what is due of the keys' lives, within one transaction.
-async fn advance(store: &Store, keys: &Arc<Keys>, now: SystemTime) -> Result<Vec<Step>, OpenError> {
+/// Does what is due of the keys' lives before anybody is served.
+async fn advance(store: &Store, keys: &Arc<Keys>, now: SystemTime) -> Result<(), OpenError> {
     let keys = keys.clone();
     store
         .write::<_, RotationError, _>(move |tx| {
@@ -238,8 +208,8 @@ async fn advance(store: &Store, keys: &Arc<Keys>, now: SystemTime) -> Result<Vec
                 keys.rotation("issuer", now).advance(tx, &mut spare).await
             })
         })
-        .await
-        .map_err(OpenError::Rotation)
+        .await?;
+    Ok(())
 }
 
 async fn found(store: &Store, keys: &Arc<Keys>, now: SystemTime) -> Result<(), OpenError> {

@@ -11,7 +11,7 @@ use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
-use super::{admin_socket::Operator, drained, timestamp};
+use super::{admin_socket::Operator, authorities, drained, timestamp};
 use crate::{
     access::{
         self,
@@ -283,6 +283,24 @@ impl AdminService for AdminApi {
             .map_err(unavailable)?;
         tracing::info!(renew_epoch, ?within, "agents are told to renew");
         Ok(Response::new(pb::RenewNowResponse { renew_epoch }))
+    }
+
+    async fn list_authorities(
+        &self,
+        _request: Request<pb::ListAuthoritiesRequest>,
+    ) -> Result<Response<pb::ListAuthoritiesResponse>, Status> {
+        Ok(Response::new(pb::ListAuthoritiesResponse {
+            authorities: authorities::list(&self.issuer),
+        }))
+    }
+
+    async fn rotate_authorities(
+        &self,
+        request: Request<pb::RotateAuthoritiesRequest>,
+    ) -> Result<Response<pb::RotateAuthoritiesResponse>, Status> {
+        let operator = operator(&request);
+        let rotated = authorities::rotate(&self.issuer, request.into_inner(), operator).await?;
+        Ok(Response::new(rotated))
     }
 
     type SearchAuditStream = ReceiverStream<Result<pb::AuditEvent, Status>>;

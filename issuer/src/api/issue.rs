@@ -14,6 +14,7 @@ use super::{caller, drained, seconds, status, timestamp, trust_bundle};
 use crate::{
     access::{Caller, Denial, Refusal},
     audit::{Event, EventName},
+    authority::Keyring,
     issue::{self, X509SvidRequest},
     service::Issuer,
     store::instances,
@@ -89,6 +90,7 @@ impl IssueService for IssueApi {
         let caller = caller(&self.issuer, &request, EventName::BotWatch, now).await?;
         // Subscribed before the first look, so that no change falls between.
         let changes = self.issuer.store.changes();
+        let keyrings = self.issuer.keyrings();
         if let Err(refusal) = admitted(&self.issuer, &caller).await {
             return Err(status(recorded(&self.issuer, &caller, refusal).await));
         }
@@ -98,6 +100,7 @@ impl IssueService for IssueApi {
             lifetime: caller.not_after.duration_since(now).unwrap_or_default(),
             caller,
             changes,
+            keyrings,
             draining: self.draining.clone(),
             send,
         };
@@ -112,6 +115,7 @@ struct Watcher {
     caller: Caller,
     lifetime: Duration,
     changes: watch::Receiver<crate::store::Changes>,
+    keyrings: watch::Receiver<Arc<Keyring>>,
     draining: watch::Receiver<bool>,
     send: mpsc::Sender<Result<pb::WatchResponse, Status>>,
 }
@@ -131,6 +135,7 @@ impl Watcher {
         let expiry = tokio::time::sleep(self.lifetime);
         tokio::pin!(expiry);
         let mut seen = *self.changes.borrow_and_update();
+        self.keyrings.mark_unchanged();
         if !self.tell(seen.renew).await {
             return Ok(());
         }
@@ -144,6 +149,11 @@ impl Watcher {
                     return Err(Status::unauthenticated(
                         "the bot certificate of this stream has expired: connect with its successor",
                     ));
+                }
+                changed = self.keyrings.changed() => {
+                    if changed.is_err() || !self.tell(seen.renew).await {
+                        return Ok(());
+                    }
                 }
                 changed = self.changes.changed() => {
                     if changed.is_err() {

@@ -17,7 +17,7 @@ use tokio::sync::watch;
 use super::drained;
 use crate::{
     audit::{Event, EventName},
-    authority::{LeafTemplate, SignError, SubjectKey},
+    authority::{Keyring, LeafTemplate, SignError, SubjectKey},
     service::Issuer,
     store::{StoreError, audit},
 };
@@ -32,21 +32,36 @@ pub async fn start(
     issuer: Arc<Issuer>,
     mut draining: watch::Receiver<bool>,
 ) -> anyhow::Result<Arc<IdentitySource>> {
-    let svid = make(&issuer, SystemTime::now()).await?;
+    // Subscribed before the first look, so that no change falls between.
+    let mut keyrings = issuer.keyrings();
+    let mut keyring = keyrings.borrow_and_update().clone();
+    let svid = make(&issuer, &keyring, SystemTime::now()).await?;
     let mut next = half_life(&svid);
-    let bundles = TrustBundleSet::new([issuer.keyring().bundle().as_ref().clone()]);
-    let source = IdentitySource::with(svid, bundles);
+    let source = IdentitySource::with(svid, bundles(&keyring));
     let renewed = source.clone();
     tokio::spawn(async move {
         loop {
             tokio::select! {
                 () = tokio::time::sleep(next) => {}
+                changed = keyrings.changed() => {
+                    if changed.is_err() {
+                        return;
+                    }
+                    let now = keyrings.borrow_and_update().clone();
+                    // A CA that is only published, or other keys, leave the chain as it is.
+                    let same = now.pin() == keyring.pin() && now.has_own_chain_of(&keyring);
+                    keyring = now;
+                    if same {
+                        renewed.set_bundles(bundles(&keyring));
+                        continue;
+                    }
+                }
                 () = drained(&mut draining) => return,
             }
-            next = match make(&issuer, SystemTime::now()).await {
+            next = match make(&issuer, &keyring, SystemTime::now()).await {
                 Ok(svid) => {
                     let next = half_life(&svid);
-                    renewed.set_svid(Arc::new(svid));
+                    renewed.set(Arc::new(svid), bundles(&keyring));
                     next
                 }
                 Err(error) => {
@@ -64,12 +79,15 @@ fn half_life(svid: &X509Svid) -> Duration {
     (left.unwrap_or_default() / 2).max(RETRY)
 }
 
-async fn make(issuer: &Issuer, now: SystemTime) -> anyhow::Result<X509Svid> {
+fn bundles(keyring: &Keyring) -> TrustBundleSet {
+    TrustBundleSet::new([keyring.bundle().as_ref().clone()])
+}
+
+async fn make(issuer: &Issuer, keyring: &Keyring, now: SystemTime) -> anyhow::Result<X509Svid> {
     let id = SpiffeId::new(issuer.trust_domain(), "/issuer")?;
     let pair = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_ASN1_SIGNING).map_err(|_| SignError)?;
     let public: PublicKeyX509Der<'_> = pair.public_key().as_der().map_err(|_| SignError)?;
     let key = SubjectKey::from_own_key(public.as_ref());
-    let keyring = issuer.keyring();
     let validity = keyring.validity(now, TTL)?;
     let leaf = keyring.sign_leaf(&LeafTemplate::new(&id, &key, validity))?;
     let event = Event::success(EventName::SvidIssued)

@@ -8,6 +8,7 @@
 //!   finishes with what it saw.
 
 use std::{
+    borrow::Borrow,
     fmt,
     sync::Arc,
     time::{Duration, Instant, SystemTime},
@@ -18,8 +19,8 @@ use rustls_pki_types::CertificateDer;
 use serde_json::{Map, Value};
 
 use super::{
-    Authority, AuthorityError, KeyState, KeyUse, Leaf, LeafTemplate, StoredAuthority, TokenKey,
-    Validity,
+    Authority, AuthorityError, KeyState, KeyUse, Leaf, LeafTemplate, Lifecycle, StoredAuthority,
+    TokenKey, Validity,
     keyfile::{KeyFileError, SealingKey},
 };
 
@@ -71,15 +72,6 @@ impl fmt::Debug for SignedToken {
     }
 }
 
-/// What the bundle says besides its keys.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct BundleFacts {
-    /// `spiffe_sequence` (TB-03).
-    pub sequence: u64,
-    /// `spiffe_refresh_hint` (TB-04).
-    pub refresh_hint: Duration,
-}
-
 /// The keys of a trust domain.
 pub struct Keyring {
     x509: Arc<Authority>,
@@ -111,6 +103,8 @@ pub struct KeyFacts {
     pub retired: Option<SystemTime>,
     /// Nothing that it signed is valid after this.
     pub not_after: SystemTime,
+    /// When its next step is due; see [`Lifecycle::next_of`].
+    pub next: Option<SystemTime>,
 }
 
 /// What is gathered while the stored keys are read.
@@ -122,19 +116,20 @@ struct Gathered {
 }
 
 impl Keyring {
-    /// Opens the stored keys. Of several that are active for one use (two issuers could
+    /// Opens the stored keys; the bundle has this `spiffe_sequence` (TB-03). Of several that are active for one use (two issuers could
     /// not agree, or a store of old) the newest signs.
     pub fn open(
         trust_domain: &TrustDomain,
-        stored: &[StoredAuthority],
+        stored: &[impl Borrow<StoredAuthority>],
         sealing: &SealingKey,
-        facts: BundleFacts,
+        lifecycle: Lifecycle,
+        sequence: u64,
     ) -> Result<Self, KeyringError> {
         let mut gathered = Gathered::default();
         for row in stored {
-            gathered.take(trust_domain, row, sealing)?;
+            gathered.take(trust_domain, row.borrow(), sealing, lifecycle)?;
         }
-        gathered.into_keyring(trust_domain, facts)
+        gathered.into_keyring(trust_domain, lifecycle.refresh_hint(), sequence)
     }
 
     /// The trust domain.
@@ -157,7 +152,8 @@ impl Keyring {
         self.x509.pin()
     }
 
-    /// The key that signs checkpoints of the audit trail.
+    /// The key that signs checkpoints of the audit trail. Its public key, and those of
+    /// the audit keys before it, are in the store's authorities, as JWKs.
     pub fn audit(&self) -> &Arc<TokenKey> {
         &self.audit
     }
@@ -192,6 +188,15 @@ impl Keyring {
     /// by each retired CA, and those CAs' own certificates for agents that pin them.
     pub fn own_chain(&self) -> &[CertificateDer<'static>] {
         &self.own_chain
+    }
+
+    /// Whether [`Self::own_chain`] stands for the same retired CAs as that of another
+    /// keyring. (The cross-certificates in it are made anew with each keyring.)
+    pub fn has_own_chain_of(&self, other: &Self) -> bool {
+        let roots = |chain: &[CertificateDer<'static>]| {
+            chain.iter().skip(1).step_by(2).cloned().collect::<Vec<_>>()
+        };
+        roots(&self.own_chain) == roots(&other.own_chain)
     }
 
     /// See [`Authority::validity`].
@@ -312,6 +317,7 @@ impl Gathered {
         trust_domain: &TrustDomain,
         row: &StoredAuthority,
         sealing: &SealingKey,
+        lifecycle: Lifecycle,
     ) -> Result<(), KeyringError> {
         let mut ca_pin = None;
         if !row.sealed_key.is_empty() {
@@ -339,6 +345,7 @@ impl Gathered {
             activated: row.activated,
             retired: row.retired,
             not_after: row.not_after,
+            next: lifecycle.next_of(row),
         });
         Ok(())
     }
@@ -346,7 +353,8 @@ impl Gathered {
     fn into_keyring(
         mut self,
         trust_domain: &TrustDomain,
-        facts: BundleFacts,
+        refresh_hint: Duration,
+        sequence: u64,
     ) -> Result<Keyring, KeyringError> {
         self.authorities.sort_by_key(|(_, created, _)| *created);
         self.tokens.sort_by_key(|(_, _, created, _)| *created);
@@ -377,8 +385,8 @@ impl Gathered {
         let bundle = TrustBundle::new(trust_domain.clone(), certificates)?
             .with_jwt_authorities(of(&[KeyUse::JwtEs256, KeyUse::JwtRs256]))
             .with_wit_authorities(of(&[KeyUse::Wit]))
-            .with_sequence(facts.sequence)
-            .with_refresh_hint(facts.refresh_hint);
+            .with_sequence(sequence)
+            .with_refresh_hint(refresh_hint);
         Ok(Keyring {
             own_chain: own_chain(&x509, &self.authorities)?,
             jwt_es256: needed(KeyUse::JwtEs256)?,

@@ -184,19 +184,22 @@ impl Lifecycle {
     /// When something may be due next; a moment too early does no harm.
     pub fn next(&self, keys: &[StoredAuthority], now: SystemTime) -> Option<SystemTime> {
         let moments = keys.iter().filter_map(|key| match key.state {
-            KeyState::Prepared => Some(key.created + self.publication()),
-            KeyState::Active => {
-                let successor = succession_time(key);
-                Some(if now < successor {
-                    successor
-                } else {
-                    key.not_after
-                })
-            }
-            KeyState::Retired if key.sealed_key.is_empty() => None,
-            KeyState::Retired => Some(removal(key)),
+            // Its successor is under way.
+            KeyState::Active if now >= succession_time(key) => Some(key.not_after),
+            _ => self.next_of(key),
         });
         moments.filter(|moment| *moment > now).min()
+    }
+
+    /// When the next step of a key is due: it begins to sign, has its successor prepared,
+    /// or leaves.
+    pub fn next_of(&self, key: &StoredAuthority) -> Option<SystemTime> {
+        match key.state {
+            KeyState::Prepared => Some(key.created + self.publication()),
+            KeyState::Active => Some(succession_time(key)),
+            KeyState::Retired if key.sealed_key.is_empty() => None,
+            KeyState::Retired => Some(removal(key)),
+        }
     }
 
     /// What an operator's order means: the next step of each of these uses, whether it is

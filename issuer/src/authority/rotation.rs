@@ -9,7 +9,8 @@ use std::time::SystemTime;
 use identity::TrustDomain;
 
 use super::{
-    Authority, AuthorityError, KeyState, KeyUse, Lifecycle, StoredAuthority, TokenKey,
+    Authority, AuthorityError, KeyState, KeyUse, KeyringError, Lifecycle, StoredAuthority,
+    TokenKey,
     keyfile::{KeyFileError, SealingKey},
     lifecycle::Step,
     whole_seconds,
@@ -198,6 +199,9 @@ pub enum RotationError {
     /// A key cannot be made.
     #[error(transparent)]
     Authority(#[from] AuthorityError),
+    /// The keys that came out cannot be used.
+    #[error(transparent)]
+    Keyring(#[from] KeyringError),
     /// A key cannot be sealed.
     #[error(transparent)]
     KeyFile(#[from] KeyFileError),

@@ -8,10 +8,12 @@ use aws_lc_rs::{
     rsa,
     signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair, RSA_PKCS1_SHA256},
 };
+use der::{Encode, asn1::UintRef};
 use identity::{Algorithm, Jwk, KeyAuthority};
 use zeroize::Zeroizing;
 
 use super::{AuthorityError, KeyUse, SignError};
+use crate::store::audit::signing::HeadSigner;
 
 /// A key that signs tokens (or checkpoints), in this process. aws-lc wipes it when it
 /// is dropped.
@@ -126,6 +128,24 @@ impl TokenKey {
             }
         }
     }
+}
+
+impl HeadSigner for TokenKey {
+    fn key_id(&self) -> String {
+        self.key_id.clone()
+    }
+
+    fn sign(&self, message: &[u8]) -> Result<Vec<u8>, String> {
+        let fixed = Self::sign(self, message).map_err(|error| error.to_string())?;
+        der_signature(&fixed).map_err(|error| error.to_string())
+    }
+}
+
+/// An ECDSA signature as X.509 has it (RFC 3279 2.2.3), of the form that JWS has.
+fn der_signature(fixed: &[u8]) -> der::Result<Vec<u8>> {
+    let (r, s) = fixed.split_at(fixed.len() / 2);
+    let parts = [UintRef::new(r)?, UintRef::new(s)?];
+    parts.to_der()
 }
 
 impl fmt::Debug for TokenKey {

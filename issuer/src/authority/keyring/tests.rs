@@ -60,11 +60,14 @@ impl World {
     }
 
     fn open(&self) -> Result<Keyring, KeyringError> {
-        let facts = BundleFacts {
-            sequence: 7,
-            refresh_hint: Duration::from_secs(300),
-        };
-        Keyring::open(&self.trust_domain, &self.stored, &self.sealing, facts)
+        let lifecycle = Lifecycle::default();
+        Keyring::open(
+            &self.trust_domain,
+            &self.stored,
+            &self.sealing,
+            lifecycle,
+            7,
+        )
     }
 
     fn claims(&self, ttl: Duration) -> JwtClaims {
