@@ -20,6 +20,7 @@ pub struct Issuer {
     data_dir: PathBuf,
     port: u16,
     pin: String,
+    more: Vec<String>,
 }
 
 impl Issuer {
@@ -41,14 +42,27 @@ impl Issuer {
         Self::start_logging("trace", None)
     }
 
+    /// Starts one with more flags.
+    #[track_caller]
+    pub fn start_with(more: &[&str]) -> Self {
+        Self::start_all("info", None, more)
+    }
+
     #[track_caller]
     fn start_logging(level: &str, data_dir: Option<&Path>) -> Self {
+        Self::start_all(level, data_dir, &[])
+    }
+
+    #[track_caller]
+    fn start_all(level: &str, data_dir: Option<&Path>, more: &[&str]) -> Self {
         let home = TempDir::new().expect("temporary directory");
         let data_dir = data_dir.map_or_else(|| home.path().join("issuer-data"), Path::to_owned);
         let port = free_port();
-        let process = spawn(home.path(), &data_dir, port, level);
+        let more: Vec<_> = more.iter().map(ToString::to_string).collect();
+        let process = spawn(home.path(), &data_dir, port, level, &more);
         let mut issuer = Self {
             home,
+            more,
             data_dir,
             port,
             pin: String::new(),
@@ -75,7 +89,13 @@ impl Issuer {
     /// Starts it again on the same data and port.
     #[track_caller]
     pub fn restart(&mut self) {
-        self.process = spawn(self.home.path(), &self.data_dir, self.port, "info");
+        self.process = spawn(
+            self.home.path(),
+            &self.data_dir,
+            self.port,
+            "info",
+            &self.more,
+        );
         self.wait();
     }
 
@@ -178,12 +198,13 @@ impl Issuer {
 }
 
 #[track_caller]
-fn spawn(home: &Path, data_dir: &Path, port: u16, log_level: &str) -> Process {
+fn spawn(home: &Path, data_dir: &Path, port: u16, log_level: &str, more: &[String]) -> Process {
     Process::spawn(
         Command::new(binary("issuer"))
             .args(["serve", "--trust-domain", TRUST_DOMAIN])
             .args(["--listen", &format!("127.0.0.1:{port}")])
             .args(["--diagnostics", "127.0.0.1:0", "--log-level", log_level])
+            .args(more)
             .arg("--data-dir")
             .arg(data_dir),
         &home.join("issuer.log"),

@@ -10,6 +10,7 @@ mod behaviour {
     mod admin_socket_refuses_other_users;
     mod apply_is_all_or_nothing;
     mod audit_is_gapless_over_kill;
+    mod authority_rotates;
     mod bad_input;
     mod copied_identity_is_locked;
     mod drain;

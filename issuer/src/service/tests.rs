@@ -3,6 +3,7 @@ use std::time::{Duration, SystemTime};
 use identity::TrustDomain;
 
 use super::{Foundation, Issuer, OpenError};
+use crate::authority::{KeyState, KeyUse};
 use crate::store::{
     DataDirectory, StoreError, audit,
     audit::{Filter, StoredEvent},
@@ -129,4 +130,104 @@ async fn events_named(issuer: &Issuer, name: &str) -> Vec<StoredEvent> {
 fn late_end(now: SystemTime, ttl: Duration) -> SystemTime {
     let since = now.duration_since(SystemTime::UNIX_EPOCH).unwrap();
     SystemTime::UNIX_EPOCH + Duration::from_secs(since.as_secs()) + ttl
+}
+
+/// The state of each key of a use, the oldest first.
+fn states(issuer: &Issuer, key_use: KeyUse) -> Vec<KeyState> {
+    let keyring = issuer.keyring();
+    let keys = keyring.keys().iter().filter(|key| key.key_use == key_use);
+    keys.map(|key| key.state).collect()
+}
+
+#[tokio::test]
+async fn fe_01_fe_02_a_running_issuer_rotates_its_keys_in_time() {
+    use KeyState::{Active, Prepared, Retired};
+    let home = tempfile::tempdir().unwrap();
+    let start = SystemTime::now();
+    let issuer = open(&home, start).await.unwrap();
+    let mut keyrings = issuer.keyrings();
+    let mut sequence = issuer.keyring().bundle().sequence();
+    for (day, x509, jwt, audit, published) in [
+        (59, &[Active][..], &[Active][..], &[Active][..], false),
+        (
+            60,
+            &[Active, Prepared],
+            &[Active, Prepared],
+            &[Active, Prepared],
+            true,
+        ),
+        (
+            61,
+            &[Retired, Active],
+            &[Retired, Active],
+            &[Retired, Active],
+            false,
+        ),
+        // Tokens live for a day at most, certificates for 14.
+        (63, &[Retired, Active], &[Active], &[Retired, Active], true),
+        (76, &[Active], &[Active], &[Retired, Active], true),
+    ] {
+        // A minute later, for the slack of whole seconds.
+        let now = start + day * DAY + Duration::from_secs(60);
+        let next = issuer.advance_keys(now).await.unwrap();
+        assert!(next > now);
+        assert_eq!(states(&issuer, KeyUse::X509), x509, "day {day}");
+        assert_eq!(states(&issuer, KeyUse::JwtEs256), jwt, "day {day}");
+        assert_eq!(states(&issuer, KeyUse::JwtRs256), jwt, "day {day}");
+        assert_eq!(states(&issuer, KeyUse::Audit), audit, "day {day}");
+        assert_eq!(keyrings.has_changed().unwrap(), day != 59, "day {day}");
+        keyrings.mark_unchanged();
+        let told = issuer.keyring().bundle().sequence();
+        assert_eq!(told > sequence, published, "day {day}");
+        sequence = told;
+        let validity = issuer.keyring().validity(now, 14 * DAY).unwrap();
+        assert_eq!(validity.not_after, late_end(now, 14 * DAY), "day {day}");
+    }
+    let named = async |name: &str| events_named(&issuer, name).await.len();
+    assert_eq!(named("authority.create").await, 8);
+    assert_eq!(named("authority.activate").await, 4);
+    assert_eq!(named("authority.retire").await, 4);
+    // Of the audit key its private part alone.
+    assert_eq!(named("authority.remove").await, 4);
+}
+
+#[tokio::test]
+async fn what_an_operator_orders_is_done_once_and_recorded_under_his_name() {
+    let home = tempfile::tempdir().unwrap();
+    let start = SystemTime::now();
+    let issuer = open(&home, start).await.unwrap();
+    let order = async |at_once, after| {
+        let uses = vec![KeyUse::X509];
+        let done = issuer.rotate_keys(uses, at_once, "uid:7".to_owned(), start + after);
+        done.await.unwrap().len()
+    };
+    assert_eq!(order(false, DAY).await, 1);
+    assert_eq!(order(false, DAY).await, 0);
+    assert_eq!(order(true, DAY).await, 2);
+    let made = events_named(&issuer, "authority.activate").await;
+    assert_eq!(made.len(), 1);
+    assert!(made[0].fields.contains("uid:7"), "{}", made[0].fields);
+}
+
+#[tokio::test]
+async fn a_store_of_before_keys_had_uses_gets_the_missing_ones() {
+    let home = tempfile::tempdir().unwrap();
+    let start = SystemTime::now();
+    let issuer = open(&home, start).await.unwrap();
+    let first = pin(&issuer);
+    for sql in [
+        "DELETE FROM authorities WHERE key_use <> 'x509'",
+        "UPDATE authorities SET not_after = NULL",
+    ] {
+        execute(&issuer, sql).await;
+    }
+    issuer.store.close().await;
+    let again = open(&home, start + DAY).await.unwrap();
+    assert_eq!(pin(&again), first);
+    assert_eq!(again.keyring().bundle().jwt_authorities().len(), 2);
+    let ca = again.keyring().keys()[0].clone();
+    assert_eq!(
+        late_end(ca.not_after, Duration::ZERO),
+        again.keyring().x509().not_after()
+    );
 }
