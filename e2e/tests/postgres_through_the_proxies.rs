@@ -1,94 +1,7 @@
 //! An unmodified PostgreSQL and psql: a session survives rotation, Ctrl-C
 //! cancels a query, and a bulk COPY arrives whole.
 
-use std::{
-    path::{Path, PathBuf},
-    process::Command,
-};
-
-use e2e::{Agent, Issuer, Process, eventually, free_port, inbound, outbound, run};
-
-struct Postgres {
-    _process: Process,
-    port: u16,
-    _home: tempfile::TempDir,
-}
-
-impl Postgres {
-    fn start() -> Self {
-        let home = tempfile::Builder::new()
-            .prefix("e2e-postgres-")
-            .tempdir_in("/tmp")
-            .unwrap();
-        let data = home.path().join("data");
-        std::fs::create_dir(&data).unwrap();
-        let port = free_port();
-        let as_user = |program: PathBuf| {
-            if rustix::process::geteuid().is_root() {
-                // PostgreSQL refuses to run as root.
-                run(Command::new("chown")
-                    .arg("-R")
-                    .arg("postgres")
-                    .arg(home.path()));
-                let mut command = Command::new("setpriv");
-                command
-                    .args(["--reuid=postgres", "--regid=postgres", "--clear-groups"])
-                    .arg(program);
-                command
-            } else {
-                Command::new(program)
-            }
-        };
-        run(as_user(program("initdb"))
-            .arg("-D")
-            .arg(&data)
-            .args(["-U", "app", "-A", "trust", "--no-sync", "-E", "UTF8"])
-            .current_dir("/"));
-        let process = Process::spawn(
-            as_user(program("postgres"))
-                .arg("-D")
-                .arg(&data)
-                .arg("-k")
-                .arg(&data)
-                .args(["-h", "127.0.0.1", "-p", &port.to_string()])
-                .args(["-c", "ssl=off", "-c", "fsync=off"])
-                .current_dir("/"),
-            &home.path().join("postgres.log"),
-        );
-        eventually("PostgreSQL answers", || {
-            psql(port, &["-c", "select 1"])
-                .output()
-                .is_ok_and(|o| o.status.success())
-        });
-        Self {
-            _process: process,
-            port,
-            _home: home,
-        }
-    }
-}
-
-fn program(name: &str) -> PathBuf {
-    let debian = std::fs::read_dir("/usr/lib/postgresql")
-        .into_iter()
-        .flatten()
-        .flatten();
-    debian
-        .map(|version| version.path().join("bin").join(name))
-        .find(|path| path.is_file())
-        .unwrap_or_else(|| Path::new(name).to_owned())
-}
-
-fn psql(port: u16, arguments: &[&str]) -> Command {
-    let mut command = Command::new("psql");
-    command
-        .arg(format!(
-            "host=127.0.0.1 port={port} user=app dbname=postgres sslmode=disable gssencmode=disable"
-        ))
-        .args(["-XAtq", "-v", "ON_ERROR_STOP=1"])
-        .args(arguments);
-    command
-}
+use e2e::{Agent, Issuer, Postgres, Process, eventually, free_port, inbound, outbound, psql, run};
 
 #[test]
 fn sessions_cancel_and_copy_work_through_both_proxies() {
@@ -102,7 +15,7 @@ fn sessions_cancel_and_copy_work_through_both_proxies() {
         &[inbound(
             "db",
             mtls,
-            &format!("127.0.0.1:{}", postgres.port),
+            &format!("127.0.0.1:{}", postgres.port()),
             &["spiffe://e2e.example/app"],
         )],
     );
@@ -152,7 +65,7 @@ fn sessions_cancel_and_copy_work_through_both_proxies() {
         &["-c", &format!("\\copy rows from '{}'", file.display())],
     ));
     let count = run(&mut psql(
-        postgres.port,
+        postgres.port(),
         &["-c", "select count(*) from rows where hash = md5(n::text)"],
     ));
     assert_eq!(count.trim(), "300000");
@@ -162,7 +75,7 @@ fn sessions_cancel_and_copy_work_through_both_proxies() {
     let mut sleeper = Process::spawn(&mut psql(plain, &["-c", "select pg_sleep(600)"]), &log);
     eventually("the query runs", || {
         let active = "select count(*) from pg_stat_activity where query = 'select pg_sleep(600)'";
-        run(&mut psql(postgres.port, &["-c", active])).trim() == "1"
+        run(&mut psql(postgres.port(), &["-c", active])).trim() == "1"
     });
     sleeper.signal(rustix::process::Signal::INT);
     assert!(!sleeper.wait().success());

@@ -31,7 +31,7 @@ use crate::{
     configuration::{Configuration, ConfigurationError, Onboarding, Overrides, Storage},
     diagnostics::Diagnostics,
     join::JoinError,
-    link::IssuerLink,
+    link::{Addresses, IssuerLink},
     metrics::{RELOADS, result},
     records::{Records, RecordsError, Writer},
     services::{Draining, Services},
@@ -115,7 +115,10 @@ impl Agent {
             }
         });
         let source = IdentitySource::new();
-        let link = IssuerLink::new(configuration.issuer.address.clone(), source.clone());
+        let link = IssuerLink::new(
+            Addresses::new(configuration.issuer.addresses.clone()),
+            source.clone(),
+        );
         let trust = Trust::new(
             stored
                 .as_ref()

@@ -72,7 +72,7 @@ impl Bot {
         let mut keys = JoinKeys::new(self.storage.clone());
         loop {
             let onboarding = self.onboarding.borrow_and_update().clone();
-            let joined = join(&self.issuer, &onboarding, &mut keys).await;
+            let joined = join(&self.link, &self.issuer.trust, &onboarding, &mut keys).await;
             count_attempt(joined.is_ok());
             let error = match joined {
                 Ok(stored) => {

@@ -47,9 +47,14 @@ struct ConfigurationFile {
 struct Start {
     #[command(flatten)]
     file: ConfigurationFile,
-    /// Overrides issuer.address: host:port.
-    #[arg(long, env = "TBOT_ISSUER", value_name = "ADDRESS")]
-    issuer: Option<String>,
+    /// Overrides issuer.address and issuer.addresses: host:port.
+    #[arg(
+        long,
+        env = "TBOT_ISSUER",
+        value_name = "ADDRESS",
+        value_delimiter = ','
+    )]
+    issuer: Vec<String>,
     /// Overrides issuer.ca_pins: sha256:<64 hexadecimal digits>.
     #[arg(long, env = "TBOT_CA_PIN", value_name = "PIN", value_delimiter = ',')]
     ca_pin: Vec<String>,
@@ -104,14 +109,13 @@ impl Start {
     fn overrides(&self) -> Overrides {
         use secrecy::ExposeSecret;
         let set = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());
+        let all_set = |texts: &[String]| {
+            let set = texts.iter().filter(|text| !text.is_empty());
+            set.cloned().collect()
+        };
         Overrides {
-            issuer: set(&self.issuer),
-            ca_pins: self
-                .ca_pin
-                .iter()
-                .filter(|pin| !pin.is_empty())
-                .cloned()
-                .collect(),
+            issuer: all_set(&self.issuer),
+            ca_pins: all_set(&self.ca_pin),
             token: self
                 .token
                 .clone()

@@ -50,8 +50,8 @@ pub struct Configuration {
 /// The issuer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Issuer {
-    /// Its gRPC address.
-    pub address: HostPort,
+    /// Its gRPC addresses, at least one: of issuers that share a store, tried in turn.
+    pub addresses: Vec<HostPort>,
     /// What its CA is recognised by.
     pub trust: IssuerTrust,
 }
@@ -93,8 +93,8 @@ pub enum Storage {
 /// What the command line and the environment say; each is stronger than the file.
 #[derive(Debug, Clone, Default)]
 pub struct Overrides {
-    /// `issuer.address`.
-    pub issuer: Option<String>,
+    /// `issuer.addresses`.
+    pub issuer: Vec<String>,
     /// `issuer.ca_pins`.
     pub ca_pins: Vec<String>,
     /// `onboarding.token`.
@@ -197,7 +197,8 @@ const DEFAULT_GRACE: Duration = Duration::from_secs(30);
 /// Overrides, each checked.
 #[derive(Debug, Default)]
 struct ResolvedOverrides {
-    issuer: Option<HostPort>,
+    /// None: the file says it.
+    issuer: Vec<HostPort>,
     ca_pins: Vec<CaPin>,
     token: Option<SecretString>,
     storage: Option<Storage>,
@@ -207,11 +208,13 @@ struct ResolvedOverrides {
 impl ResolvedOverrides {
     fn resolve(overrides: &Overrides) -> Result<Self, ConfigurationError> {
         let wrong = |flag| move |message| ConfigurationError::Override { flag, message };
-        let parse = |text: &Option<String>, flag, parse: fn(&str) -> Result<_, String>| {
-            text.as_deref().map(parse).transpose().map_err(wrong(flag))
-        };
         Ok(Self {
-            issuer: parse(&overrides.issuer, "--issuer (TBOT_ISSUER)", HostPort::parse)?,
+            issuer: overrides
+                .issuer
+                .iter()
+                .map(|address| HostPort::parse(address))
+                .collect::<Result<_, _>>()
+                .map_err(wrong("--issuer (TBOT_ISSUER)"))?,
             ca_pins: overrides
                 .ca_pins
                 .iter()
@@ -237,15 +240,9 @@ impl ResolvedOverrides {
 }
 
 fn issuer(fields: &mut Fields<'_>, overrides: &ResolvedOverrides) -> Option<Issuer> {
-    let complete_without = overrides.issuer.is_some() && !overrides.ca_pins.is_empty();
+    let complete_without = !overrides.issuer.is_empty() && !overrides.ca_pins.is_empty();
     let resolve = |fields: &mut Fields<'_>| {
-        let address = match &overrides.issuer {
-            Some(address) => {
-                fields.optional("address", HostPort::parse);
-                Some(address.clone())
-            }
-            None => fields.required("address", HostPort::parse),
-        };
+        let addresses = issuer_addresses(fields, &overrides.issuer);
         let pins = fields.scalars("ca_pins", parse_pin);
         let file = fields.optional("ca_path", absolute_or_relative_path);
         if fields.has("ca_pins") && fields.has("ca_path") {
@@ -269,17 +266,40 @@ fn issuer(fields: &mut Fields<'_>, overrides: &ResolvedOverrides) -> Option<Issu
             None
         };
         Some(Issuer {
-            address: address?,
+            addresses: addresses?,
             trust: trust?,
         })
     };
     if complete_without && !fields.has("issuer") {
         return Some(Issuer {
-            address: overrides.issuer.clone()?,
+            addresses: overrides.issuer.clone(),
             trust: IssuerTrust::Pins(overrides.ca_pins.clone()),
         });
     }
     fields.required_mapping("issuer", resolve)
+}
+
+/// `address` for one, `addresses` for several; `stronger` if there are any.
+fn issuer_addresses(fields: &mut Fields<'_>, stronger: &[HostPort]) -> Option<Vec<HostPort>> {
+    let (one, several) = (fields.has("address"), fields.has("addresses"));
+    let address = fields.optional("address", HostPort::parse);
+    let addresses = fields.scalars("addresses", HostPort::parse);
+    if one && several {
+        fields.mistake("addresses", "both `address` and `addresses`: remove one");
+    } else if several && fields.count("addresses") == 0 {
+        fields.mistake("addresses", "`addresses`: there is none; write host:port");
+    } else if !one && !several && stronger.is_empty() {
+        fields.mistake(
+            "",
+            "missing key `address` (or `addresses`, of issuers that share a store)",
+        );
+    }
+    let addresses = match (stronger, several) {
+        ([], false) => vec![address?],
+        ([], true) => addresses,
+        (stronger, _) => stronger.to_vec(),
+    };
+    (!addresses.is_empty()).then_some(addresses)
 }
 
 fn onboarding(fields: &mut Fields<'_>, overrides: &ResolvedOverrides) -> Option<Onboarding> {

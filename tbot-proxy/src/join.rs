@@ -24,9 +24,9 @@ use secrecy::{ExposeSecret, SecretString};
 use tonic::Code;
 
 use crate::{
-    configuration::{HostPort, Issuer, IssuerTrust, Onboarding, TokenSource},
+    configuration::{HostPort, IssuerTrust, Onboarding, TokenSource},
     key::{Key, KeyError, time_of},
-    link::{CallError, LinkError, channel_over, one_call, open},
+    link::{CallError, IssuerLink, LinkError, channel_over, one_call, open},
     state::rfc3339,
     storage::{BotStorage, JoinKey, PendingKey, State, StorageError, Stored, TokenDigest},
     trust::read_bundle,
@@ -37,25 +37,32 @@ const ISSUER_PATH: &str = "/issuer";
 
 /// Joins once, with the key that `keys` has for the token.
 pub(crate) async fn join(
-    issuer: &Issuer,
+    link: &IssuerLink,
+    trust: &IssuerTrust,
     onboarding: &Onboarding,
     keys: &mut JoinKeys,
 ) -> Result<Stored, JoinError> {
     let token = onboarding.token.as_ref().ok_or(JoinError::NoToken)?;
     let token = read_token(token)?;
-    let pins = pins(&issuer.trust)?;
+    let pins = pins(trust)?;
     let options = ClientOptions {
         alpn: vec![b"h2".to_vec()],
         ..ClientOptions::default()
     };
     let config = pinned_client_config(&pins, ISSUER_PATH, &options).map_err(LinkError::from)?;
-    let stream = open(&issuer.address, config).await?;
-    let channel = channel_over(stream)
-        .await
-        .map_err(|error| LinkError::Away {
-            address: issuer.address.clone(),
-            error,
-        })?;
+    let connect = |address: HostPort| {
+        let config = config.clone();
+        async move {
+            let stream = open(&address, config).await?;
+            match channel_over(stream).await {
+                Ok(channel) => Ok((channel, address)),
+                Err(error) => Err(LinkError::Away { address, error }),
+            }
+        }
+    };
+    let addresses = link.addresses();
+    let (channel, address) = addresses.connect(connect).await?;
+    let place = addresses.place();
     let key = keys.key_for(&token).await?;
     let request = JoinRequest {
         csr_der: key.csr(),
@@ -68,11 +75,14 @@ pub(crate) async fn join(
         .await
         .map_err(|error| match error {
             CallError::Refused { code, message } => JoinError::Refused {
-                address: issuer.address.clone(),
+                address,
                 code,
                 message,
             },
-            other => JoinError::Call(other),
+            other => {
+                addresses.leave(place);
+                JoinError::Call(other)
+            }
         })?;
     let stored =
         stored(&key, answer.certificate, answer.trust_bundle, None).map_err(JoinError::Answer)?;

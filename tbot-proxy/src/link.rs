@@ -9,6 +9,9 @@
 //! Everything here ends: what has no answer within seconds is given up together with its
 //! connection, which may have died without a word, and tried once more over a new one.
 //!
+//! Where several addresses are configured, of issuers that share a store, one is used until it fails
+//! or says that it cannot answer now; then the next one is asked.
+//!
 //! Calls and the renewal of the bot identity exclude each other. The issuer
 //! takes a bot certificate of an older generation for a stolen copy, and a call
 //! that overtook the renewal must not look like one.
@@ -32,6 +35,10 @@ use tower::service_fn;
 
 use crate::configuration::HostPort;
 
+mod addresses;
+
+pub(crate) use addresses::Addresses;
+
 /// For a connection that can be used: TCP, TLS, HTTP/2, and the wait for another's attempt.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -48,7 +55,7 @@ const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(5);
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct IssuerLink {
-    address: HostPort,
+    addresses: Addresses,
     source: Arc<IdentitySource>,
     tls: Arc<ClientTls>,
     connection: Mutex<Option<Connection>>,
@@ -60,22 +67,38 @@ struct Connection {
     channel: Channel,
     /// Of the bot certificate that it was made with.
     serial: Serial,
+    /// Place of the address that it leads to.
+    place: usize,
+}
+
+/// A channel to call over.
+struct Connected {
+    channel: Channel,
+    /// Whether it was made just now.
+    fresh: bool,
+    /// See [`Connection::place`].
+    place: usize,
 }
 
 impl IssuerLink {
     /// A link under the bot identity that `source` holds.
-    pub(crate) fn new(address: HostPort, source: Arc<IdentitySource>) -> Arc<Self> {
+    pub(crate) fn new(addresses: Addresses, source: Arc<IdentitySource>) -> Arc<Self> {
         let options = ClientOptions {
             alpn: vec![b"h2".to_vec()],
             ..ClientOptions::default()
         };
         Arc::new(Self {
-            address,
+            addresses,
             tls: ClientTls::new(source.clone(), options),
             source,
             connection: Mutex::new(None),
             renewal: RwLock::new(()),
         })
+    }
+
+    /// Where the issuers are.
+    pub(crate) fn addresses(&self) -> &Addresses {
+        &self.addresses
     }
 
     /// Calls the issuer, but not while the bot identity is renewed.
@@ -106,23 +129,32 @@ impl IssuerLink {
     where
         F: Future<Output = Result<Response<T>, Status>>,
     {
-        let (channel, fresh) = self.connected().await?;
-        match one_call(call(channel)).await {
-            Err(error) if error.is_connection_lost() => {
-                self.disconnect().await;
-                if fresh {
-                    return Err(error);
-                }
-                // The issuer went away while the connection lay idle: that says nothing of now.
-                let (channel, _) = self.connected().await?;
-                let again = one_call(call(channel)).await;
-                if again.as_ref().is_err_and(CallError::is_connection_lost) {
-                    self.disconnect().await;
-                }
-                again
-            }
-            other => other,
+        let Connected {
+            channel,
+            fresh,
+            place,
+        } = self.connected().await?;
+        let error = match one_call(call(channel)).await {
+            Err(error) if error.is_connection_lost() || error.is_unavailable() => error,
+            other => return other,
+        };
+        let lost = error.is_connection_lost();
+        // That an issuer went away while the connection lay idle says nothing of now.
+        let elsewhere = self.addresses.are_several() && (fresh || !lost);
+        if lost || elsewhere {
+            self.disconnect().await;
         }
+        if elsewhere {
+            self.addresses.leave(place);
+        } else if fresh || !lost {
+            return Err(error);
+        }
+        let Connected { channel, .. } = self.connected().await?;
+        let again = one_call(call(channel)).await;
+        if again.as_ref().is_err_and(CallError::is_connection_lost) {
+            self.disconnect().await;
+        }
+        again
     }
 
     /// Forgets the connection: the next call makes another.
@@ -130,16 +162,15 @@ impl IssuerLink {
         *self.connection.lock().await = None;
     }
 
-    /// A channel, and whether it was made just now. One at a time connects; the others
-    /// wait for it, and give up when it does.
-    async fn connected(&self) -> Result<(Channel, bool), LinkError> {
+    /// One at a time connects; the others wait for it, and give up when it does.
+    async fn connected(&self) -> Result<Connected, LinkError> {
         match timeout(CONNECT_TIMEOUT, self.connected_or_connecting()).await {
             Ok(connected) => connected,
-            Err(_) => Err(self.failed(io::ErrorKind::TimedOut.into())),
+            Err(_) => Err(LinkError::late(self.addresses.current(), CONNECT_TIMEOUT)),
         }
     }
 
-    async fn connected_or_connecting(&self) -> Result<(Channel, bool), LinkError> {
+    async fn connected_or_connecting(&self) -> Result<Connected, LinkError> {
         let identity = self.source.current();
         let svid = identity
             .svid
@@ -150,46 +181,54 @@ impl IssuerLink {
         if let Some(connection) = &*connection
             && connection.serial == *svid.serial()
         {
-            return Ok((connection.channel.clone(), false));
+            return Ok(Connected {
+                channel: connection.channel.clone(),
+                fresh: false,
+                place: connection.place,
+            });
         }
-        let issuer = SpiffeId::new(&svid.id().trust_domain(), "/issuer")
-            .map_err(|error| self.failed(io::Error::other(error)))?;
-        let channel = self.connect(&issuer).await?;
+        let issuer = SpiffeId::new(&svid.id().trust_domain(), "/issuer").map_err(|error| {
+            LinkError::Away {
+                address: self.addresses.current().clone(),
+                error: io::Error::other(error),
+            }
+        })?;
+        let connect = |address| self.connect(address, &issuer);
+        let channel = self.addresses.connect(connect).await?;
+        let place = self.addresses.place();
         *connection = Some(Connection {
             channel: channel.clone(),
             serial: svid.serial().clone(),
+            place,
         });
-        Ok((channel, true))
+        Ok(Connected {
+            channel,
+            fresh: true,
+            place,
+        })
     }
 
-    async fn connect(&self, issuer: &SpiffeId) -> Result<Channel, LinkError> {
+    async fn connect(&self, address: HostPort, issuer: &SpiffeId) -> Result<Channel, LinkError> {
         let config = self.tls.config()?;
-        let stream = open(&self.address, config).await?;
+        let stream = open(&address, config).await?;
         let chain = stream.get_ref().1.peer_certificates();
         let peer = self
             .tls
             .identify(chain, SystemTime::now())
             .map_err(|error| LinkError::Unverified {
-                address: self.address.clone(),
+                address: address.clone(),
                 error,
             })?;
         if peer.id != *issuer {
             return Err(LinkError::NotTheIssuer {
-                address: self.address.clone(),
+                address: address.clone(),
                 expected: issuer.clone(),
                 seen: peer.id,
             });
         }
         channel_over(stream)
             .await
-            .map_err(|error| self.failed(error))
-    }
-
-    fn failed(&self, error: io::Error) -> LinkError {
-        LinkError::Away {
-            address: self.address.clone(),
-            error,
-        }
+            .map_err(|error| LinkError::Away { address, error })
     }
 }
 
@@ -301,6 +340,17 @@ pub enum LinkError {
 }
 
 impl LinkError {
+    fn late(address: &HostPort, waited: Duration) -> Self {
+        let seconds = waited.as_secs_f64();
+        Self::Away {
+            address: address.clone(),
+            error: io::Error::new(
+                io::ErrorKind::TimedOut,
+                format!("no connection within {seconds} s"),
+            ),
+        }
+    }
+
     /// Whether somebody answers whom we are told not to trust: waiting does not mend that.
     pub(crate) fn is_impostor(&self) -> bool {
         match self {
@@ -353,6 +403,10 @@ pub enum CallError {
 impl CallError {
     fn is_connection_lost(&self) -> bool {
         matches!(self, Self::Lost(_))
+    }
+
+    fn is_unavailable(&self) -> bool {
+        matches!(self, Self::Unavailable(_))
     }
 
     /// Whether the issuer has decided against us.

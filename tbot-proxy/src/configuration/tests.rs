@@ -71,7 +71,7 @@ services:
 ";
     let configuration = parse(text).unwrap();
     assert_eq!(
-        configuration.issuer.address.to_string(),
+        configuration.issuer.addresses[0].to_string(),
         "issuer.example:3025"
     );
     assert_eq!(
@@ -144,6 +144,26 @@ fn the_head_has_its_mistakes() {
             "127.0.0.1:3025",
             "a:0",
             "2:20: `address`: `a:0`: port 0 cannot be connected to",
+        ),
+        (
+            "address: \"127.0.0.1:3025\"",
+            "addresses: [\"a:1\", nowhere]",
+            "2:30: `addresses`: \"nowhere\" is not an address: the port is missing, as in 127.0.0.1:8080",
+        ),
+        (
+            "address: \"127.0.0.1:3025\"",
+            "addresses: []",
+            "2:22: `addresses`: there is none; write host:port",
+        ),
+        (
+            "address: \"127.0.0.1:3025\"",
+            "address: \"a:1\", addresses: [\"a:1\"]",
+            "2:38: both `address` and `addresses`: remove one",
+        ),
+        (
+            "address: \"127.0.0.1:3025\", ",
+            "",
+            "2:9: missing key `address` (or `addresses`, of issuers that share a store)",
         ),
         (
             PIN,
@@ -394,10 +414,31 @@ fn nothing_is_shared_by_accident() {
 }
 
 #[test]
+fn an_issuer_may_have_several_addresses() {
+    let service = "services:\n  - { type: workload-identity-x509, name: f, selector: { name: w }, destination: { type: directory, path: /o } }\n";
+    let text = format!("{}{service}", head()).replace(
+        "address: \"127.0.0.1:3025\"",
+        "addresses: [\"one:1\", \"two:2\"]",
+    );
+    let addresses = |overrides: &Overrides| {
+        let resolved = ResolvedOverrides::resolve(overrides).unwrap();
+        let configuration = Configuration::parse("a.yaml", &text, &resolved).unwrap();
+        let addresses = configuration.issuer.addresses.into_iter();
+        addresses.map(|a| a.to_string()).collect::<Vec<_>>()
+    };
+    assert_eq!(addresses(&Overrides::default()), ["one:1", "two:2"]);
+    let stronger = Overrides {
+        issuer: vec!["three:3".to_owned(), "four:4".to_owned()],
+        ..Overrides::default()
+    };
+    assert_eq!(addresses(&stronger), ["three:3", "four:4"]);
+}
+
+#[test]
 fn overrides_are_stronger_than_the_file() {
     let service = "services:\n  - { type: workload-identity-x509, name: f, selector: { name: w }, destination: { type: directory, path: /o } }\n";
     let overrides = Overrides {
-        issuer: Some("other:1".to_owned()),
+        issuer: vec!["other:1".to_owned()],
         ca_pins: vec![PIN.replace("ab", "cd")],
         token: Some(SecretString::from("from-the-environment")),
         storage: Some("/elsewhere".to_owned()),
@@ -411,7 +452,7 @@ fn overrides_are_stronger_than_the_file() {
         ),
     ] {
         let configuration = Configuration::parse("a.yaml", &text, &resolved).unwrap();
-        assert_eq!(configuration.issuer.address.to_string(), "other:1");
+        assert_eq!(configuration.issuer.addresses[0].to_string(), "other:1");
         assert_eq!(
             configuration.issuer.trust,
             IssuerTrust::Pins(vec![PIN.replace("ab", "cd").parse().unwrap()])
@@ -429,7 +470,7 @@ fn overrides_are_stronger_than_the_file() {
     for (wrong, flag) in [
         (
             Overrides {
-                issuer: Some("x".into()),
+                issuer: vec!["x".into()],
                 ..Overrides::default()
             },
             "--issuer (TBOT_ISSUER)",

@@ -5,7 +5,7 @@ use policy::{PeerPolicy, PeerRule};
 use proxy::{ConnectionRecord, Direction};
 
 use super::*;
-use crate::configuration::HostPort;
+use crate::{configuration::HostPort, link::Addresses};
 
 struct NoRecords;
 
@@ -17,7 +17,7 @@ fn services(trust: &Arc<Trust>) -> Services {
     let nowhere = HostPort::parse("127.0.0.1:1").unwrap();
     let (_, bot) = watch::channel(IdentityState::waiting("no issuer"));
     Services {
-        link: IssuerLink::new(nowhere, IdentitySource::new()),
+        link: IssuerLink::new(Addresses::new(vec![nowhere]), IdentitySource::new()),
         trust: trust.clone(),
         bot,
         health: Health::default(),
