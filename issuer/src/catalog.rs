@@ -94,6 +94,20 @@ impl Catalog {
             .map(move |(_, entry)| entry.compiled(kind))
     }
 
+    /// As [`Catalog::resources`], as they were written and not compiled: for showing
+    /// very many.
+    pub fn stored<'c>(
+        &'c self,
+        kind: Kind,
+        after: Option<&'c str>,
+    ) -> impl Iterator<Item = Result<pb::Resource, StoreError>> + 'c {
+        self.kinds
+            .get(&kind)
+            .into_iter()
+            .flat_map(move |entries| entries.range::<str, _>(labels::names_after(after)))
+            .map(move |(name, entry)| entry.stored(kind, name))
+    }
+
     /// How many there are of a kind.
     pub fn count(&self, kind: Kind) -> usize {
         self.kinds.get(&kind).map_or(0, RedBlackTreeMapSync::size)
@@ -240,6 +254,17 @@ impl Catalog {
 }
 
 impl Entry {
+    fn stored(&self, kind: Kind, name: &str) -> Result<pb::Resource, StoreError> {
+        let damaged = |why: String| StoreError::Damaged(format!("{kind} {name}: {why}"));
+        let mut resource =
+            pb::Resource::decode(&*self.content).map_err(|error| damaged(error.to_string()))?;
+        match &mut resource.metadata {
+            Some(metadata) => metadata.revision = self.revision,
+            None => return Err(damaged("it has no metadata".to_owned())),
+        }
+        Ok(resource)
+    }
+
     fn compiled(&self, kind: Kind) -> Result<Arc<Resource>, StoreError> {
         self.compiled
             .get_or_init(|| decode(kind, self.revision, &self.content).map(Arc::new))

@@ -5,8 +5,8 @@ use std::time::{Duration, SystemTime};
 use crate::{
     audit::{Change, Event, EventName},
     resources::{
-        BotSpec, Kind, Metadata, Resource, ResourceName, Spec, TOKEN_TTL_CAP, TokenSecret,
-        TokenSpec,
+        BotSpec, Kind, LockTarget, Metadata, Resource, ResourceName, Spec, TOKEN_TTL_CAP,
+        TokenSecret, TokenSpec,
     },
     store::{
         Failure, StoreError, Tx, audit, instances, resources, settings, tokens, tokens::StoredToken,
@@ -20,6 +20,10 @@ pub struct Applied {
     pub resource: Resource,
     /// What happened; `None`: it was so already.
     pub change: Option<Change>,
+    /// As it was before, if it was and was different.
+    pub previous: Option<Resource>,
+    /// What is no mistake, but may not be meant.
+    pub warnings: Vec<String>,
 }
 
 /// Creates or replaces resources. An error undoes all of them.
@@ -34,8 +38,8 @@ pub async fn apply(
         applied.push(apply_one(tx, resource, operator, now).await?);
     }
     // After all are in place, so that their order does not matter.
-    for done in &applied {
-        check_references(tx, &done.resource).await?;
+    for done in &mut applied {
+        done.warnings = check_references(tx, &done.resource).await?;
     }
     Ok(applied)
 }
@@ -69,13 +73,21 @@ async fn apply_one(
     if let Spec::Token(token) = &mut resource.spec {
         token.secret = None;
     }
-    if let Some(old) = old
+    if let Some(old) = &old
         && old.says_the_same(&resource)
     {
         return Ok(Applied {
-            resource: old,
+            resource: old.clone(),
             change: None,
+            previous: None,
+            warnings: Vec::new(),
         });
+    }
+    if let Spec::Lock(_) = &resource.spec
+        && resource.metadata.expires.is_some_and(|end| end <= now)
+    {
+        let why = "metadata.expires is in the past";
+        return Err(ChangeError::Invalid(format!("lock {name}: {why}")));
     }
     resource.metadata.revision = stored + 1;
     match &token {
@@ -90,6 +102,8 @@ async fn apply_one(
     Ok(Applied {
         resource,
         change: Some(change),
+        previous: old,
+        warnings: Vec::new(),
     })
 }
 
@@ -146,6 +160,7 @@ async fn put_token(
         name: resource.metadata.name.to_string(),
         bot_name: token.bot_name.to_string(),
         labels: resource.metadata.labels.clone(),
+        description: resource.metadata.description.clone(),
         revision: resource.metadata.revision,
         expires,
         used_at: None,
@@ -157,7 +172,9 @@ async fn put_token(
     Ok(tokens::remove_ended(tx.connection().await?, forgotten).await?)
 }
 
-async fn check_references(tx: &mut Tx, resource: &Resource) -> Result<(), ChangeError> {
+/// Refuses what cannot work without what it refers to; what can is only told.
+async fn check_references(tx: &mut Tx, resource: &Resource) -> Result<Vec<String>, ChangeError> {
+    let mut warnings = Vec::new();
     let name = &resource.metadata.name;
     match &resource.spec {
         Spec::Bot(bot) => {
@@ -180,9 +197,44 @@ async fn check_references(tx: &mut Tx, resource: &Resource) -> Result<(), Change
                 )));
             }
         }
-        Spec::Role(_) | Spec::WorkloadIdentity(_) | Spec::Lock(_) | Spec::SpiffeFederation(_) => {}
+        Spec::WorkloadIdentity(spec) => {
+            for other in &spec.federates_with {
+                let found = resources::read(
+                    tx.connection().await?,
+                    Kind::SpiffeFederation,
+                    other.as_str(),
+                );
+                if found.await?.is_none() {
+                    warnings.push(format!(
+                        "workload_identity {name} federates with {other}, for which there is no spiffe_federation yet: nothing is issued before there is"
+                    ));
+                }
+            }
+        }
+        Spec::Lock(lock) => {
+            if !target_exists(tx, &lock.target).await? {
+                warnings.push(format!(
+                    "lock {name} is on {}, which does not exist (yet)",
+                    lock.target
+                ));
+            }
+        }
+        Spec::Role(_) | Spec::SpiffeFederation(_) => {}
     }
-    Ok(())
+    Ok(warnings)
+}
+
+async fn target_exists(tx: &mut Tx, target: &LockTarget) -> Result<bool, StoreError> {
+    let kind = match target {
+        LockTarget::Bot(_) => Kind::Bot,
+        LockTarget::Role(_) => Kind::Role,
+        LockTarget::WorkloadIdentity(_) => Kind::WorkloadIdentity,
+        LockTarget::BotInstance(id) => return Ok(tx.catalog().await?.instance(id).is_some()),
+        // Of these there is no list.
+        LockTarget::JoinToken(_) | LockTarget::SpiffeId(_) => return Ok(true),
+    };
+    let found = resources::read(tx.connection().await?, kind, target.value()).await?;
+    Ok(found.is_some())
 }
 
 async fn record(
@@ -218,15 +270,19 @@ async fn record(
     Ok(())
 }
 
-/// Removes a resource. With a bot go its tokens and instances; a role that a bot
-/// holds stays.
+/// Removes a resource, if it is at `revision` (0: at whatever it is). With a bot go
+/// its tokens and instances; a role that a bot holds stays.
 pub async fn delete(
     tx: &mut Tx,
     kind: Kind,
     name: &str,
+    revision: u64,
     operator: &str,
     now: SystemTime,
 ) -> Result<(), ChangeError> {
+    if revision != 0 {
+        check_revision(tx, kind, name, revision).await?;
+    }
     if kind == Kind::Role {
         refuse_role_in_use(tx, name).await?;
     }
@@ -250,6 +306,34 @@ pub async fn delete(
     }
     audit::append(tx, &event, now).await?;
     Ok(())
+}
+
+async fn check_revision(
+    tx: &mut Tx,
+    kind: Kind,
+    name: &str,
+    expected: u64,
+) -> Result<(), ChangeError> {
+    let connection = tx.connection().await?;
+    let stored = match kind {
+        Kind::Token => {
+            let found = tokens::list(connection, name).await?;
+            found.first().map(|token| token.revision)
+        }
+        _ => {
+            let found = resources::read(connection, kind, name).await?;
+            found.map(|resource| resource.metadata.revision)
+        }
+    };
+    match stored {
+        Some(stored) if stored != expected => Err(ChangeError::Revision {
+            kind,
+            name: name.to_owned(),
+            expected,
+            stored,
+        }),
+        _ => Ok(()),
+    }
 }
 
 /// What was to be changed, for the record of a refusal.
@@ -365,6 +449,36 @@ pub async fn order_renewal(
         .with("user", operator);
     audit::append(tx, &event, now).await?;
     Ok(epoch)
+}
+
+/// How applying ended without a change.
+#[derive(Debug)]
+pub enum NotApplied {
+    /// None was wanted; this is what it would have been.
+    DryRun(Vec<Applied>),
+    /// It was refused, or the store failed.
+    Refused(ChangeError),
+}
+
+impl From<ChangeError> for NotApplied {
+    fn from(error: ChangeError) -> Self {
+        Self::Refused(error)
+    }
+}
+
+impl From<StoreError> for NotApplied {
+    fn from(error: StoreError) -> Self {
+        Self::Refused(error.into())
+    }
+}
+
+impl Failure for NotApplied {
+    fn store_error(&self) -> Option<&StoreError> {
+        match self {
+            Self::DryRun(_) => None,
+            Self::Refused(error) => error.store_error(),
+        }
+    }
 }
 
 /// Why a change was not made.

@@ -1,5 +1,7 @@
 //! `tbot.admin.v1.AdminService` on the admin socket.
 
+mod resources;
+
 use std::{
     net::SocketAddr,
     sync::Arc,
@@ -15,24 +17,17 @@ use super::{admin_socket::Operator, authorities, drained, timestamp};
 use crate::{
     access::{
         self,
-        changes::{self, Applied, Attempt, ChangeError},
+        changes::{self, Attempt, ChangeError},
     },
-    audit::Change,
-    resources::{
-        InvalidResource, Kind, NameError, Resource, ResourceName, TOKEN_TTL_CAP, TokenSecret, wire,
-        yaml,
-    },
+    resources::{ResourceName, TOKEN_TTL_CAP, TokenSecret, wire},
     service::Issuer,
     store::{
         StoreError, audit, audit::Filter, audit::StoredEvent, instances, instances::BotInstance,
-        resources, tokens,
     },
 };
 
 /// Life of a token when none is named.
 const DEFAULT_TOKEN_TTL: Duration = Duration::from_secs(30 * 60);
-/// Resources that the record of a refused change names.
-const TOLD_MAX: usize = 64;
 /// Events that are read at once.
 const AUDIT_PAGE: u32 = 256;
 
@@ -101,74 +96,21 @@ impl AdminService for AdminApi {
         &self,
         request: Request<pb::ApplyResourcesRequest>,
     ) -> Result<Response<pb::ApplyResourcesResponse>, Status> {
-        let operator = operator(&request);
-        let now = SystemTime::now();
-        let wanted = request.into_inner().resources;
-        let attempt = Attempt::Apply(wanted.iter().take(TOLD_MAX).map(reference).collect());
-        let checked = wanted
-            .into_iter()
-            .map(|resource| self.checked(resource))
-            .collect::<Result<Vec<_>, _>>();
-        let applied = match checked {
-            Ok(wanted) => {
-                let user = operator.clone();
-                let write = self.issuer.store.write(move |tx| {
-                    let (wanted, user) = (wanted.clone(), user.clone());
-                    Box::pin(async move { changes::apply(tx, wanted, &user, now).await })
-                });
-                write.await
-            }
-            Err(error) => Err(ChangeError::Invalid(error.to_string())),
-        };
-        let applied = match applied {
-            Ok(applied) => applied,
-            Err(error) => return Err(self.refuse(attempt, error, operator, now).await),
-        };
-        Ok(Response::new(pb::ApplyResourcesResponse {
-            results: applied.iter().map(applied_resource).collect(),
-        }))
+        self.apply(request).await
     }
 
     async fn get_resources(
         &self,
         request: Request<pb::GetResourcesRequest>,
     ) -> Result<Response<pb::GetResourcesResponse>, Status> {
-        let request = request.into_inner();
-        let kind: Kind = request.kind.parse().map_err(invalid)?;
-        let found = self
-            .read_resources(kind, &request.name)
-            .await
-            .map_err(unavailable)?;
-        if found.is_empty() && !request.name.is_empty() {
-            return Err(refused(ChangeError::NotFound {
-                kind,
-                name: request.name,
-            }));
-        }
-        Ok(Response::new(pb::GetResourcesResponse {
-            resources: found.iter().map(wire::to_wire).collect(),
-            ..Default::default()
-        }))
+        self.get(request.into_inner()).await
     }
 
     async fn delete_resource(
         &self,
         request: Request<pb::DeleteResourceRequest>,
     ) -> Result<Response<pb::DeleteResourceResponse>, Status> {
-        let operator = operator(&request);
-        let request = request.into_inner();
-        let kind: Kind = request.kind.parse().map_err(invalid)?;
-        let now = SystemTime::now();
-        let (user, name) = (operator.clone(), request.name.clone());
-        let write = self.issuer.store.write(move |tx| {
-            let (name, user) = (name.clone(), user.clone());
-            Box::pin(async move { changes::delete(tx, kind, &name, &user, now).await })
-        });
-        if let Err(error) = write.await {
-            let attempt = Attempt::Delete(kind, request.name);
-            return Err(self.refuse(attempt, error, operator, now).await);
-        }
-        Ok(Response::new(pb::DeleteResourceResponse {}))
+        self.delete(request).await
     }
 
     async fn add_bot(
@@ -324,11 +266,6 @@ impl AdminService for AdminApi {
 }
 
 impl AdminApi {
-    /// Validates a resource, its id in this trust domain included (ID-16).
-    fn checked(&self, resource: pb::Resource) -> Result<Resource, InvalidResource> {
-        wire::from_wire_in(self.issuer.trust_domain(), resource)
-    }
-
     /// Records a refused change; what the operator is told.
     async fn refuse(
         &self,
@@ -352,47 +289,6 @@ impl AdminApi {
             Ok(()) => refused(error),
             Err(store) => unavailable(store),
         }
-    }
-
-    async fn read_resources(&self, kind: Kind, name: &str) -> Result<Vec<Resource>, StoreError> {
-        let mut connection = self.issuer.store.read().await?;
-        if kind == Kind::Token {
-            let damaged = |error: NameError| StoreError::Damaged(error.to_string());
-            let found = tokens::list(&mut connection, name).await?;
-            return found
-                .iter()
-                .map(|token| token.to_resource().map_err(damaged))
-                .collect();
-        }
-        if name.is_empty() {
-            return resources::list(&mut connection, kind).await;
-        }
-        let found = resources::read(&mut connection, kind, name).await?;
-        Ok(found.into_iter().collect())
-    }
-}
-
-/// `kind/name`, without the name of a token, which is its secret.
-fn reference(resource: &pb::Resource) -> String {
-    let kind = yaml::kind_of(resource).map_or("", Kind::as_str);
-    let name = match (&resource.metadata, &resource.spec) {
-        (_, Some(pb::resource::Spec::Token(_)) | None) | (None, _) => String::new(),
-        (Some(metadata), _) => metadata.name.chars().take(128).collect(),
-    };
-    format!("{kind}/{name}")
-}
-
-fn applied_resource(applied: &Applied) -> pb::AppliedResource {
-    use pb::applied_resource::Outcome;
-    let outcome = match applied.change {
-        None => Outcome::Unchanged,
-        Some(Change::Create) => Outcome::Created,
-        Some(Change::Update | Change::Delete) => Outcome::Updated,
-    };
-    pb::AppliedResource {
-        resource: Some(wire::to_wire(&applied.resource)),
-        outcome: outcome.into(),
-        ..Default::default()
     }
 }
 

@@ -83,6 +83,7 @@ ALTER TABLE settings ADD COLUMN changed BIGINT NOT NULL DEFAULT 0;
 ALTER TABLE resources ADD COLUMN changed BIGINT NOT NULL DEFAULT 0;
 CREATE INDEX resources_by_change ON resources (changed);
 ALTER TABLE bot_instances ADD COLUMN changed BIGINT NOT NULL DEFAULT 0;
+ALTER TABLE tokens ADD COLUMN description TEXT NOT NULL DEFAULT '';
 CREATE INDEX bot_instances_by_change ON bot_instances (changed);
 CREATE TABLE tombstones (
     kind TEXT NOT NULL,

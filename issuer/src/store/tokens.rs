@@ -16,6 +16,8 @@ pub struct StoredToken {
     pub name: String,
     /// The bot that joins by it.
     pub bot_name: String,
+    /// Description of the resource.
+    pub description: String,
     /// Labels of the resource.
     pub labels: BTreeMap<String, String>,
     /// Revision of the resource.
@@ -37,7 +39,7 @@ impl StoredToken {
                 labels: self.labels.clone(),
                 revision: self.revision,
                 expires: Some(self.expires),
-                description: String::new(),
+                description: self.description.clone(),
             },
             spec: Spec::Token(TokenSpec {
                 bot_name: ResourceName::parse(&self.bot_name)?,
@@ -55,6 +57,7 @@ impl FromRow<'_, AnyRow> for StoredToken {
             hash: row.try_get("hash")?,
             name: row.try_get("name")?,
             bot_name: row.try_get("bot_name")?,
+            description: row.try_get("description")?,
             labels: serde_json::from_str(&labels)
                 .map_err(|error| sqlx::Error::Decode(error.into()))?,
             revision: to_u64(row.try_get("revision")?),
@@ -99,10 +102,11 @@ pub async fn put(
     let labels = serde_json::to_string(&token.labels)
         .map_err(|error| StoreError::Damaged(error.to_string()))?;
     sqlx::query(
-        "INSERT INTO tokens (hash, name, bot_name, labels, revision, created, expires)
-         VALUES ($1, $2, $3, $4, $5, $6, $7)
+        "INSERT INTO tokens (hash, name, bot_name, labels, revision, created, expires,
+             description)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
          ON CONFLICT (hash) DO UPDATE SET bot_name = excluded.bot_name,
-             labels = excluded.labels, revision = excluded.revision, expires = excluded.expires",
+             labels = excluded.labels, description = excluded.description, revision = excluded.revision, expires = excluded.expires",
     )
     .bind(token.hash.as_slice())
     .bind(token.name.as_str())
@@ -111,6 +115,7 @@ pub async fn put(
     .bind(to_i64(token.revision))
     .bind(to_millis(now))
     .bind(to_millis(token.expires))
+    .bind(token.description.as_str())
     .execute(connection)
     .await?;
     Ok(())
