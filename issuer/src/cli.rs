@@ -1,14 +1,20 @@
 //! The command line. Exit status 0: done; 1: it could not be done, one line on
 //! standard error says why and what to do; 2: the command was not understood.
 
+mod apply;
+mod attributes;
 mod audit;
 mod authority;
 mod bot;
 mod check;
 mod client;
+mod delete;
+mod edit;
+mod lock;
 mod log;
 mod output;
 mod resource;
+mod resource_files;
 mod status;
 
 use std::{path::PathBuf, process::ExitCode};
@@ -18,13 +24,18 @@ use clap::{Args, Parser, Subcommand};
 use crate::config::{Given, Source};
 
 use self::{
+    apply::ApplyArgs,
+    attributes::AttributesArgs,
     audit::AuditArgs,
     authority::AuthorityCommand,
     bot::BotCommand,
     check::CheckArgs,
     client::Target,
+    delete::DeleteArgs,
+    edit::EditArgs,
+    lock::LockArgs,
     log::LogArgs,
-    resource::{ApplyArgs, DeleteArgs, GetArgs},
+    resource::GetArgs,
     status::{BundleArgs, RenewNowArgs, StatusArgs},
 };
 
@@ -50,8 +61,14 @@ enum Command {
     Apply(ApplyArgs),
     /// Show resources.
     Get(GetArgs),
-    /// Remove a resource.
+    /// Remove resources.
     Delete(DeleteArgs),
+    /// Change a resource in an editor ($VISUAL or $EDITOR).
+    Edit(EditArgs),
+    /// Refuse a bot, instance, token, role or identity from now on.
+    Lock(LockArgs),
+    /// Show what rules and templates can ask of a caller.
+    Attributes(AttributesArgs),
     /// Make bots, list and unlock their instances.
     #[command(subcommand)]
     Bot(BotCommand),
@@ -207,9 +224,12 @@ async fn execute(command: Command) -> anyhow::Result<()> {
         Command::Check(_) => Ok(()),
         Command::Status(args) => status::status(args).await,
         Command::Bundle(args) => status::bundle(args).await,
-        Command::Apply(args) => resource::apply(args).await,
+        Command::Apply(args) => apply::apply(args).await,
         Command::Get(args) => resource::get(args).await,
-        Command::Delete(args) => resource::delete(args).await,
+        Command::Delete(args) => delete::delete(args).await,
+        Command::Edit(args) => edit::edit(args).await,
+        Command::Lock(args) => lock::lock(args).await,
+        Command::Attributes(args) => attributes::attributes(&args),
         Command::Bot(command) => bot::run(command).await,
         Command::Authority(command) => authority::run(command).await,
         Command::Audit(args) => audit::run(args).await,

@@ -10,6 +10,7 @@ use super::{
     Target,
     client::Admin,
     output::{self, Format},
+    resource::read_all,
 };
 use crate::resources::{Kind, Resource, Spec, wire};
 
@@ -156,15 +157,7 @@ async fn first_selected(admin: &mut Admin, roles: &[String]) -> anyhow::Result<O
 }
 
 async fn all(admin: &mut Admin, kind: Kind) -> anyhow::Result<Vec<Resource>> {
-    let request = pb::GetResourcesRequest {
-        kind: kind.to_string(),
-        name: String::new(),
-        ..Default::default()
-    };
-    let found = match admin.client().get_resources(request).await {
-        Ok(answer) => answer.into_inner().resources,
-        Err(status) => return Err(admin.failed(status)),
-    };
+    let found = read_all(admin, kind, Vec::new()).await?;
     let read = found.into_iter().map(wire::from_wire);
     Ok(read.collect::<Result<_, _>>()?)
 }

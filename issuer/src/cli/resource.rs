@@ -1,35 +1,35 @@
-//! `issuer apply`, `get`, `delete`.
+//! `issuer get`, and how one resource is named.
 
-use std::{io::Read, path::PathBuf};
+use std::fmt;
 
 use anyhow::anyhow;
 use clap::{Args, ValueEnum};
 use proto::admin::v1 as pb;
 use serde_json::Value;
 
-use super::{Target, output};
+use super::{Target, client::Admin, output};
 use crate::resources::{Kind, yaml};
-
-/// `issuer apply`.
-#[derive(Debug, Args)]
-pub(super) struct ApplyArgs {
-    /// YAML file of resources, `---` between them; `-`: standard input.
-    #[arg(short, long, value_name = "FILE")]
-    file: PathBuf,
-    #[command(flatten)]
-    target: Target,
-}
 
 /// `issuer get`.
 #[derive(Debug, Args)]
 pub(super) struct GetArgs {
-    /// KIND or KIND/NAME, where KIND is bot, role, token or workload_identity.
+    /// KIND or KIND/NAME, where KIND is bot, role, token, workload_identity, lock or
+    /// spiffe_federation.
     #[arg(value_name = "KIND[/NAME]")]
     resource: String,
     /// Form of the answer; yaml is what `apply` takes (not for tokens: their secret
     /// is not kept).
     #[arg(short, long, value_name = "FORMAT", default_value = "table")]
     output: GetFormat,
+    /// Only those with this label; KEY alone: with any value of it. Several keys must
+    /// all match, several values of one key are alternatives. Repeatable.
+    #[arg(
+        short = 'l',
+        long = "label",
+        value_name = "KEY[=VALUE]",
+        value_delimiter = ','
+    )]
+    labels: Vec<String>,
     #[command(flatten)]
     target: Target,
 }
@@ -41,83 +41,128 @@ enum GetFormat {
     Json,
 }
 
-/// `issuer delete`.
-#[derive(Debug, Args)]
-pub(super) struct DeleteArgs {
-    /// KIND/NAME.
-    #[arg(value_name = "KIND/NAME")]
-    resource: String,
-    #[command(flatten)]
-    target: Target,
-}
-
-pub(super) async fn apply(args: ApplyArgs) -> anyhow::Result<()> {
-    let (name, text) = if args.file.as_os_str() == "-" {
-        let mut text = String::new();
-        std::io::stdin()
-            .read_to_string(&mut text)
-            .map_err(|error| anyhow!("standard input cannot be read: {error}"))?;
-        ("-".to_owned(), text)
-    } else {
-        let name = args.file.display().to_string();
-        let text = std::fs::read_to_string(&args.file)
-            .map_err(|error| anyhow!("{name:?} cannot be read ({error}): correct -f"))?;
-        (name, text)
-    };
-    let resources = yaml::read(&name, &text).map_err(|mistakes| anyhow!(mistakes))?;
-    if resources.is_empty() {
-        return Err(anyhow!("{name}: there is no resource in it"));
-    }
-    let mut admin = args.target.connect().await?;
-    let request = pb::ApplyResourcesRequest {
-        resources,
-        ..Default::default()
-    };
-    let answer = match admin.client().apply_resources(request).await {
-        Ok(answer) => answer.into_inner(),
-        Err(status) => return Err(admin.failed(status)),
-    };
-    let mut text = String::new();
-    for result in &answer.results {
-        use pb::applied_resource::Outcome;
-        let reference = result.resource.as_ref().map(output::reference);
-        let outcome = match result.outcome() {
-            Outcome::Created => "created",
-            Outcome::Updated => "updated",
-            Outcome::Unchanged => "unchanged",
-            Outcome::Unspecified => "applied",
-        };
-        text.push_str(&format!("{} {outcome}\n", reference.unwrap_or_default()));
-    }
-    output::print(&text)
-}
-
 pub(super) async fn get(args: GetArgs) -> anyhow::Result<()> {
-    let (kind, name) = match args.resource.split_once('/') {
-        Some((kind, name)) => (kind, name),
-        None => (args.resource.as_str(), ""),
-    };
-    let kind: Kind = kind.parse()?;
-    let mut admin = args.target.connect().await?;
-    let request = pb::GetResourcesRequest {
-        kind: kind.to_string(),
-        name: name.to_owned(),
-        ..Default::default()
-    };
-    let found = match admin.client().get_resources(request).await {
-        Ok(answer) => answer.into_inner().resources,
-        Err(status) => return Err(admin.failed(status)),
+    let labels = selectors(&args.labels)?;
+    let mut admin;
+    let (kind, found) = match args.resource.split_once('/') {
+        Some(_) if !labels.is_empty() => {
+            return Err(anyhow!(
+                "-l selects among many: write the KIND without a NAME"
+            ));
+        }
+        Some(_) => {
+            let reference = Reference::parse(&args.resource)?;
+            admin = args.target.connect().await?;
+            let resource = read_one(&mut admin, &reference).await?;
+            (reference.kind, vec![resource])
+        }
+        None => {
+            let kind: Kind = args.resource.parse()?;
+            admin = args.target.connect().await?;
+            (kind, read_all(&mut admin, kind, labels).await?)
+        }
     };
     match args.output {
         GetFormat::Yaml => output::print(&yaml::write(&found)),
         GetFormat::Json => {
-            let shown: Vec<_> = found.iter().map(yaml::to_json).collect();
-            output::print_json(&Value::Array(shown))
+            output::print_json(&Value::Array(found.iter().map(yaml::to_json).collect()))
         }
         GetFormat::Table => {
             let rows = found.iter().map(row).collect();
             output::print_table(&["NAME", "LABELS", about(kind), "REVISION"], rows)
         }
+    }
+}
+
+/// `key=value`, `key` for any value; values of one key are alternatives.
+fn selectors(labels: &[String]) -> anyhow::Result<Vec<pb::LabelSelector>> {
+    let mut selectors: Vec<pb::LabelSelector> = Vec::new();
+    for label in labels {
+        let (key, value) = label.split_once('=').unwrap_or((label, "*"));
+        if key.is_empty() {
+            return Err(anyhow!(
+                "{label:?} is no label: write KEY=VALUE, or KEY for any value"
+            ));
+        }
+        match selectors.iter_mut().find(|selector| selector.key == key) {
+            Some(selector) => selector.values.push(value.to_owned()),
+            None => selectors.push(pb::LabelSelector {
+                key: key.to_owned(),
+                values: vec![value.to_owned()],
+            }),
+        }
+    }
+    Ok(selectors)
+}
+
+/// The one of this name. None is an error.
+pub(super) async fn read_one(
+    admin: &mut Admin,
+    reference: &Reference,
+) -> anyhow::Result<pb::Resource> {
+    let request = pb::GetResourcesRequest {
+        kind: reference.kind.to_string(),
+        name: reference.name.clone(),
+        ..Default::default()
+    };
+    let found = match admin.client().get_resources(request).await {
+        Ok(answer) => answer.into_inner().resources.pop(),
+        Err(status) => return Err(admin.failed(status)),
+    };
+    found.ok_or_else(|| anyhow!("there is no {reference}"))
+}
+
+/// All of a kind that the labels select, page by page.
+pub(super) async fn read_all(
+    admin: &mut Admin,
+    kind: Kind,
+    labels: Vec<pb::LabelSelector>,
+) -> anyhow::Result<Vec<pb::Resource>> {
+    let mut found: Vec<pb::Resource> = Vec::new();
+    loop {
+        let last = found.last().and_then(|last| last.metadata.as_ref());
+        let request = pb::GetResourcesRequest {
+            kind: kind.to_string(),
+            after: last.map_or(String::new(), |last| last.name.clone()),
+            labels: labels.clone(),
+            ..Default::default()
+        };
+        let page = match admin.client().get_resources(request).await {
+            Ok(answer) => answer.into_inner(),
+            Err(status) => return Err(admin.failed(status)),
+        };
+        let more = page.more && !page.resources.is_empty();
+        found.extend(page.resources);
+        if !more {
+            return Ok(found);
+        }
+    }
+}
+
+/// `KIND/NAME`.
+#[derive(Debug, Clone)]
+pub(super) struct Reference {
+    pub(super) kind: Kind,
+    pub(super) name: String,
+}
+
+impl Reference {
+    pub(super) fn parse(text: &str) -> anyhow::Result<Self> {
+        match text.split_once('/') {
+            Some((kind, name)) if !name.is_empty() => Ok(Self {
+                kind: kind.parse()?,
+                name: name.to_owned(),
+            }),
+            _ => Err(anyhow!(
+                "{text:?} names no resource: write KIND/NAME, as role/web"
+            )),
+        }
+    }
+}
+
+impl fmt::Display for Reference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.kind, self.name)
     }
 }
 
@@ -127,8 +172,8 @@ fn about(kind: Kind) -> &'static str {
         Kind::Role => "WORKLOAD IDENTITIES",
         Kind::Token => "BOT, EXPIRES",
         Kind::WorkloadIdentity => "PATH",
-        Kind::Lock => "TARGET",
-        Kind::SpiffeFederation => "",
+        Kind::Lock => "ON, UNTIL",
+        Kind::SpiffeFederation => "BUNDLE",
     }
 }
 
@@ -141,16 +186,22 @@ fn row(resource: &pb::Resource) -> Vec<String> {
         .collect();
     labels.sort();
     let about = match &resource.spec {
-        Some(pb::resource::Spec::Lock(_) | pb::resource::Spec::SpiffeFederation(_)) => {
-            String::new()
+        Some(pb::resource::Spec::Lock(lock)) => {
+            let on = target(lock.target.as_ref());
+            match metadata.expires {
+                Some(expires) => format!("{on}, {}", output::time(Some(expires))),
+                None => on,
+            }
         }
+        Some(pb::resource::Spec::SpiffeFederation(_)) => "static".to_owned(),
         Some(pb::resource::Spec::Bot(bot)) => bot.roles.join(", "),
-        Some(pb::resource::Spec::Role(role)) => role
-            .workload_identity_labels
-            .iter()
-            .map(|selector| format!("{}={}", selector.key, selector.values.join("|")))
-            .collect::<Vec<_>>()
-            .join(", "),
+        Some(pb::resource::Spec::Role(role)) => {
+            let allowed = selected(&role.workload_identity_labels);
+            match role.deny_workload_identity_labels.as_slice() {
+                [] => allowed,
+                denied => format!("{allowed}; not {}", selected(denied)),
+            }
+        }
         Some(pb::resource::Spec::Token(token)) => {
             format!("{}, {}", token.bot_name, output::time(metadata.expires))
         }
@@ -165,22 +216,23 @@ fn row(resource: &pb::Resource) -> Vec<String> {
     ]
 }
 
-pub(super) async fn delete(args: DeleteArgs) -> anyhow::Result<()> {
-    let Some((kind, name)) = args.resource.split_once('/') else {
-        let given = &args.resource;
-        return Err(anyhow!(
-            "{given:?} names no resource: write KIND/NAME, as role/web"
-        ));
-    };
-    let kind: Kind = kind.parse()?;
-    let mut admin = args.target.connect().await?;
-    let request = pb::DeleteResourceRequest {
-        kind: kind.to_string(),
-        name: name.to_owned(),
-        ..Default::default()
-    };
-    if let Err(status) = admin.client().delete_resource(request).await {
-        return Err(admin.failed(status));
+fn selected(selectors: &[pb::LabelSelector]) -> String {
+    let keys: Vec<_> = selectors
+        .iter()
+        .map(|selector| format!("{}={}", selector.key, selector.values.join("|")))
+        .collect();
+    keys.join(", ")
+}
+
+fn target(target: Option<&pb::lock_spec::Target>) -> String {
+    use pb::lock_spec::Target;
+    match target {
+        None => String::new(),
+        Some(Target::Bot(name)) => format!("bot {name}"),
+        Some(Target::BotInstanceId(id)) => format!("bot instance {id}"),
+        Some(Target::JoinToken(name)) => format!("join token {name}"),
+        Some(Target::Role(name)) => format!("role {name}"),
+        Some(Target::WorkloadIdentity(name)) => format!("workload identity {name}"),
+        Some(Target::SpiffeId(id)) => id.clone(),
     }
-    output::print(&format!("{kind}/{name} deleted\n"))
 }

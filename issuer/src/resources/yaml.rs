@@ -103,6 +103,11 @@ pub fn write(resources: &[pb::Resource]) -> String {
     documents.join("---\n")
 }
 
+/// Writes JSON as YAML.
+pub fn write_json(value: serde_json::Value) -> String {
+    ::config::write(&json::free(value))
+}
+
 /// The kind of a resource on the wire.
 pub fn kind_of(resource: &pb::Resource) -> Option<Kind> {
     Some(match resource.spec.as_ref()? {
