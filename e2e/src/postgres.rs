@@ -33,8 +33,9 @@ impl Postgres {
         Self::start_with(&[])
     }
 
+    /// Starts one with these options of `postgres`, as `-c name=value`.
     #[track_caller]
-    fn start_with(options: &[&'static str]) -> Self {
+    pub fn start_with(options: &[&'static str]) -> Self {
         let home = tempfile::Builder::new()
             .prefix("e2e-postgres-")
             .tempdir_in("/tmp")
@@ -84,6 +85,13 @@ impl Postgres {
             "postgres://app@127.0.0.1:{}/{name}?sslmode=disable",
             self.port
         )
+    }
+
+    /// The URL of a database over the cluster's Unix socket.
+    pub fn socket_url(&self, name: &str) -> String {
+        let data = self.home.path().join("data");
+        let (data, port) = (data.display(), self.port);
+        format!("postgres://app@/{name}?host={data}&port={port}")
     }
 
     /// Runs a statement in a database; what it answers.

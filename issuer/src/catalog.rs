@@ -14,9 +14,10 @@
 mod labels;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fmt,
     sync::{Arc, OnceLock},
+    time::SystemTime,
 };
 
 use prost::Message;
@@ -26,7 +27,7 @@ use rpds::{HashTrieMapSync, RedBlackTreeMapSync};
 use self::labels::{LabelIndex, Labels};
 use crate::{
     authority::StoredAuthority,
-    resources::{Kind, LabelSelector, Resource},
+    resources::{Kind, LabelSelector, LockTarget, Resource, Spec},
     store::{StoreError, instances::BotInstance, resources::decode},
 };
 
@@ -39,9 +40,17 @@ pub struct Catalog {
     kinds: BTreeMap<Kind, Resources>,
     /// Of the workload identities.
     labels: LabelIndex,
+    locks: Locks,
     instances: HashTrieMapSync<Arc<str>, Arc<BotInstance>>,
     authorities: BTreeMap<String, Arc<StoredAuthority>>,
     settings: BTreeMap<String, String>,
+}
+
+/// Names of locks, by whom they are on. There are few.
+#[derive(Clone, Default)]
+struct Locks {
+    by_target: BTreeMap<LockTarget, BTreeSet<Arc<str>>>,
+    unreadable: BTreeSet<Arc<str>>,
 }
 
 /// A resource as it is stored, and as it was understood.
@@ -71,6 +80,41 @@ impl Catalog {
     /// The workload identity of this name.
     pub fn workload_identity(&self, name: &str) -> Result<Option<Arc<Resource>>, StoreError> {
         self.resource(Kind::WorkloadIdentity, name)
+    }
+
+    /// The foreign trust domain of this name.
+    pub fn federation(&self, name: &str) -> Result<Option<Arc<Resource>>, StoreError> {
+        self.resource(Kind::SpiffeFederation, name)
+    }
+
+    /// Every foreign trust domain, by name.
+    pub fn federations(&self) -> impl Iterator<Item = Result<Arc<Resource>, StoreError>> + '_ {
+        self.resources(Kind::SpiffeFederation, None)
+    }
+
+    /// A lock that is in force `now` on one of these. A lock that cannot be
+    /// understood is an error to all, for it may be on anyone.
+    pub fn lock_on(
+        &self,
+        targets: &[LockTarget],
+        now: SystemTime,
+    ) -> Result<Option<Arc<Resource>>, StoreError> {
+        if let Some(name) = self.locks.unreadable.first() {
+            let why = format!("lock {name} cannot be read, so nobody is let in: delete it");
+            return Err(StoreError::Damaged(why));
+        }
+        for target in targets {
+            let locks = self.locks.by_target.get(target).into_iter();
+            for name in locks.flat_map(|names| names.iter()) {
+                let Some(lock) = self.resource(Kind::Lock, name)? else {
+                    continue;
+                };
+                if lock.metadata.expires.is_none_or(|expires| now < expires) {
+                    return Ok(Some(lock));
+                }
+            }
+        }
+        Ok(None)
     }
 
     /// The resource of this kind and name. (Join tokens are not in the catalog.)
@@ -192,7 +236,7 @@ impl Catalog {
     }
 
     pub(crate) fn put_resource(&mut self, kind: Kind, name: &str, revision: u64, content: &[u8]) {
-        self.remove_labels(kind, name);
+        self.remove_resource(kind, name);
         // What cannot be read selects nothing, and says why when it is asked for.
         let metadata = pb::Resource::decode(content)
             .ok()
@@ -211,6 +255,9 @@ impl Catalog {
             labels,
             compiled: OnceLock::new(),
         };
+        if kind == Kind::Lock {
+            self.locks.add(&name, &entry);
+        }
         self.kinds
             .entry(kind)
             .or_insert_with(Resources::new_sync)
@@ -218,16 +265,16 @@ impl Catalog {
     }
 
     pub(crate) fn remove_resource(&mut self, kind: Kind, name: &str) {
-        self.remove_labels(kind, name);
-        if let Some(entries) = self.kinds.get_mut(&kind) {
-            entries.remove_mut(name);
-        }
-    }
-
-    fn remove_labels(&mut self, kind: Kind, name: &str) {
-        if let Some(entry) = self.kinds.get(&kind).and_then(|entries| entries.get(name)) {
+        let Some(entries) = self.kinds.get_mut(&kind) else {
+            return;
+        };
+        if let Some(entry) = entries.get(name) {
             self.labels.remove(name, &entry.labels);
+            if kind == Kind::Lock {
+                self.locks.remove(name, entry);
+            }
         }
+        entries.remove_mut(name);
     }
 
     pub(crate) fn put_instance(&mut self, instance: BotInstance) {
@@ -253,6 +300,33 @@ impl Catalog {
     }
 }
 
+impl Locks {
+    fn add(&mut self, name: &Arc<str>, entry: &Entry) {
+        match entry.lock_target() {
+            Some(target) => {
+                let names = self.by_target.entry(target).or_default();
+                names.insert(name.clone());
+            }
+            None => {
+                self.unreadable.insert(name.clone());
+            }
+        }
+    }
+
+    fn remove(&mut self, name: &str, entry: &Entry) {
+        self.unreadable.remove(name);
+        let Some(target) = entry.lock_target() else {
+            return;
+        };
+        if let Some(names) = self.by_target.get_mut(&target) {
+            names.remove(name);
+            if names.is_empty() {
+                self.by_target.remove(&target);
+            }
+        }
+    }
+}
+
 impl Entry {
     fn stored(&self, kind: Kind, name: &str) -> Result<pb::Resource, StoreError> {
         let damaged = |why: String| StoreError::Damaged(format!("{kind} {name}: {why}"));
@@ -263,6 +337,14 @@ impl Entry {
             None => return Err(damaged("it has no metadata".to_owned())),
         }
         Ok(resource)
+    }
+
+    /// Whom a lock is on; none if it cannot be read.
+    fn lock_target(&self) -> Option<LockTarget> {
+        match &self.compiled(Kind::Lock).ok()?.spec {
+            Spec::Lock(lock) => Some(lock.target.clone()),
+            _ => None,
+        }
     }
 
     fn compiled(&self, kind: Kind) -> Result<Arc<Resource>, StoreError> {

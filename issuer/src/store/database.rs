@@ -202,8 +202,8 @@ impl PostgresAddress {
             .strip_prefix("postgres://")
             .or_else(|| url.strip_prefix("postgresql://"))
             .ok_or_else(|| AddressError::new("it does not begin with postgres://"))?;
-        let (rest, query) = rest.split_once('?').unwrap_or((rest, ""));
-        let mut host = String::new();
+        let (place, query) = rest.split_once('?').unwrap_or((rest, ""));
+        let mut socket = None;
         for pair in query.split('&').filter(|pair| !pair.is_empty()) {
             let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
             if !PARAMETERS.contains(&key) {
@@ -214,24 +214,26 @@ impl PostgresAddress {
                 return Err(AddressError(why));
             }
             if key == "host" {
-                value.clone_into(&mut host);
+                socket = Some(value);
             }
         }
-        let (authority, name) = rest.split_once('/').unwrap_or((rest, ""));
+        let (authority, name) = place.split_once('/').unwrap_or((place, ""));
         // A password may hold an `@` that was not escaped: the last one counts.
-        let server = authority
-            .rsplit_once('@')
-            .map_or(authority, |(_, server)| server);
-        let server = match server {
-            "" if host.is_empty() => "localhost",
-            "" => &host,
+        let (user, server) = match authority.rsplit_once('@') {
+            Some((user, server)) => (Some(user), server),
+            None => (None, authority),
+        };
+        // A URL has a host, even if the parameter `host` is the one that counts.
+        let host = match server {
+            "" => "localhost",
             server => server,
         };
+        let user = user.map_or(String::new(), |user| format!("{user}@"));
         let address = Self {
-            told: format!("PostgreSQL {name:?} at {server}"),
-            url: url.to_owned(),
+            url: format!("postgres://{user}{host}/{name}?{query}"),
+            told: format!("PostgreSQL {name:?} at {}", socket.unwrap_or(host)),
         };
-        AnyConnectOptions::from_str(url)
+        AnyConnectOptions::from_str(&address.url)
             .map_err(|_| AddressError::new("it is no URL (escape special characters with %)"))?;
         Ok(address)
     }

@@ -1,14 +1,44 @@
 use std::time::SystemTime;
 
-use super::{Database, Store, StoreError, audit, settings};
-use crate::audit::{Event, EventName};
+use e2e::Postgres;
 
-async fn store() -> (tempfile::TempDir, Store) {
-    let home = tempfile::tempdir().unwrap();
-    let store = Store::open(&Database::sqlite(home.path().join("issuer.db")))
-        .await
-        .unwrap();
-    (home, store)
+use super::{Database, Store, StoreError, audit, head, settings, to_millis};
+use crate::{
+    access::changes,
+    audit::{Event, EventName},
+};
+
+/// A database of each engine, empty, and what it lives on.
+struct Home {
+    database: Database,
+    postgres: Option<Postgres>,
+    _directory: tempfile::TempDir,
+}
+
+impl Home {
+    fn each() -> [Self; 2] {
+        let directory = tempfile::tempdir().unwrap();
+        let sqlite = Self {
+            database: Database::sqlite(directory.path().join("a %20name?.db")),
+            postgres: None,
+            _directory: directory,
+        };
+        [sqlite, Self::postgres(&["fsync=off"])]
+    }
+
+    fn postgres(settings: &[&str]) -> Self {
+        let postgres = Postgres::start_with(settings);
+        let url = postgres.create_database("issuer");
+        Self {
+            database: Database::postgres(&url).unwrap(),
+            postgres: Some(postgres),
+            _directory: tempfile::tempdir().unwrap(),
+        }
+    }
+
+    async fn open(&self) -> Store {
+        Store::open(&self.database).await.unwrap()
+    }
 }
 
 async fn record(store: &Store, fail: bool) -> Result<u64, StoreError> {
@@ -29,88 +59,200 @@ async fn record(store: &Store, fail: bool) -> Result<u64, StoreError> {
 
 #[tokio::test]
 async fn work_that_fails_is_undone_alone_and_leaves_no_gap() {
-    let (_home, store) = store().await;
-    let work = (0..100).map(|number| record(&store, number % 3 == 0));
-    let results = futures_util::future::join_all(work).await;
-    let mut sequences: Vec<_> = results.into_iter().filter_map(Result::ok).collect();
-    sequences.sort_unstable();
-    assert_eq!(sequences, (1..=66).collect::<Vec<_>>());
-    let mut connection = store.read().await.unwrap();
-    assert_eq!(audit::last_sequence(&mut connection).await.unwrap(), 66);
-    assert_eq!(store.changes().borrow().audit_sequence, 66);
+    for home in Home::each() {
+        let store = home.open().await;
+        let work = (0..100).map(|number| record(&store, number % 3 == 0));
+        let results = futures_util::future::join_all(work).await;
+        let mut sequences: Vec<_> = results.into_iter().filter_map(Result::ok).collect();
+        sequences.sort_unstable();
+        assert_eq!(sequences, (1..=66).collect::<Vec<_>>());
+        let mut connection = store.read().await.unwrap();
+        assert_eq!(audit::last_sequence(&mut connection).await.unwrap(), 66);
+        assert_eq!(store.changes().borrow().audit_sequence, 66);
+    }
 }
 
 #[tokio::test]
 async fn work_that_panics_is_undone_and_the_writer_goes_on() {
-    let (_home, store) = store().await;
-    let panicked: Result<(), StoreError> = store
-        .write(|tx| {
-            Box::pin(async move {
-                let event = Event::success(EventName::BotJoin);
-                audit::append(tx, &event, SystemTime::now()).await?;
-                panic!("on purpose");
+    for home in Home::each() {
+        let store = home.open().await;
+        let panicked: Result<(), StoreError> = store
+            .write(|tx| {
+                Box::pin(async move {
+                    let event = Event::success(EventName::BotJoin);
+                    audit::append(tx, &event, SystemTime::now()).await?;
+                    panic!("on purpose");
+                })
             })
-        })
-        .await;
-    assert!(matches!(panicked, Err(StoreError::Unavailable(_))));
-    assert_eq!(record(&store, false).await.unwrap(), 1);
+            .await;
+        assert!(matches!(panicked, Err(StoreError::Unavailable(_))));
+        assert_eq!(record(&store, false).await.unwrap(), 1);
+    }
 }
 
 #[tokio::test]
 async fn what_waits_together_shares_a_commit() {
-    let (_home, store) = store().await;
-    let mut changes = store.changes();
-    let work = (0..64).map(|_| record(&store, false));
-    let counting = async {
-        let mut commits = 0;
-        while changes.borrow().audit_sequence < 64 {
-            changes.changed().await.unwrap();
-            commits += 1;
-        }
-        commits
-    };
-    let (_, commits) = tokio::join!(futures_util::future::join_all(work), counting);
-    assert!(commits < 32, "{commits} commits for 64 writes");
+    for home in Home::each() {
+        let store = home.open().await;
+        let mut changes = store.changes();
+        let work = (0..64).map(|_| record(&store, false));
+        let counting = async {
+            let mut commits = 0;
+            while changes.borrow().audit_sequence < 64 {
+                changes.changed().await.unwrap();
+                commits += 1;
+            }
+            commits
+        };
+        let (_, commits) = tokio::join!(futures_util::future::join_all(work), counting);
+        assert!(commits < 32, "{commits} commits for 64 writes");
+    }
 }
 
 #[tokio::test]
 async fn what_was_written_is_there_after_a_reopen_and_later_writes_count_on() {
-    let (home, store) = store().await;
-    record(&store, false).await.unwrap();
-    store.close().await;
-    assert!(record(&store, false).await.is_err());
-    let store = Store::open(&Database::sqlite(home.path().join("issuer.db")))
-        .await
-        .unwrap();
-    assert_eq!(record(&store, false).await.unwrap(), 2);
-    let mut connection = store.read().await.unwrap();
-    let epoch = settings::read_number(&mut connection, settings::RENEW_EPOCH)
-        .await
-        .unwrap();
-    assert_eq!(epoch, 2);
+    for home in Home::each() {
+        let store = home.open().await;
+        record(&store, false).await.unwrap();
+        store.close().await;
+        assert!(record(&store, false).await.is_err());
+        let store = home.open().await;
+        assert_eq!(record(&store, false).await.unwrap(), 2);
+        let mut connection = store.read().await.unwrap();
+        let epoch = settings::read_number(&mut connection, settings::RENEW_EPOCH)
+            .await
+            .unwrap();
+        assert_eq!(epoch, 2);
+    }
 }
 
 #[tokio::test]
 async fn a_store_of_a_newer_issuer_is_refused() {
-    let (home, store) = store().await;
-    let newer: Result<(), StoreError> = store
+    for home in Home::each() {
+        let store = home.open().await;
+        let newer: Result<(), StoreError> = store
         .write(|tx| {
             Box::pin(async move {
                 sqlx::query(
                     "INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time)
-                     VALUES (999, 'the future', TRUE, x'00', 0)",
+                     VALUES (999, 'the future', TRUE, $1, 0)",
                 )
+                .bind([0u8; 4].as_slice())
                 .execute(tx.connection().await?)
                 .await?;
                 Ok(())
             })
         })
         .await;
-    newer.unwrap();
-    store.close().await;
-    let refused = Store::open(&Database::sqlite(home.path().join("issuer.db"))).await;
+        newer.unwrap();
+        store.close().await;
+        let refused = Store::open(&home.database).await;
+        assert!(
+            matches!(refused, Err(StoreError::Schema { .. })),
+            "{refused:?}"
+        );
+    }
+}
+
+/// A store on a server, and another issuer's on the same database.
+async fn two(home: &Home) -> (Store, Store) {
+    // At once, on an empty database: both find it made.
+    let (one, other) = tokio::join!(home.open(), home.open());
+    (one, other)
+}
+
+async fn order_renewal(store: &Store) -> u64 {
+    let ordered: Result<u64, StoreError> = store
+        .write(|tx| {
+            Box::pin(async move {
+                let within = std::time::Duration::from_secs(7);
+                changes::order_renewal(tx, within, "test", SystemTime::now()).await
+            })
+        })
+        .await;
+    ordered.unwrap()
+}
+
+#[tokio::test]
+async fn two_issuers_on_one_database_count_together_and_see_each_other_within_a_second() {
+    let home = Home::postgres(&["fsync=off"]);
+    let (one, other) = two(&home).await;
+    let mut changes = other.changes();
+    assert_eq!(order_renewal(&one).await, 1);
+    let seen = tokio::time::timeout(
+        std::time::Duration::from_secs(1),
+        changes.wait_for(|changes| changes.renew.is_some_and(|(epoch, _)| epoch == 1)),
+    );
+    let seen = *seen.await.expect("within a second").unwrap();
+    assert_eq!(seen.audit_sequence, 1);
+    assert_eq!(other.catalog().revision(), one.catalog().revision());
+
+    // Each writes what it reads, at the same time as the other.
+    let both = (0..40).map(|number| order_renewal(if number % 2 == 0 { &one } else { &other }));
+    let mut epochs = futures_util::future::join_all(both).await;
+    epochs.sort_unstable();
+    assert_eq!(epochs, (2..=41).collect::<Vec<_>>());
+    verify(&one).await;
+}
+
+/// Follows the whole chain.
+async fn verify(store: &Store) -> u64 {
+    let mut connection = store.read().await.unwrap();
+    let head = head::read(&mut connection).await.unwrap();
+    let all = audit::Filter::default();
+    let events = audit::read(&mut connection, &all, 1, 100_000);
+    let events = events.await.unwrap().0;
+    assert_eq!(events.len() as u64, head.sequence);
+    let mut hash = crate::audit::chain::START;
+    for event in &events {
+        let record = crate::audit::chain::Record {
+            sequence: event.sequence,
+            time_ms: to_millis(event.time),
+            event: &event.event,
+            success: event.success,
+            fields: &event.fields,
+        };
+        hash = record.hash(&hash);
+    }
+    assert_eq!(hash, head.hash);
+    head.sequence
+}
+
+#[tokio::test]
+async fn what_the_database_refuses_for_order_is_run_again() {
+    let settings = ["fsync=off", "default_transaction_isolation=serializable"];
+    let home = Home::postgres(&settings);
+    let (one, other) = two(&home).await;
+    let both = (0..60).map(|number| order_renewal(if number % 2 == 0 { &one } else { &other }));
+    let mut epochs = futures_util::future::join_all(both).await;
+    epochs.sort_unstable();
+    assert_eq!(epochs, (1..=60).collect::<Vec<_>>());
+    assert_eq!(verify(&one).await, 60);
+}
+
+#[tokio::test]
+async fn while_the_server_is_away_writes_are_refused_and_then_they_go_on() {
+    let mut home = Home::postgres(&["fsync=off"]);
+    let store = home.open().await;
+    record(&store, false).await.unwrap();
+    let postgres = home.postgres.as_mut().unwrap();
+    postgres.stop();
+    let refused = record(&store, false).await;
     assert!(
-        matches!(refused, Err(StoreError::Schema { .. })),
+        matches!(
+            refused,
+            Err(StoreError::Open { .. } | StoreError::Unavailable(_))
+        ),
         "{refused:?}"
     );
+    assert!(store.trouble().is_some());
+    postgres.resume();
+    assert_eq!(record(&store, false).await.unwrap(), 2);
+    assert_eq!(store.trouble(), None);
+    // A crash between two writes costs the second one nothing.
+    let postgres = home.postgres.as_mut().unwrap();
+    postgres.crash();
+    postgres.resume();
+    assert_eq!(record(&store, false).await.unwrap(), 3);
+    assert_eq!(verify(&store).await, 3);
 }
