@@ -47,6 +47,8 @@ pub enum EventName {
     LockDelete,
     /// Agents were ordered to renew.
     RenewOrder,
+    /// The store was made from a backup.
+    StoreRestore,
     /// A resource was made, changed or removed.
     Resource(crate::resources::Kind, Change),
 }
@@ -82,6 +84,7 @@ impl EventName {
             Self::LockCreate => "lock.create",
             Self::LockDelete => "lock.delete",
             Self::RenewOrder => "renew.order",
+            Self::StoreRestore => "store.restore",
             Self::Resource(Kind::Bot, Change::Create) => "bot.create",
             Self::Resource(Kind::Bot, Change::Update) => "bot.update",
             Self::Resource(Kind::Bot, Change::Delete) => "bot.delete",

@@ -5,6 +5,7 @@ mod apply;
 mod attributes;
 mod audit;
 mod authority;
+mod backup;
 mod bot;
 mod check;
 mod client;
@@ -21,13 +22,14 @@ use std::{path::PathBuf, process::ExitCode};
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::config::{Given, Source};
+use crate::config::{DatabaseUrl, Given, Source};
 
 use self::{
     apply::ApplyArgs,
     attributes::AttributesArgs,
     audit::AuditArgs,
     authority::AuthorityCommand,
+    backup::{BackupArgs, RestoreArgs},
     bot::BotCommand,
     check::CheckArgs,
     client::Target,
@@ -79,6 +81,10 @@ enum Command {
     Audit(AuditArgs),
     /// Tell every agent to renew its identities now.
     RenewNow(RenewNowArgs),
+    /// Write everything that the store holds into a file, while the issuer serves.
+    Backup(BackupArgs),
+    /// Fill an empty store (of either kind) from a backup; the issuer must not run on it.
+    Restore(RestoreArgs),
 }
 
 #[derive(Debug, Args)]
@@ -90,6 +96,16 @@ struct ServeArgs {
     /// [default: ./issuer-data].
     #[arg(long, env = "ISSUER_DATA_DIR", value_name = "DIR")]
     data_dir: Option<PathBuf>,
+    /// Keep the state in a PostgreSQL database, which issuers can share:
+    /// postgres://USER@HOST:PORT/NAME?sslmode=verify-full. A password on the command
+    /// line can be seen by others: put it in the environment, the file, or PGPASSFILE.
+    #[arg(
+        long,
+        env = "ISSUER_DATABASE",
+        hide_env_values = true,
+        value_name = "URL"
+    )]
+    database: Option<DatabaseUrl>,
     /// Trust domain, fixed at first start [default: example.org].
     #[arg(long, env = "ISSUER_TRUST_DOMAIN", value_name = "NAME")]
     trust_domain: Option<String>,
@@ -170,6 +186,7 @@ impl ServeArgs {
     fn source(self) -> Source {
         let given = Given {
             data_dir: self.data_dir,
+            database: self.database,
             trust_domain: self.trust_domain,
             listen: self.listen,
             public_address: self.public_address,
@@ -234,6 +251,8 @@ async fn execute(command: Command) -> anyhow::Result<()> {
         Command::Authority(command) => authority::run(command).await,
         Command::Audit(args) => audit::run(args).await,
         Command::RenewNow(args) => status::renew_now(args).await,
+        Command::Backup(args) => backup::backup(args).await,
+        Command::Restore(args) => backup::restore(args).await,
     }
 }
 

@@ -6,8 +6,11 @@
 mod limits;
 
 use std::{
+    convert::Infallible,
+    fmt,
     net::{SocketAddr, ToSocketAddrs},
     path::{Path, PathBuf},
+    str::FromStr,
     time::Duration,
 };
 
@@ -21,6 +24,7 @@ use crate::{
         lifecycle::{LIFE_MAX, LIFE_MIN},
     },
     join::DEFAULT_BOT_TTL,
+    store::Database,
 };
 
 pub use self::limits::LimitSettings;
@@ -45,6 +49,8 @@ const BOT_TTL_RANGE: std::ops::RangeInclusive<Duration> =
 pub struct Given {
     /// `--data-dir`, `data_dir`.
     pub data_dir: Option<PathBuf>,
+    /// `--database`, `database`.
+    pub database: Option<DatabaseUrl>,
     /// `--trust-domain`, `trust_domain`.
     pub trust_domain: Option<String>,
     /// `--listen`, `listen`.
@@ -126,6 +132,7 @@ impl Given {
     pub fn or(self, other: Self) -> Self {
         Self {
             data_dir: self.data_dir.or(other.data_dir),
+            database: self.database.or(other.database),
             trust_domain: self.trust_domain.or(other.trust_domain),
             listen: self.listen.or(other.listen),
             public_address: self.public_address.or(other.public_address),
@@ -198,6 +205,8 @@ impl Given {
             .as_deref()
             .and_then(|name| checked(&mut wrong, parse_trust_domain(name)));
         let default = checked(&mut wrong, parse_trust_domain(DEFAULT_TRUST_DOMAIN));
+        let database = self.database.as_ref();
+        let database = database.and_then(|url| checked(&mut wrong, url.resolve()));
         match (listen, diagnostics, bot_ttl, ca_ttl, default) {
             (
                 Some(listen),
@@ -206,6 +215,7 @@ impl Given {
                 Some(ca_ttl),
                 Some(default_trust_domain),
             ) if wrong.is_empty() => Ok(Settings {
+                database,
                 trust_domain,
                 default_trust_domain,
                 listen,
@@ -240,6 +250,8 @@ fn checked<T>(wrong: &mut Vec<String>, value: Result<T, String>) -> Option<T> {
 pub struct Settings {
     /// Where the state lies.
     pub data_dir: PathBuf,
+    /// The database of the state, if it is not in the data directory.
+    pub database: Option<Database>,
     /// The trust domain, if one was named.
     pub trust_domain: Option<TrustDomain>,
     /// What it is for a new store if none was named.
@@ -275,6 +287,11 @@ fn read(fields: &mut Fields<'_>) -> Option<Given> {
     let path = |text: &str| Ok(PathBuf::from(text));
     Some(Given {
         data_dir: fields.optional("data_dir", path),
+        database: fields.optional("database", |text| {
+            let url = DatabaseUrl(text.to_owned());
+            url.resolve()?;
+            Ok(url)
+        }),
         trust_domain: fields.optional("trust_domain", |text| {
             parse_trust_domain(text).map(|trust_domain| trust_domain.to_string())
         }),
@@ -404,6 +421,33 @@ fn check_host_port(text: &str) -> Result<(), String> {
         false => Err(format!(
             "{text:?} is not an address: write host:port, as issuer.example.org:3025"
         )),
+    }
+}
+
+/// The address of a database, as it was given: it may hold a password, and is shown
+/// nowhere.
+#[derive(Clone, PartialEq, Eq)]
+pub struct DatabaseUrl(String);
+
+impl DatabaseUrl {
+    /// Checks it.
+    pub fn resolve(&self) -> Result<Database, String> {
+        Database::postgres(&self.0).map_err(|error| error.to_string())
+    }
+}
+
+impl FromStr for DatabaseUrl {
+    // It is checked later: who parses arguments would show what it refuses.
+    type Err = Infallible;
+
+    fn from_str(text: &str) -> Result<Self, Infallible> {
+        Ok(Self(text.to_owned()))
+    }
+}
+
+impl fmt::Debug for DatabaseUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("DatabaseUrl(…)")
     }
 }
 

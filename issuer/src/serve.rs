@@ -45,7 +45,7 @@ use crate::{
     config::{Settings, Source},
     readiness::Readiness,
     service::{Foundation, Issuer, OpenError},
-    store::{DataDirectory, DirectoryError},
+    store::{DataDirectory, Database, DirectoryError, FILE},
 };
 
 /// How long a drain waits for calls under way.
@@ -144,7 +144,12 @@ impl Running {
             key_file: settings.key_file.clone(),
             lifecycle: settings.lifecycle,
         };
-        let issuer = Arc::new(Issuer::open(&directory, &foundation, SystemTime::now()).await?);
+        let database = settings
+            .database
+            .clone()
+            .unwrap_or_else(|| Database::sqlite(directory.file(FILE)));
+        let issuer = Issuer::open_on(&database, &directory, &foundation, SystemTime::now());
+        let issuer = Arc::new(issuer.await?);
         let (admin, admin_socket) =
             admin_socket::bind(&settings.admin_socket, &settings.admin_uids)
                 .await

@@ -8,7 +8,7 @@
 
 use std::{
     fmt,
-    path::{Path, PathBuf},
+    path::PathBuf,
     sync::Arc,
     time::{Duration, Instant, SystemTime},
 };
@@ -73,8 +73,19 @@ impl Issuer {
         foundation: &Foundation,
         now: SystemTime,
     ) -> Result<Self, OpenError> {
-        let path = directory.file(FILE);
-        let is_new = !path.exists();
+        let database = Database::sqlite(directory.file(FILE));
+        Self::open_on(&database, directory, foundation, now).await
+    }
+
+    /// The same with the store in `database`, which issuers with the same key file may
+    /// share; `directory` is this one's own.
+    pub async fn open_on(
+        database: &Database,
+        directory: &DataDirectory,
+        foundation: &Foundation,
+        now: SystemTime,
+    ) -> Result<Self, OpenError> {
+        let is_new = matches!(database, Database::Sqlite { path } if !path.exists());
         let key_file = foundation
             .key_file
             .clone()
@@ -84,7 +95,7 @@ impl Issuer {
         if is_new {
             key = Some(SealingKey::open(&key_file, true)?);
         }
-        let store = Store::open(&Database::sqlite(&path)).await?;
+        let store = Store::open(database).await?;
         let (founded, stored, events) = {
             let mut connection = store.read().await?;
             (
@@ -93,7 +104,7 @@ impl Issuer {
                 audit::last_sequence(&mut connection).await?,
             )
         };
-        refuse_remains(&path, founded.is_some(), !stored.is_empty(), events)?;
+        refuse_remains(database, founded.is_some(), !stored.is_empty(), events)?;
         let sealing = match key {
             Some(key) => key,
             None => SealingKey::open(&key_file, stored.is_empty())?,
@@ -102,17 +113,23 @@ impl Issuer {
             Some(name) => stored_trust_domain(name, foundation)?,
             None => new_trust_domain(foundation),
         };
-        let keys = Arc::new(Keys {
-            trust_domain,
-            sealing,
-            lifecycle: foundation.lifecycle,
-        });
-        let ended = !stored.is_empty() && keys.lifecycle.all_ended(&stored, KeyUse::X509, now);
+        let sealing = Arc::new(sealing);
+        let keys = |trust_domain| {
+            Arc::new(Keys {
+                trust_domain,
+                sealing: sealing.clone(),
+                lifecycle: foundation.lifecycle,
+            })
+        };
+        let mut keys_now = keys(trust_domain);
         if founded.is_none() {
-            found(&store, &keys, now).await?;
-        } else {
-            advance(&store, &keys, now).await?;
+            // Another issuer on the same database may be the first after all.
+            let name = found(&store, &keys_now, now).await?;
+            keys_now = keys(stored_trust_domain(&name, foundation)?);
         }
+        let keys = keys_now;
+        let ended = !stored.is_empty() && keys.lifecycle.all_ended(&stored, KeyUse::X509, now);
+        advance(&store, &keys, now).await?;
         let held = keys.read(&store.catalog())?;
         let keyring = held.keyring.clone();
         if ended {
@@ -166,7 +183,7 @@ impl Issuer {
 /// events together or none of them. What lacks some of them was damaged: to found
 /// it anew would give every workload another trust domain and another CA.
 fn refuse_remains(
-    path: &Path,
+    database: &Database,
     trust_domain: bool,
     authority: bool,
     events: u64,
@@ -178,8 +195,7 @@ fn refuse_remains(
         (false, false, _) => "its trust domain and its CA",
     };
     Err(StoreError::Damaged(format!(
-        "{} has lost {missing}: restore the data directory from a backup, or move it away to start anew",
-        path.display()
+        "{database} has lost {missing}: restore it from a backup, or move it away to start anew"
     )))
 }
 
@@ -212,12 +228,17 @@ async fn advance(store: &Store, keys: &Arc<Keys>, now: SystemTime) -> Result<(),
     Ok(())
 }
 
-async fn found(store: &Store, keys: &Arc<Keys>, now: SystemTime) -> Result<(), OpenError> {
+/// Makes trust domain and keys, unless they are there; the name of the trust domain.
+async fn found(store: &Store, keys: &Arc<Keys>, now: SystemTime) -> Result<String, OpenError> {
     let keys = keys.clone();
-    store
+    let name = store
         .write::<_, RotationError, _>(move |tx| {
             let keys = keys.clone();
             Box::pin(async move {
+                let connection = tx.connection().await?;
+                if let Some(name) = settings::read(connection, settings::TRUST_DOMAIN).await? {
+                    return Ok(name);
+                }
                 // Seconds since 1970: a store that is made anew for the same
                 // trust domain still counts on (TB-03).
                 let sequence = crate::store::to_millis(now) / 1000;
@@ -225,11 +246,12 @@ async fn found(store: &Store, keys: &Arc<Keys>, now: SystemTime) -> Result<(), O
                 settings::insert(tx, settings::TRUST_DOMAIN, name).await?;
                 settings::insert(tx, settings::BUNDLE_SEQUENCE, &sequence.to_string()).await?;
                 let mut spare = Vec::new();
-                keys.rotation("issuer", now).advance(tx, &mut spare).await
+                keys.rotation("issuer", now).advance(tx, &mut spare).await?;
+                Ok(name.to_owned())
             })
         })
         .await?;
-    Ok(())
+    Ok(name)
 }
 
 fn new_trust_domain(foundation: &Foundation) -> TrustDomain {

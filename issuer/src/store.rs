@@ -18,12 +18,14 @@
 
 pub mod audit;
 pub mod authorities;
+pub mod backup;
 mod database;
 pub mod directory;
 mod feed;
 pub mod head;
 pub mod instances;
 pub mod resources;
+pub mod restore;
 mod schema;
 pub mod settings;
 pub mod tokens;
@@ -79,8 +81,8 @@ impl Store {
         let catalog = feed::load(&mut connection, &head).await?;
         let publisher = Arc::new(Publisher::new(catalog, &head));
         let signing = Arc::default();
-        if database.engine() == Engine::Postgres {
-            let follow = feed::follow(readers.clone(), publisher.clone(), database.engine());
+        if let Database::Postgres(address) = database {
+            let follow = feed::follow(readers.clone(), publisher.clone(), address.clone());
             tokio::spawn(follow);
         }
         Ok(Self {

@@ -27,7 +27,7 @@ const NAP: Duration = Duration::from_secs(60);
 /// What keys are read and made with, and the keyring that was read last.
 pub(super) struct Keys {
     pub(super) trust_domain: TrustDomain,
-    pub(super) sealing: SealingKey,
+    pub(super) sealing: Arc<SealingKey>,
     pub(super) lifecycle: Lifecycle,
 }
 

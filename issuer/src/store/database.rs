@@ -102,13 +102,28 @@ impl Database {
         self.options(Access::Read)
     }
 
-    /// Opens the connection that writes, making the file if there is none.
-    pub(super) async fn connect(&self) -> Result<AnyConnection, StoreError> {
-        let options = self.options(Access::Write)?;
+    /// Opens a connection that reads a store which nobody need serve. Nothing is written,
+    /// not even beside a file.
+    pub(super) async fn connect_offline(&self) -> Result<AnyConnection, StoreError> {
+        self.connect_for(Access::Offline).await
+    }
+
+    /// Opens a connection that reads a store beside the issuer that serves it.
+    pub(super) async fn connect_beside(&self) -> Result<AnyConnection, StoreError> {
+        self.connect_for(Access::Read).await
+    }
+
+    async fn connect_for(&self, access: Access) -> Result<AnyConnection, StoreError> {
+        let options = self.options(access)?;
         let connected = tokio::time::timeout(CONNECT, options.connect())
             .await
             .map_err(|_| self.cannot_open(format!("no answer within {CONNECT:?}")))?;
-        let mut connection = connected.map_err(|error| self.cannot_open(error.to_string()))?;
+        connected.map_err(|error| self.cannot_open(error.to_string()))
+    }
+
+    /// Opens the connection that writes, making the file if there is none.
+    pub(super) async fn connect(&self) -> Result<AnyConnection, StoreError> {
+        let mut connection = self.connect_for(Access::Write).await?;
         if let Self::Sqlite { .. } = self {
             for pragma in ["PRAGMA journal_mode = WAL", "PRAGMA synchronous = FULL"] {
                 sqlx::query(pragma)
@@ -146,7 +161,16 @@ impl fmt::Debug for Database {
 #[derive(Clone, Copy)]
 enum Access {
     Read,
+    /// Without an issuer at work.
+    Offline,
     Write,
+}
+
+/// Whether there are commits that are not in the file yet.
+fn has_log(path: &Path) -> bool {
+    let mut log = path.as_os_str().to_owned();
+    log.push("-wal");
+    std::fs::metadata(log).is_ok_and(|log| log.len() > 0)
 }
 
 fn sqlite_url(path: &Path, access: Access) -> Result<String, String> {
@@ -173,6 +197,9 @@ fn sqlite_url(path: &Path, access: Access) -> Result<String, String> {
     }
     url.push_str(match access {
         Access::Read => "?mode=ro",
+        // With a log beside it, it is read through that, for which it must be shared.
+        Access::Offline if has_log(&path) => "?mode=ro",
+        Access::Offline => "?mode=ro&immutable=true",
         Access::Write => "?mode=rwc",
     });
     Ok(url)
@@ -237,6 +264,11 @@ impl PostgresAddress {
             .map_err(|_| AddressError::new("it is no URL (escape special characters with %)"))?;
         Ok(address)
     }
+
+    /// The whole of it: a secret.
+    pub(super) fn url(&self) -> &str {
+        &self.url
+    }
 }
 
 impl fmt::Debug for PostgresAddress {
@@ -257,3 +289,6 @@ impl AddressError {
         Self(why.to_owned())
     }
 }
+
+#[cfg(test)]
+mod tests;

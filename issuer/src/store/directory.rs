@@ -65,6 +65,33 @@ impl DataDirectory {
         })
     }
 
+    /// Takes the lock of a data directory that no issuer uses, without changing
+    /// anything in it; `None` if one does. It is free again when the file is dropped.
+    pub fn lock_if_unused(path: &Path) -> Result<Option<File>, DirectoryError> {
+        let refuse = |why: String, remedy: &'static str| DirectoryError {
+            path: path.to_owned(),
+            why,
+            remedy,
+        };
+        let own = rustix::process::geteuid().as_raw();
+        let owner = path.metadata().map(|facts| facts.uid());
+        let owner = owner.map_err(|error| {
+            let why = format!("cannot be examined: {error}");
+            refuse(why, "choose another with --data-dir")
+        })?;
+        if owner != own {
+            let why = format!("belongs to uid {owner}, not to uid {own}, who asks");
+            // Files that SQLite makes beside the store would lock the issuer out.
+            return Err(refuse(why, "run this as the user of the issuer"));
+        }
+        let file = File::open(path.join(LOCK_FILE)).map_err(|error| {
+            let why = format!("has no {LOCK_FILE} that can be read ({error})");
+            refuse(why, "choose another with --data-dir")
+        })?;
+        let locked = flock(&file, FlockOperation::NonBlockingLockExclusive);
+        Ok(locked.is_ok().then_some(file))
+    }
+
     /// A file in it.
     pub fn file(&self, name: &str) -> PathBuf {
         self.path.join(name)

@@ -6,17 +6,24 @@
 //! another has committed.
 
 use std::{
-    sync::{Arc, PoisonError, RwLock},
+    convert::Infallible,
+    sync::{
+        Arc, PoisonError, RwLock,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
 use futures_util::TryStreamExt;
-use sqlx::{AnyConnection, AnyPool, Row};
-use tokio::sync::watch;
+use sqlx::{AnyConnection, AnyPool, Row, postgres::PgListener};
+use tokio::{
+    sync::{Notify, watch},
+    task::JoinSet,
+};
 
 use super::{
-    Engine, StoreError, authorities, head, head::Head, instances, instances::BotInstance, settings,
-    to_i64, to_u64,
+    Engine, PostgresAddress, StoreError, authorities, head, head::Head, instances,
+    instances::BotInstance, settings, to_i64, to_u64,
 };
 use crate::{authority::StoredAuthority, catalog::Catalog, resources::Kind};
 
@@ -26,6 +33,12 @@ pub(super) const INSTANCE: &str = "bot_instance";
 pub(super) const AUTHORITY: &str = "authority";
 /// How often another issuer's changes are looked for.
 const POLL: Duration = Duration::from_millis(250);
+/// How long it is until a lost listener tries again.
+const LISTEN_AGAIN: Duration = Duration::from_secs(5);
+/// Where issuers tell each other of changes.
+const CHANNEL: &str = "tbot_issuer_revision";
+/// What tells them.
+pub(super) const NOTIFY: &str = "NOTIFY tbot_issuer_revision";
 
 /// What commits have changed so far, whoever made them.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -44,6 +57,8 @@ pub struct Changes {
 pub(super) struct Publisher {
     catalog: RwLock<Arc<Catalog>>,
     changes: watch::Sender<Changes>,
+    /// Whether the database passes on notices of changes.
+    notices: AtomicBool,
 }
 
 impl Publisher {
@@ -52,7 +67,13 @@ impl Publisher {
         Self {
             catalog: RwLock::new(catalog),
             changes,
+            notices: AtomicBool::new(false),
         }
+    }
+
+    /// Whether others are to be told of changes.
+    pub(super) fn gives_notice(&self) -> bool {
+        self.notices.load(Ordering::Relaxed)
     }
 
     pub(super) fn catalog(&self) -> Arc<Catalog> {
@@ -172,10 +193,18 @@ async fn read_changed(
 }
 
 /// Looks for what other issuers commit, and publishes it, until the store closes.
-pub(super) async fn follow(readers: AnyPool, publisher: Arc<Publisher>, engine: Engine) {
+pub(super) async fn follow(readers: AnyPool, publisher: Arc<Publisher>, address: PostgresAddress) {
+    let engine = Engine::Postgres;
     let mut failing = false;
+    let hint = Arc::new(Notify::new());
+    // It ends with this.
+    let mut listener = JoinSet::new();
+    listener.spawn(listen(address, publisher.clone(), hint.clone()));
     while !readers.is_closed() {
-        tokio::time::sleep(POLL).await;
+        tokio::select! {
+            () = tokio::time::sleep(POLL) => {}
+            () = hint.notified() => {}
+        }
         match look(&readers, &publisher, engine).await {
             Ok(()) => failing = false,
             Err(_) if readers.is_closed() => return,
@@ -185,6 +214,36 @@ pub(super) async fn follow(readers: AnyPool, publisher: Arc<Publisher>, engine: 
                 }
             }
         }
+    }
+}
+
+/// Wakes [`follow`] when another issuer says that it has changed something. That is a
+/// hint: a server that knows nothing of it, or a notice that gets lost, costs a wait
+/// until the next look.
+async fn listen(address: PostgresAddress, publisher: Arc<Publisher>, hint: Arc<Notify>) {
+    let mut told = false;
+    loop {
+        let listened = async {
+            let mut listener = PgListener::connect(address.url()).await?;
+            listener.listen(CHANNEL).await?;
+            publisher.notices.store(true, Ordering::Relaxed);
+            // What came before is looked for at once.
+            hint.notify_one();
+            loop {
+                listener.recv().await?;
+                hint.notify_one();
+            }
+        };
+        let Err::<Infallible, sqlx::Error>(error) = listened.await;
+        if !std::mem::replace(&mut told, true) {
+            let every = POLL;
+            tracing::info!(%error, ?every, "the database does not tell of changes now: they are looked for");
+        }
+        if error.as_database_error().is_some() && !publisher.notices.load(Ordering::Relaxed) {
+            // It has no such thing.
+            return;
+        }
+        tokio::time::sleep(LISTEN_AGAIN).await;
     }
 }
 

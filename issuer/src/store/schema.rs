@@ -153,7 +153,14 @@ pub(super) async fn migrate(
         tokio::time::sleep(Duration::from_millis(50 * u64::from(attempt))).await;
         attempt += 1;
     }
-    make_head(connection, database.engine()).await
+    let mut attempt = 1;
+    loop {
+        let made = make_head(connection, database.engine()).await;
+        match made {
+            Err(StoreError::Conflict(_)) if attempt < ATTEMPTS => attempt += 1,
+            made => return made,
+        }
+    }
 }
 
 fn migrator(engine: Engine) -> Migrator {
@@ -219,3 +226,6 @@ async fn make_head_within(connection: &mut AnyConnection) -> Result<(), StoreErr
         .await?;
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,4 +1,4 @@
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use e2e::Postgres;
 
@@ -6,29 +6,31 @@ use super::{Database, Store, StoreError, audit, head, settings, to_millis};
 use crate::{
     access::changes,
     audit::{Event, EventName},
+    resources::{Kind, Metadata, Resource, ResourceName, RoleSpec, Spec},
 };
 
 /// A database of each engine, empty, and what it lives on.
-struct Home {
-    database: Database,
+pub(in crate::store) struct Home {
+    pub(in crate::store) database: Database,
     postgres: Option<Postgres>,
     _directory: tempfile::TempDir,
 }
 
 impl Home {
-    fn each() -> [Self; 2] {
+    pub(in crate::store) fn each() -> [Self; 2] {
         let directory = tempfile::tempdir().unwrap();
         let sqlite = Self {
             database: Database::sqlite(directory.path().join("a %20name?.db")),
             postgres: None,
             _directory: directory,
         };
-        [sqlite, Self::postgres(&["fsync=off"])]
+        [sqlite, Self::postgres(&["-c", "fsync=off"])]
     }
 
-    fn postgres(settings: &[&str]) -> Self {
+    pub(in crate::store) fn postgres(settings: &[&'static str]) -> Self {
         let postgres = Postgres::start_with(settings);
-        let url = postgres.create_database("issuer");
+        postgres.create_database("issuer");
+        let url = postgres.socket_url("issuer");
         Self {
             database: Database::postgres(&url).unwrap(),
             postgres: Some(postgres),
@@ -36,7 +38,7 @@ impl Home {
         }
     }
 
-    async fn open(&self) -> Store {
+    pub(in crate::store) async fn open(&self) -> Store {
         Store::open(&self.database).await.unwrap()
     }
 }
@@ -165,7 +167,7 @@ async fn order_renewal(store: &Store) -> u64 {
     let ordered: Result<u64, StoreError> = store
         .write(|tx| {
             Box::pin(async move {
-                let within = std::time::Duration::from_secs(7);
+                let within = Duration::from_secs(7);
                 changes::order_renewal(tx, within, "test", SystemTime::now()).await
             })
         })
@@ -175,12 +177,12 @@ async fn order_renewal(store: &Store) -> u64 {
 
 #[tokio::test]
 async fn two_issuers_on_one_database_count_together_and_see_each_other_within_a_second() {
-    let home = Home::postgres(&["fsync=off"]);
+    let home = Home::postgres(&["-c", "fsync=off"]);
     let (one, other) = two(&home).await;
     let mut changes = other.changes();
     assert_eq!(order_renewal(&one).await, 1);
     let seen = tokio::time::timeout(
-        std::time::Duration::from_secs(1),
+        Duration::from_secs(1),
         changes.wait_for(|changes| changes.renew.is_some_and(|(epoch, _)| epoch == 1)),
     );
     let seen = *seen.await.expect("within a second").unwrap();
@@ -196,7 +198,7 @@ async fn two_issuers_on_one_database_count_together_and_see_each_other_within_a_
 }
 
 /// Follows the whole chain.
-async fn verify(store: &Store) -> u64 {
+pub(in crate::store) async fn verify(store: &Store) -> u64 {
     let mut connection = store.read().await.unwrap();
     let head = head::read(&mut connection).await.unwrap();
     let all = audit::Filter::default();
@@ -220,7 +222,12 @@ async fn verify(store: &Store) -> u64 {
 
 #[tokio::test]
 async fn what_the_database_refuses_for_order_is_run_again() {
-    let settings = ["fsync=off", "default_transaction_isolation=serializable"];
+    let settings = [
+        "-c",
+        "fsync=off",
+        "-c",
+        "default_transaction_isolation=serializable",
+    ];
     let home = Home::postgres(&settings);
     let (one, other) = two(&home).await;
     let both = (0..60).map(|number| order_renewal(if number % 2 == 0 { &one } else { &other }));
@@ -232,11 +239,11 @@ async fn what_the_database_refuses_for_order_is_run_again() {
 
 #[tokio::test]
 async fn while_the_server_is_away_writes_are_refused_and_then_they_go_on() {
-    let mut home = Home::postgres(&["fsync=off"]);
+    let mut home = Home::postgres(&["-c", "fsync=off"]);
     let store = home.open().await;
     record(&store, false).await.unwrap();
     let postgres = home.postgres.as_mut().unwrap();
-    postgres.stop();
+    postgres.crash();
     let refused = record(&store, false).await;
     assert!(
         matches!(
@@ -246,13 +253,79 @@ async fn while_the_server_is_away_writes_are_refused_and_then_they_go_on() {
         "{refused:?}"
     );
     assert!(store.trouble().is_some());
-    postgres.resume();
+    postgres.restart();
     assert_eq!(record(&store, false).await.unwrap(), 2);
     assert_eq!(store.trouble(), None);
     // A crash between two writes costs the second one nothing.
     let postgres = home.postgres.as_mut().unwrap();
     postgres.crash();
-    postgres.resume();
+    postgres.restart();
     assert_eq!(record(&store, false).await.unwrap(), 3);
     assert_eq!(verify(&store).await, 3);
+}
+
+#[tokio::test]
+async fn what_one_issuer_deletes_is_gone_for_the_other() {
+    let home = Home::postgres(&["-c", "fsync=off"]);
+    let (one, other) = two(&home).await;
+    let role = || Resource {
+        metadata: Metadata::named(ResourceName::parse("web").unwrap()),
+        spec: Spec::Role(RoleSpec::default()),
+    };
+    let seen = async |there: bool| {
+        let mut changes = other.changes();
+        loop {
+            if other.catalog().role("web").unwrap().is_some() == there {
+                return;
+            }
+            changes.changed().await.unwrap();
+        }
+    };
+    // Twice: what is made anew after it was deleted is there.
+    for _ in 0..2 {
+        let made: Result<_, changes::ChangeError> = one
+            .write(move |tx| Box::pin(changes::apply(tx, vec![role()], "test", SystemTime::now())))
+            .await;
+        made.unwrap();
+        assert!(one.catalog().role("web").unwrap().is_some());
+        seen(true).await;
+        let deleted: Result<(), changes::ChangeError> = one
+            .write(|tx| {
+                let now = SystemTime::now();
+                Box::pin(changes::delete(tx, Kind::Role, "web", "test", now))
+            })
+            .await;
+        deleted.unwrap();
+        seen(false).await;
+    }
+    assert_eq!(other.catalog().revision(), one.catalog().revision());
+}
+
+#[tokio::test]
+async fn a_transaction_sees_its_own_changes_and_others_only_what_is_committed() {
+    for home in Home::each() {
+        let store = home.open().await;
+        let before = store.catalog();
+        let looking = store.clone();
+        let undone: Result<(), StoreError> = store
+            .write(move |tx| {
+                let looking = looking.clone();
+                Box::pin(async move {
+                    let revision = tx.revision();
+                    changes::order_renewal(tx, Duration::ZERO, "test", SystemTime::now()).await?;
+                    assert_eq!(tx.revision(), revision + 1);
+                    let own = tx.catalog().await?;
+                    assert_eq!(own.number(settings::RENEW_EPOCH), 1);
+                    assert_eq!(own.revision(), revision + 1);
+                    assert_eq!(looking.catalog().number(settings::RENEW_EPOCH), 0);
+                    Err(StoreError::Damaged("on purpose".to_owned()))
+                })
+            })
+            .await;
+        undone.unwrap_err();
+        assert_eq!(store.catalog().revision(), before.revision());
+        assert_eq!(order_renewal(&store).await, 1);
+        assert_eq!(store.catalog().revision(), before.revision() + 1);
+        assert_eq!(store.catalog().number(settings::RENEW_EPOCH), 1);
+    }
 }

@@ -18,7 +18,8 @@ use super::{
         rows::{self, ChainedEvent},
         signing::Signing,
     },
-    feed, head,
+    backup::Header,
+    feed, from_millis, head,
     head::{Head, HeadSignature},
     to_i64,
 };
@@ -59,6 +60,8 @@ pub(super) struct Mark {
 pub(super) struct Committed {
     pub(super) head: Head,
     pub(super) catalog: Arc<Catalog>,
+    /// Whether what decisions read is different now.
+    pub(super) changed: bool,
 }
 
 /// Why a transaction did not commit.
@@ -176,6 +179,30 @@ impl Tx {
         Ok(())
     }
 
+    /// Number of the newest event, as this transaction sees it.
+    pub(super) fn audit_sequence(&self) -> u64 {
+        self.head.sequence
+    }
+
+    /// Makes this empty store go on from where a backup was made; the revision that
+    /// the restored rows are to carry.
+    pub(super) fn continue_from(&mut self, backup: &Header) -> Result<u64, StoreError> {
+        let hash = backup.hash().ok_or_else(|| {
+            StoreError::Damaged("the backup's first line has no hash of the audit trail".to_owned())
+        })?;
+        self.begun.revision = self.begun.revision.max(backup.revision);
+        let changed = self.bump();
+        self.head = Head {
+            sequence: backup.audit_sequence,
+            hash,
+            revision: changed,
+            forgotten: changed,
+            checkpoint: backup.checkpoint,
+            checkpoint_time: from_millis(backup.checkpoint_ms),
+        };
+        Ok(changed)
+    }
+
     pub(super) fn mark(&mut self) -> Mark {
         Mark {
             head: self.head.clone(),
@@ -217,6 +244,7 @@ impl Tx {
             return Ok(Committed {
                 head: self.begun.clone(),
                 catalog,
+                changed: false,
             });
         }
         rows::insert(&mut self.connection, &self.events).await?;
@@ -234,6 +262,7 @@ impl Tx {
         Ok(Committed {
             head: self.head.clone(),
             catalog,
+            changed: self.head.revision != self.begun.revision,
         })
     }
 

@@ -29,7 +29,7 @@ use tracing::Instrument as _;
 use super::{
     Database, Engine, StoreError,
     audit::signing::Signing,
-    feed::Publisher,
+    feed::{NOTIFY, Publisher},
     tx::{Committed, NotCommitted, Tx},
 };
 
@@ -256,8 +256,10 @@ impl WriterTask {
         metrics::histogram!("issuer_store_batch_size").record(group.len() as f64);
         metrics::histogram!("issuer_store_commit_duration_seconds")
             .record(begun.elapsed().as_secs_f64());
+        let mut changed = false;
         let trouble = match outcome {
             Ok(committed) => {
+                changed = committed.changed;
                 self.publisher.publish(committed.catalog, &committed.head);
                 None
             }
@@ -271,6 +273,21 @@ impl WriterTask {
             trouble.as_ref().map(ToString::to_string);
         for piece in group.into_iter().flatten() {
             piece.answer(trouble.as_ref());
+        }
+        if changed && self.publisher.gives_notice() {
+            self.give_notice().await;
+        }
+    }
+
+    /// Tells other issuers that there is something new. Apart from the transaction: a
+    /// notice that fails must not undo what it tells of.
+    async fn give_notice(&mut self) {
+        let Some(mut connection) = self.connection.take() else {
+            return;
+        };
+        match sqlx::query(NOTIFY).execute(&mut connection).await {
+            Ok(_) => self.connection = Some(connection),
+            Err(error) => self.put_back(connection, &error.into()).await,
         }
     }
 
