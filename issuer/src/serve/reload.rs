@@ -99,6 +99,7 @@ fn fixed(old: &Settings, new: &Settings) -> Vec<&'static str> {
         ("listen", old.listen != new.listen),
         ("public_address", old.public_address != new.public_address),
         ("diagnostics", old.diagnostics != new.diagnostics),
+        ("database", old.database != new.database),
         ("key_file", old.key_file != new.key_file),
         ("admin_socket", old.admin_socket != new.admin_socket),
         ("ca_ttl", old.lifecycle.life != new.lifecycle.life),

@@ -46,7 +46,7 @@ impl Engine {
 }
 
 /// Which database.
-#[derive(Clone)]
+#[derive(Clone, PartialEq, Eq)]
 pub enum Database {
     /// SQLite, in this file.
     Sqlite {
@@ -58,7 +58,7 @@ pub enum Database {
 }
 
 /// Where a PostgreSQL database is: `postgres://user@host:port/name?sslmode=…`.
-#[derive(Clone)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct PostgresAddress {
     url: String,
     told: String,
