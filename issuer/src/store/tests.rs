@@ -292,7 +292,7 @@ async fn what_one_issuer_deletes_is_gone_for_the_other() {
         let deleted: Result<(), changes::ChangeError> = one
             .write(|tx| {
                 let now = SystemTime::now();
-                Box::pin(changes::delete(tx, Kind::Role, "web", "test", now))
+                Box::pin(changes::delete(tx, Kind::Role, "web", 0, "test", now))
             })
             .await;
         deleted.unwrap();
