@@ -21,6 +21,7 @@ mod behaviour {
     mod limits_are_per_caller;
     mod noise_costs_nothing;
     mod openssl_verifies;
+    mod peers_accept_what_is_signed;
     mod readiness_and_metrics;
     mod reload;
     mod request_ids;
