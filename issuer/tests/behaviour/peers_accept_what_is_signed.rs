@@ -149,10 +149,7 @@ fn folders(home: &Path) -> Vec<(PathBuf, Vec<String>)> {
 /// A program of the peers' folder, which `make peers` fills.
 fn peer(name: &str) -> Command {
     let program = peers().join("bin").join(name);
-    assert!(
-        program.exists(),
-        "no {program:?}: `make peers` installs it"
-    );
+    assert!(program.exists(), "no {program:?}: `make peers` installs it");
     Command::new(program)
 }
 
@@ -185,7 +182,13 @@ fn openssl_accepts_every_leaf() {
             .flat_map(|leaf| [(leaf, "sslserver"), (leaf, "sslclient")])
         {
             run(Command::new("openssl")
-                .args(["verify", "-x509_strict", "-check_ss_sig", "-purpose", purpose])
+                .args([
+                    "verify",
+                    "-x509_strict",
+                    "-check_ss_sig",
+                    "-purpose",
+                    purpose,
+                ])
                 .args(["-CAfile", "ca.pem", "-untrusted", "cross.pem"])
                 .arg(leaf)
                 .current_dir(&folder));
