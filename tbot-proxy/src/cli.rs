@@ -1,10 +1,10 @@
 //! The command line.
 
-use std::{io::IsTerminal, path::PathBuf, process::ExitCode};
+use std::{path::PathBuf, process::ExitCode};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use secrecy::SecretString;
-use tracing_subscriber::EnvFilter;
+use telemetry::{LogLevel, Setup, Telemetry, TelemetryError};
 
 use crate::{
     agent::{self, AgentError},
@@ -24,6 +24,9 @@ pub struct Cli {
     /// What is logged: error, warn, info, debug, trace, or directives such as `info,proxy=debug`.
     #[arg(long, global = true, env = "TBOT_LOG_LEVEL", default_value = "info", value_parser = log_level)]
     log_level: String,
+    /// Sends traces to this OpenTelemetry collector (OTLP over gRPC), as http://127.0.0.1:4317.
+    #[arg(long, global = true, env = "OTEL_EXPORTER_OTLP_ENDPOINT", value_name = "URL")]
+    otlp_endpoint: Option<String>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -88,20 +91,33 @@ impl Cli {
             }
             Command::Check(file) => check(&file),
             Command::Start(start) => {
-                log_to_stderr(self.log_format, &self.log_level);
-                prepare_process();
-                let overrides = start.overrides();
-                match agent::run(start.file.config, overrides) {
-                    Ok(code) => code,
-                    Err(AgentError::Configuration(error)) => complain(&error),
-                    Err(error) => {
-                        eprintln!("tbot-proxy: {error}");
-                        ExitCode::FAILURE
+                let collector = self.otlp_endpoint.filter(|endpoint| !endpoint.is_empty());
+                match install(self.log_format, &self.log_level, collector.as_deref()) {
+                    Ok(telemetry) => {
+                        let code = run(start);
+                        telemetry.finish();
+                        code
                     }
+                    Err(error) => fail(&error),
                 }
             }
         }
     }
+}
+
+fn run(start: Start) -> ExitCode {
+    prepare_process();
+    let overrides = start.overrides();
+    match agent::run(start.file.config, overrides) {
+        Ok(code) => code,
+        Err(AgentError::Configuration(error)) => complain(&error),
+        Err(error) => fail(&error),
+    }
+}
+
+fn fail(error: &dyn std::error::Error) -> ExitCode {
+    eprintln!("tbot-proxy: {error}");
+    ExitCode::FAILURE
 }
 
 impl Start {
@@ -142,7 +158,7 @@ fn check(file: &ConfigurationFile) -> ExitCode {
 fn complain(error: &ConfigurationError) -> ExitCode {
     match error {
         ConfigurationError::Mistakes(mistakes) => eprintln!("{mistakes}"),
-        error => eprintln!("tbot-proxy: {error}"),
+        error => return fail(error),
     }
     ExitCode::FAILURE
 }
@@ -157,24 +173,27 @@ fn prepare_process() {
     }
 }
 
-fn log_to_stderr(format: LogFormat, level: &str) {
-    let subscriber = tracing_subscriber::fmt()
-        .with_env_filter(EnvFilter::new(level))
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal());
-    match format {
-        LogFormat::Text => subscriber.init(),
-        LogFormat::Json => subscriber.json().flatten_event(true).init(),
-    }
+fn install(
+    format: LogFormat,
+    level: &str,
+    collector: Option<&str>,
+) -> Result<Telemetry, TelemetryError> {
+    telemetry::install(&Setup {
+        service: "tbot-proxy",
+        version: env!("CARGO_PKG_VERSION"),
+        level,
+        format: match format {
+            LogFormat::Text => telemetry::LogFormat::Text,
+            LogFormat::Json => telemetry::LogFormat::Json,
+        },
+        collector,
+    })
 }
 
 fn token(text: &str) -> Result<SecretString, std::convert::Infallible> {
     Ok(SecretString::from(text))
 }
 
-fn log_level(text: &str) -> Result<String, String> {
-    EnvFilter::builder()
-        .parse(text)
-        .map(|_| text.to_owned())
-        .map_err(|error| error.to_string())
+fn log_level(text: &str) -> Result<String, TelemetryError> {
+    LogLevel::check(text).map(|()| text.to_owned())
 }

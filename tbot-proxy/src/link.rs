@@ -16,6 +16,8 @@
 //! takes a bot certificate of an older generation for a stolen copy, and a call
 //! that overtook the renewal must not look like one.
 
+mod calls;
+
 use std::{error::Error as _, future::Future, io, sync::Arc, time::Duration, time::SystemTime};
 
 use hyper_util::rt::TokioIo;
@@ -29,9 +31,11 @@ use tokio::{
 use tokio_rustls::{TlsConnector, client::TlsStream};
 use tonic::{
     Code, Response, Status,
-    transport::{Channel, Endpoint},
+    transport::Endpoint,
 };
 use tower::service_fn;
+
+pub(crate) use self::calls::Calls;
 
 use crate::configuration::HostPort;
 
@@ -64,7 +68,7 @@ pub(crate) struct IssuerLink {
 
 #[derive(Debug)]
 struct Connection {
-    channel: Channel,
+    channel: Calls,
     /// Of the bot certificate that it was made with.
     serial: Serial,
     /// Place of the address that it leads to.
@@ -73,7 +77,7 @@ struct Connection {
 
 /// A channel to call over.
 struct Connected {
-    channel: Channel,
+    channel: Calls,
     /// Whether it was made just now.
     fresh: bool,
     /// See [`Connection::place`].
@@ -102,7 +106,7 @@ impl IssuerLink {
     }
 
     /// Calls the issuer, but not while the bot identity is renewed.
-    pub(crate) async fn call<T, F>(&self, call: impl Fn(Channel) -> F) -> Result<T, CallError>
+    pub(crate) async fn call<T, F>(&self, call: impl Fn(Calls) -> F) -> Result<T, CallError>
     where
         F: Future<Output = Result<Response<T>, Status>>,
     {
@@ -114,7 +118,7 @@ impl IssuerLink {
     /// `keep` puts the answer in force before other calls go on.
     pub(crate) async fn renew<T, F, R>(
         &self,
-        call: impl Fn(Channel) -> F,
+        call: impl Fn(Calls) -> F,
         keep: impl AsyncFnOnce(T) -> R,
     ) -> Result<R, CallError>
     where
@@ -125,7 +129,7 @@ impl IssuerLink {
         Ok(keep(answer).await)
     }
 
-    async fn call_now<T, F>(&self, call: impl Fn(Channel) -> F) -> Result<T, CallError>
+    async fn call_now<T, F>(&self, call: impl Fn(Calls) -> F) -> Result<T, CallError>
     where
         F: Future<Output = Result<Response<T>, Status>>,
     {
@@ -208,7 +212,7 @@ impl IssuerLink {
         })
     }
 
-    async fn connect(&self, address: HostPort, issuer: &SpiffeId) -> Result<Channel, LinkError> {
+    async fn connect(&self, address: HostPort, issuer: &SpiffeId) -> Result<Calls, LinkError> {
         let config = self.tls.config()?;
         let stream = open(&address, config).await?;
         let chain = stream.get_ref().1.peer_certificates();
@@ -264,7 +268,7 @@ pub(crate) async fn open(
 }
 
 /// HTTP/2 over a stream that is already open. When it ends, so does the channel.
-pub(crate) async fn channel_over(stream: TlsStream<TcpStream>) -> io::Result<Channel> {
+pub(crate) async fn channel_over(stream: TlsStream<TcpStream>) -> io::Result<Calls> {
     let mut stream = Some(TokioIo::new(stream));
     let connector = service_fn(move |_| {
         let stream = stream.take();
@@ -275,7 +279,7 @@ pub(crate) async fn channel_over(stream: TlsStream<TcpStream>) -> io::Result<Cha
         .keep_alive_timeout(KEEP_ALIVE_TIMEOUT)
         .keep_alive_while_idle(true);
     match timeout(CONNECT_TIMEOUT, endpoint.connect_with_connector(connector)).await {
-        Ok(connected) => connected.map_err(io::Error::other),
+        Ok(connected) => connected.map(Calls::over).map_err(io::Error::other),
         Err(_) => Err(io::ErrorKind::TimedOut.into()),
     }
 }

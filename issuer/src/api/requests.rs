@@ -172,6 +172,28 @@ impl Shared {
     }
 }
 
+/// Charges the caller for what its call asks for, in the extensions of its request.
+#[derive(Debug, Clone)]
+pub struct Charge {
+    shared: Arc<Shared>,
+    caller: Caller,
+}
+
+impl Charge {
+    /// For a call that asks for `count` SVIDs; it has been charged with one.
+    pub async fn for_svids(&self, count: usize) -> Result<(), Status> {
+        let more = u32::try_from(count.saturating_sub(1)).unwrap_or(u32::MAX);
+        let charged = self
+            .shared
+            .limits
+            .charge(&self.caller, more, Instant::now());
+        match charged {
+            Ok(()) => Ok(()),
+            Err(limited) => Err(self.shared.refuse(&self.caller, &limited).await),
+        }
+    }
+}
+
 impl<S> Layer<S> for Requests {
     type Service = Requested<S>;
 
@@ -269,6 +291,10 @@ where
                 draining: until_drained(),
             })
         });
+        if let Some(caller) = caller.clone() {
+            let shared = shared.clone();
+            request.extensions_mut().insert(Charge { shared, caller });
+        }
         let response = inner.call(request).await?;
         Ok(response.map(|inner| {
             Body::new(Held {
