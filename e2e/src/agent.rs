@@ -47,7 +47,23 @@ impl Agent {
     ) -> Self {
         let home = TempDir::new().expect("temporary directory");
         std::os::unix::fs::symlink(storage, home.path().join("storage")).expect("link");
-        let agent = Self::start_in(home, issuer, token, issuer.ca_pin(), services, "info");
+        let pin = issuer.ca_pin();
+        let agent = Self::start_in(home, issuer, token, pin, services, "info", &[]);
+        agent.wait();
+        agent
+    }
+
+    /// Starts one with these environment variables, and waits until every service is ready.
+    #[track_caller]
+    pub fn start_with_environment(
+        issuer: &Issuer,
+        token: &str,
+        services: &[String],
+        variables: &[(&str, &str)],
+    ) -> Self {
+        let home = TempDir::new().expect("temporary directory");
+        let pin = issuer.ca_pin();
+        let agent = Self::start_in(home, issuer, token, pin, services, "info", variables);
         agent.wait();
         agent
     }
@@ -75,7 +91,7 @@ impl Agent {
         level: &str,
     ) -> Self {
         let home = TempDir::new().expect("temporary directory");
-        Self::start_in(home, issuer, token, pin, services, level)
+        Self::start_in(home, issuer, token, pin, services, level, &[])
     }
 
     #[track_caller]
@@ -86,6 +102,7 @@ impl Agent {
         pin: &str,
         services: &[String],
         level: &str,
+        variables: &[(&str, &str)],
     ) -> Self {
         let diagnostics = free_port();
         let path = home.path().display();
@@ -99,7 +116,7 @@ impl Agent {
             issuer.address()
         );
         write_config(home.path(), &head, services);
-        let process = spawn(home.path(), token, level);
+        let process = spawn(home.path(), token, level, variables);
         Self {
             home,
             diagnostics,
@@ -128,7 +145,7 @@ impl Agent {
     #[track_caller]
     pub fn restart(&mut self) {
         self.process.kill();
-        self.process = spawn(self.home.path(), "", "info");
+        self.process = spawn(self.home.path(), "", "info", &[]);
     }
 
     /// Writes another list of services to its configuration file.
@@ -242,10 +259,11 @@ fn write_config(home: &Path, head: &str, services: &[String]) {
 }
 
 #[track_caller]
-fn spawn(home: &Path, token: &str, log_level: &str) -> Process {
+fn spawn(home: &Path, token: &str, log_level: &str, variables: &[(&str, &str)]) -> Process {
     let mut command = Command::new(binary("tbot-proxy"));
     command.arg("start").arg("-c").arg(home.join("agent.yaml"));
     command.args(["--log-level", log_level]);
+    command.envs(variables.iter().copied());
     if !token.is_empty() {
         command.env("TBOT_TOKEN", token);
     }

@@ -173,8 +173,9 @@ impl Authority {
                 break;
             }
         }
-        let certificate =
-            certificate::sign_leaf(self.signer.as_ref(), &self.facts, template, &serial)?;
+        let certificate = signer::timed("x509", || {
+            certificate::sign_leaf(self.signer.as_ref(), &self.facts, template, &serial)
+        })?;
         Ok(Leaf {
             certificate,
             serial: Serial::from_bytes(&serial),

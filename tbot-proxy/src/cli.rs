@@ -25,7 +25,12 @@ pub struct Cli {
     #[arg(long, global = true, env = "TBOT_LOG_LEVEL", default_value = "info", value_parser = log_level)]
     log_level: String,
     /// Sends traces to this OpenTelemetry collector (OTLP over gRPC), as http://127.0.0.1:4317.
-    #[arg(long, global = true, env = "OTEL_EXPORTER_OTLP_ENDPOINT", value_name = "URL")]
+    #[arg(
+        long,
+        global = true,
+        env = "OTEL_EXPORTER_OTLP_ENDPOINT",
+        value_name = "URL"
+    )]
     otlp_endpoint: Option<String>,
 }
 

@@ -29,10 +29,7 @@ use tokio::{
     time::timeout,
 };
 use tokio_rustls::{TlsConnector, client::TlsStream};
-use tonic::{
-    Code, Response, Status,
-    transport::Endpoint,
-};
+use tonic::{Code, Response, Status, transport::Endpoint};
 use tower::service_fn;
 
 pub(crate) use self::calls::Calls;

@@ -11,7 +11,7 @@ use std::{
     borrow::Borrow,
     fmt,
     sync::Arc,
-    time::{Duration, Instant, SystemTime},
+    time::{Duration, SystemTime},
 };
 
 use identity::{BundleError, JwtClaims, SpiffeId, TrustBundle, TrustDomain, WitClaims, jose};
@@ -22,6 +22,7 @@ use super::{
     Authority, AuthorityError, KeyState, KeyUse, Leaf, LeafTemplate, Lifecycle, StoredAuthority,
     TokenKey, Validity,
     keyfile::{KeyFileError, SealingKey},
+    signer::timed,
 };
 
 /// Most retired CAs for which the issuer's own chain has cross-certificates.
@@ -206,7 +207,7 @@ impl Keyring {
 
     /// See [`Authority::sign_leaf`].
     pub fn sign_leaf(&self, template: &LeafTemplate<'_>) -> Result<Leaf, AuthorityError> {
-        timed("x509", || self.x509.sign_leaf(template))
+        self.x509.sign_leaf(template)
     }
 
     /// The validity of a JWT-SVID that is asked for `now` with a life of `ttl`: not
@@ -444,16 +445,6 @@ pub enum KeyringError {
     /// The trust bundle cannot be made.
     #[error("the trust bundle cannot be made: {0}")]
     Bundle(#[from] BundleError),
-}
-
-/// Signs, and tells how long that took.
-fn timed<T>(r#type: &'static str, sign: impl FnOnce() -> T) -> T {
-    let _span = tracing::debug_span!("sign", r#type).entered();
-    let begun = Instant::now();
-    let signed = sign();
-    metrics::histogram!("issuer_sign_duration_seconds", "type" => r#type)
-        .record(begun.elapsed().as_secs_f64());
-    signed
 }
 
 #[cfg(test)]

@@ -1,5 +1,7 @@
 //! Keys that sign certificates.
 
+use std::time::Instant;
+
 use aws_lc_rs::{
     encoding::{AsDer, PublicKeyX509Der},
     rand::SystemRandom,
@@ -73,6 +75,16 @@ impl CertSigner for EcdsaP256Signer {
             .map(|signature| signature.as_ref().to_vec())
             .map_err(|_| SignError)
     }
+}
+
+/// Signs, and tells how long that took.
+pub(super) fn timed<T>(r#type: &'static str, sign: impl FnOnce() -> T) -> T {
+    let _span = tracing::debug_span!("sign", r#type).entered();
+    let begun = Instant::now();
+    let signed = sign();
+    metrics::histogram!("issuer_sign_duration_seconds", "type" => r#type)
+        .record(begun.elapsed().as_secs_f64());
+    signed
 }
 
 /// The key could not be made, read or used. (The cryptographic library gives no
