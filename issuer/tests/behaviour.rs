@@ -25,6 +25,7 @@ mod behaviour {
     mod readiness_and_metrics;
     mod reload;
     mod request_ids;
+    mod resources;
     mod secrets_reach_nothing;
     mod store_failure_refuses;
     mod watch;
