@@ -11,6 +11,7 @@ mod behaviour {
     mod apply_is_all_or_nothing;
     mod audit_is_gapless_over_kill;
     mod authority_rotates;
+    mod backup;
     mod bad_input;
     mod copied_identity_is_locked;
     mod drain;
@@ -27,6 +28,7 @@ mod behaviour {
     mod request_ids;
     mod resources;
     mod secrets_reach_nothing;
+    mod shared_database;
     mod store_failure_refuses;
     mod watch;
 }

@@ -149,7 +149,6 @@ pub(super) async fn migrate(
         if !other || attempt == ATTEMPTS || database.engine() == Engine::Sqlite {
             return Err(misfit(error));
         }
-        let _ = sqlx::query("ROLLBACK").execute(&mut *connection).await;
         tokio::time::sleep(Duration::from_millis(50 * u64::from(attempt))).await;
         attempt += 1;
     }
