@@ -129,7 +129,7 @@ impl Issuer {
         }
         let keys = keys_now;
         let ended = !stored.is_empty() && keys.lifecycle.all_ended(&stored, KeyUse::X509, now);
-        advance(&store, &keys, now).await?;
+        start_keys(&store, &keys, now).await?;
         let held = keys.read(&store.catalog())?;
         let keyring = held.keyring.clone();
         if ended {
@@ -214,15 +214,12 @@ fn stored_trust_domain(name: &str, foundation: &Foundation) -> Result<TrustDomai
 }
 
 /// Does what is due of the keys' lives before anybody is served.
-async fn advance(store: &Store, keys: &Arc<Keys>, now: SystemTime) -> Result<(), OpenError> {
+async fn start_keys(store: &Store, keys: &Arc<Keys>, now: SystemTime) -> Result<(), OpenError> {
     let keys = keys.clone();
     store
         .write::<_, RotationError, _>(move |tx| {
             let keys = keys.clone();
-            Box::pin(async move {
-                let mut spare = Vec::new();
-                keys.rotation("issuer", now).advance(tx, &mut spare).await
-            })
+            Box::pin(async move { keys.rotation("issuer", now).start(tx).await })
         })
         .await?;
     Ok(())

@@ -95,15 +95,9 @@ impl Lifecycle {
         let mut steps = Vec::new();
         for key_use in KeyUse::ALL {
             let keys: Vec<_> = keys.iter().filter(|key| key.key_use == key_use).collect();
+            // What is switched off is left as it is (see `at_start`), without successor.
             if self.uses().any(|it| it == key_use) {
                 self.succession(key_use, &keys, now, &mut steps);
-            } else {
-                steps.extend(
-                    in_state(&keys, KeyState::Active).map(|key| Step::Retire(key.key_id.clone())),
-                );
-                steps.extend(
-                    in_state(&keys, KeyState::Prepared).map(|key| Step::Remove(key.key_id.clone())),
-                );
             }
             for key in in_state(&keys, KeyState::Retired) {
                 match key_use {
@@ -126,13 +120,6 @@ impl Lifecycle {
         steps: &mut Vec<Step>,
     ) {
         let active = self.signer(keys, now);
-        let active = match active {
-            Some(key) if key.state == KeyState::Retired => {
-                steps.push(Step::Activate(key.key_id.clone()));
-                Some(key)
-            }
-            other => other,
-        };
         let others = in_state(keys, KeyState::Active)
             .filter(|key| active.is_none_or(|active| active.key_id != key.key_id));
         steps.extend(others.map(|key| Step::Retire(key.key_id.clone())));
@@ -154,25 +141,45 @@ impl Lifecycle {
         }
     }
 
-    /// Who is to sign now, if anybody can. A clock that was far ahead for a while ends
-    /// keys before their time and makes others that begin only then: when it is right
-    /// again, the one that it retired signs again.
+    /// Who is to sign now, if anybody can. One whose time has not begun signs only if
+    /// there is no other: the clock is behind.
     fn signer<'a>(
         &self,
         keys: &'a [&'a StoredAuthority],
         now: SystemTime,
     ) -> Option<&'a StoredAuthority> {
-        let lives = |key: &&StoredAuthority| now < key.not_after && !key.sealed_key.is_empty();
-        let begun = |key: &&StoredAuthority| key.created <= now + CLOCK_STEP;
-        newest(in_state(keys, KeyState::Active).filter(lives).filter(begun))
-            .or_else(|| {
-                let ahead = in_state(keys, KeyState::Active).any(|key| lives(&key));
-                let retired = in_state(keys, KeyState::Retired)
-                    .filter(lives)
-                    .filter(begun);
-                newest(retired).filter(|_| ahead)
-            })
-            .or_else(|| newest(in_state(keys, KeyState::Active).filter(lives)))
+        let active = || in_state(keys, KeyState::Active).filter(|key| signs(key, now));
+        newest(active().filter(|key| has_begun(key, now))).or_else(|| newest(active()))
+    }
+
+    /// What is due when an issuer starts, before all else. What it does depends on its
+    /// own settings and clock, so that issuers of one store whose settings or clocks
+    /// differ could undo each other's steps for ever, were it done at any other time.
+    ///
+    /// Keys of a use that is switched off sign no more. And a clock that was far ahead for
+    /// a while has retired keys before their time and made others that begin only then:
+    /// now that it is right again, the retired ones sign again.
+    pub fn at_start(&self, keys: &[StoredAuthority], now: SystemTime) -> Vec<Step> {
+        let mut steps = Vec::new();
+        for key_use in KeyUse::ALL {
+            let keys: Vec<_> = keys.iter().filter(|key| key.key_use == key_use).collect();
+            let active = in_state(&keys, KeyState::Active);
+            if !self.uses().any(|it| it == key_use) {
+                let prepared = in_state(&keys, KeyState::Prepared);
+                steps.extend(active.map(|key| Step::Retire(key.key_id.clone())));
+                steps.extend(prepared.map(|key| Step::Remove(key.key_id.clone())));
+                continue;
+            }
+            let usable = |key: &&StoredAuthority| signs(key, now) && has_begun(key, now);
+            let retired = newest(in_state(&keys, KeyState::Retired).filter(usable));
+            let ahead: Vec<_> = active.filter(|key| signs(key, now)).collect();
+            let all_ahead = !ahead.is_empty() && !ahead.iter().any(|key| has_begun(key, now));
+            if let (Some(retired), true) = (retired, all_ahead) {
+                steps.extend(ahead.iter().map(|key| Step::Retire(key.key_id.clone())));
+                steps.push(Step::Activate(retired.key_id.clone()));
+            }
+        }
+        steps
     }
 
     /// Whether no key of this use can sign any more: nothing of it that works is left.
@@ -231,6 +238,16 @@ fn in_state<'a>(
     state: KeyState,
 ) -> impl Iterator<Item = &'a StoredAuthority> + use<'a> {
     keys.iter().copied().filter(move |key| key.state == state)
+}
+
+/// Whether it can sign.
+fn signs(key: &StoredAuthority, now: SystemTime) -> bool {
+    now < key.not_after && !key.sealed_key.is_empty()
+}
+
+/// Whether its time has begun.
+fn has_begun(key: &StoredAuthority, now: SystemTime) -> bool {
+    key.created <= now + CLOCK_STEP
 }
 
 fn newest<'a>(keys: impl Iterator<Item = &'a StoredAuthority>) -> Option<&'a StoredAuthority> {

@@ -59,6 +59,17 @@ impl Rotation<'_> {
         Ok(done)
     }
 
+    /// Does what is due when an issuer starts, and then what else is due; says what was
+    /// done.
+    pub async fn start(&self, tx: &mut Tx) -> Result<Vec<Step>, RotationError> {
+        let keys = authorities::list(tx.connection().await?).await?;
+        let mut done = self.lifecycle.at_start(&keys, self.now);
+        let mut spare = Vec::new();
+        self.carry_out(tx, &keys, &done, &mut spare).await?;
+        done.extend(self.advance(tx, &mut spare).await?);
+        Ok(done)
+    }
+
     /// Does what an operator ordered; see [`Lifecycle::ordered`].
     pub async fn order(
         &self,
@@ -135,6 +146,7 @@ impl Rotation<'_> {
                     let mut key = found(key_id)?;
                     key.state = KeyState::Active;
                     key.activated = Some(self.now);
+                    key.retired = None;
                     authorities::update(tx, &key).await?;
                     (EventName::AuthorityActivate, key)
                 }

@@ -3,7 +3,7 @@
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use identity::TrustDomain;
@@ -21,6 +21,8 @@ use crate::{
 
 /// When to try again after a failure.
 const RETRY: Duration = Duration::from_secs(10);
+/// How often a warning is repeated.
+const HOUR: Duration = Duration::from_secs(3600);
 /// Longest sleep: a clock that is set must not make it miss a step by much.
 const NAP: Duration = Duration::from_secs(60);
 
@@ -121,8 +123,8 @@ impl Issuer {
         self.keys.lifecycle
     }
 
-    /// Takes the keys over that the store holds now, if they are others.
-    fn refresh_keys(&self) -> Result<(), KeyringError> {
+    /// Takes the keys over that the store holds now; whether they are others.
+    fn refresh_keys(&self) -> Result<bool, KeyringError> {
         let mut held = self
             .current
             .held
@@ -130,13 +132,13 @@ impl Issuer {
             .unwrap_or_else(PoisonError::into_inner);
         let catalog = self.store.catalog();
         if held.is_of(&catalog) {
-            return Ok(());
+            return Ok(false);
         }
         *held = self.keys.read(&catalog)?;
         vouch(&self.store, &held.keyring);
         self.current.keyring.send_replace(held.keyring.clone());
         measure(&held.keyring);
-        Ok(())
+        Ok(true)
     }
 
     /// Keeps the keys alive until the issuer drains: follows what others do with them,
@@ -144,6 +146,7 @@ impl Issuer {
     pub async fn keep_keys(self: Arc<Self>, mut draining: watch::Receiver<bool>) {
         measure(&self.keyring());
         let mut changes = self.store.changes();
+        let mut warned: Option<Instant> = None;
         loop {
             let now = SystemTime::now();
             let mut nap = match self.advance_keys(now).await {
@@ -154,8 +157,10 @@ impl Issuer {
                 }
             };
             nap = nap.max(Duration::from_millis(200));
-            if let Some(warning) = self.keyring().end_is_near(now) {
+            let near = self.keyring().end_is_near(now);
+            if let Some(warning) = near.filter(|_| warned.is_none_or(|at| at.elapsed() >= HOUR)) {
                 tracing::warn!("{warning}");
+                warned = Some(Instant::now());
             }
             let wake = tokio::time::Instant::now() + nap;
             loop {
@@ -165,8 +170,11 @@ impl Issuer {
                         if changed.is_err() {
                             return;
                         }
-                        if let Err(error) = self.refresh_keys() {
-                            tracing::error!(%error, "the keys in the store cannot be used");
+                        match self.refresh_keys() {
+                            Ok(false) => {}
+                            // Other steps are due at other times.
+                            Ok(true) => break,
+                            Err(error) => tracing::error!(%error, "the keys in the store cannot be used"),
                         }
                     }
                     // An error means that the process is ending.

@@ -5,7 +5,7 @@ use identity::TrustDomain;
 use super::{Foundation, Issuer, OpenError};
 use crate::authority::{KeyState, KeyUse};
 use crate::store::{
-    DataDirectory, StoreError, audit,
+    DataDirectory, Database, StoreError, audit,
     audit::{Filter, StoredEvent},
 };
 
@@ -230,4 +230,53 @@ async fn a_store_of_before_keys_had_uses_gets_the_missing_ones() {
         late_end(ca.not_after, Duration::ZERO),
         again.keyring().x509().not_after()
     );
+}
+
+/// Two issuers at work on one PostgreSQL.
+#[tokio::test(flavor = "multi_thread")]
+async fn of_two_issuers_one_rotates_and_the_other_follows() {
+    let postgres = e2e::Postgres::start_with(&["-c", "fsync=off"]);
+    postgres.create_database("issuer");
+    let database = Database::postgres(&postgres.socket_url("issuer")).unwrap();
+    let home = tempfile::tempdir().unwrap();
+    let start = SystemTime::now();
+    let mut issuers = Vec::new();
+    for name in ["one", "two"] {
+        let directory = DataDirectory::open(&home.path().join(name)).unwrap();
+        let foundation = Foundation {
+            key_file: Some(home.path().join("kek")),
+            ..foundation()
+        };
+        let issuer = Issuer::open_on(&database, &directory, &foundation, start).await;
+        issuers.push(std::sync::Arc::new(issuer.unwrap()));
+    }
+    let [one, two] = [&issuers[0], &issuers[1]];
+    assert_eq!(pin(one), pin(two));
+    assert_eq!(one.keyring().bundle(), two.keyring().bundle());
+
+    // Both at once: each step is done once.
+    let day_60 = start + 60 * DAY + Duration::from_secs(60);
+    let both = tokio::join!(one.advance_keys(day_60), two.advance_keys(day_60));
+    both.0.unwrap();
+    both.1.unwrap();
+    let made = events_named(one, "authority.create").await;
+    assert_eq!(made.len(), 8, "{made:?}");
+
+    // One alone: the other follows without asking.
+    let (stop, draining) = tokio::sync::watch::channel(false);
+    let following = tokio::spawn(two.clone().keep_keys(draining));
+    let mut keyrings = two.keyrings();
+    one.advance_keys(start + 62 * DAY).await.unwrap();
+    let followed = async {
+        while pin(two) != pin(one) {
+            keyrings.changed().await.unwrap();
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), followed)
+        .await
+        .unwrap();
+    assert_eq!(two.keyring().keys(), one.keyring().keys());
+    assert_eq!(two.keyring().bundle(), one.keyring().bundle());
+    stop.send_replace(true);
+    following.await.unwrap();
 }

@@ -27,6 +27,13 @@ impl World {
         world
     }
 
+    /// As `Rotation::start`, without a store.
+    fn start(&mut self, now: SystemTime) {
+        let steps = self.lifecycle.at_start(&self.keys, now);
+        self.apply(steps, now);
+        self.advance(now);
+    }
+
     /// As `Rotation::advance`, without a store.
     fn advance(&mut self, now: SystemTime) {
         for pass in 0.. {
@@ -56,7 +63,11 @@ impl World {
                         not_after: now + self.lifecycle.life,
                     });
                 }
-                Step::Activate(id) => self.key(id).state = KeyState::Active,
+                Step::Activate(id) => {
+                    let key = self.key(id);
+                    key.state = KeyState::Active;
+                    key.retired = None;
+                }
                 Step::Retire(id) => {
                     let key = self.key(id);
                     key.state = KeyState::Retired;
@@ -274,15 +285,37 @@ fn an_issuer_that_was_stopped_goes_on_with_what_still_lives() {
 fn a_clock_that_was_far_ahead_for_a_while_costs_nothing() {
     let mut world = World::new(Lifecycle::default());
     let first = world.signer(KeyUse::X509).key_id.clone();
-    world.advance(start() + 200 * DAY);
-    assert_ne!(world.signer(KeyUse::X509).key_id, first);
-    world.advance(start() + DAY);
+    world.start(start() + 200 * DAY);
+    let second = world.signer(KeyUse::X509).key_id.clone();
+    assert_ne!(second, first);
+    world.start(start() + DAY);
     assert_eq!(world.signer(KeyUse::X509).key_id, first);
     // And one that is behind changes nothing.
     let made = world.made;
-    world.advance(start() - 300 * DAY);
+    world.start(start() - 300 * DAY);
     assert_eq!(world.signer(KeyUse::X509).key_id, first);
     assert_eq!(world.made, made);
+}
+
+/// Each sees what the other does as due at no time but its own start.
+#[test]
+fn issuers_of_one_store_with_other_clocks_and_settings_do_not_undo_each_other_for_ever() {
+    let mut world = World::new(Lifecycle {
+        wit: true,
+        ..Lifecycle::default()
+    });
+    let ahead = start() + 91 * DAY;
+    for (round, wit) in [true, false].into_iter().cycle().take(20).enumerate() {
+        world.lifecycle.wit = wit;
+        let now = if wit { ahead } else { start() + DAY };
+        let steps = world.steps.len();
+        world.advance(now + u32::try_from(round).unwrap() * MINUTE);
+        assert!(
+            round < 3 || world.steps.len() == steps,
+            "{round}: {:?}",
+            &world.steps[steps..]
+        );
+    }
 }
 
 #[test]
@@ -302,7 +335,7 @@ fn what_is_switched_off_signs_no_more_and_leaves_when_its_tokens_have_ended() {
         ..Lifecycle::default()
     });
     world.lifecycle.wit = false;
-    world.advance(start() + DAY);
+    world.start(start() + DAY);
     assert!(world.of(KeyUse::Wit, KeyState::Active).is_empty());
     assert_eq!(world.of(KeyUse::Wit, KeyState::Retired).len(), 1);
     world.advance(start() + 2 * DAY + SLACK);
