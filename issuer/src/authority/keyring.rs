@@ -360,7 +360,7 @@ impl Gathered {
         self.authorities.sort_by_key(|(_, created, _)| *created);
         self.tokens.sort_by_key(|(_, _, created, _)| *created);
         self.keys
-            .sort_by(|a, b| (a.key_use, a.created).cmp(&(b.key_use, b.created)));
+            .sort_by_key(|key| (key.key_use, key.created));
         let x509 = self
             .authorities
             .iter()
