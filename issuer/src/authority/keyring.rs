@@ -359,8 +359,7 @@ impl Gathered {
     ) -> Result<Keyring, KeyringError> {
         self.authorities.sort_by_key(|(_, created, _)| *created);
         self.tokens.sort_by_key(|(_, _, created, _)| *created);
-        self.keys
-            .sort_by_key(|key| (key.key_use, key.created));
+        self.keys.sort_by_key(|key| (key.key_use, key.created));
         let x509 = self
             .authorities
             .iter()
