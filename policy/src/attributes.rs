@@ -68,7 +68,7 @@ impl Value {
     }
 
     fn from_json(json: &Json, r#type: Type) -> Result<Self, String> {
-        let wrong = || format!("must be a {type}, is {}", describe(json));
+        let wrong = || format!("must be {}, is {}", r#type.with_article(), describe(json));
         Ok(match r#type {
             Type::String => Self::String(json.as_str().ok_or_else(wrong)?.to_owned()),
             Type::Int => Self::Int(json.as_i64().ok_or_else(wrong)?),

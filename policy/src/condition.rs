@@ -106,7 +106,7 @@ impl Condition {
     /// The expression that says the same.
     pub(crate) fn to_expression(&self) -> Result<String, ConditionError> {
         let attribute = self.check_attribute()?;
-        self.check_values()?;
+        self.check_values(attribute.r#type)?;
         let (path, guard) = (&attribute.path, &attribute.guard);
         let value = self.values.first().map(String::as_str).unwrap_or_default();
         let mut text = String::new();
@@ -161,8 +161,8 @@ impl Condition {
         )?;
         if !compiled.is_scalar() {
             let message = format!(
-                "`{name}` is a {}, which has no single value; write an expression such as `\"x\" in {name}`",
-                compiled.type_name()
+                "`{name}` is {}, which has no single value; write an expression such as `\"x\" in {name}`",
+                compiled.type_with_article()
             );
             return Err(ConditionError::new("attribute", message));
         }
@@ -183,10 +183,14 @@ impl Condition {
             Some(attribute) if attribute.r#type != Type::String => format!("string({name})"),
             _ => name.to_owned(),
         };
-        Ok(Reference { path, guard })
+        Ok(Reference {
+            path,
+            guard,
+            r#type: attribute.map(|attribute| attribute.r#type),
+        })
     }
 
-    fn check_values(&self) -> Result<(), ConditionError> {
+    fn check_values(&self, r#type: Option<Type>) -> Result<(), ConditionError> {
         let operator = self.operator;
         let count = self.values.len();
         if count == 0 {
@@ -206,6 +210,26 @@ impl Condition {
                 "values",
                 format!("has {count} values; at most {MAX_VALUES} are allowed"),
             ));
+        }
+        if !matches!(operator, Operator::Matches | Operator::Prefix) {
+            for (number, value) in self.values.iter().enumerate() {
+                let never = match r#type {
+                    Some(Type::Bool) => !matches!(value.as_str(), "true" | "false"),
+                    Some(Type::Int) => {
+                        value.parse::<i64>().map(|it| it.to_string()).as_ref() != Ok(value)
+                    }
+                    Some(_) => value.is_empty(),
+                    None => false,
+                };
+                if never {
+                    let message = match r#type {
+                        Some(Type::Bool) => format!("the attribute is `true` or `false`, never {value:?}"),
+                        Some(Type::Int) => format!("the attribute is a whole number, never {value:?}"),
+                        _ => "an attribute is never empty; one that is not set is asked for with `has(…)` in an expression".to_owned(),
+                    };
+                    return Err(ConditionError::new(format!("values[{number}]"), message));
+                }
+            }
         }
         let value = &self.values[0];
         if operator == Operator::Prefix && value.is_empty() {
@@ -228,6 +252,8 @@ impl Condition {
 }
 
 struct Reference {
+    /// `None` for an entry of a map, which is text that may be empty.
+    r#type: Option<Type>,
     /// The attribute as text.
     path: String,
     /// What asks whether it is there.

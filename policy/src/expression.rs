@@ -23,6 +23,7 @@ use crate::schema::{self, Attribute};
 use check::{Checked, Purpose};
 use eval::Evaluator;
 use syntax::Span;
+use value::Val;
 
 mod check;
 mod error;
@@ -33,6 +34,8 @@ mod node;
 mod parser;
 mod syntax;
 mod trace;
+mod types;
+mod value;
 
 pub use error::{EvaluationError, ExpressionError};
 pub use trace::Trace;
@@ -97,12 +100,16 @@ impl Expression {
 
     /// Whether its value is true or false, as a rule needs it.
     pub fn is_bool(&self) -> bool {
-        self.0.checked.kinds == check::BOOL
+        self.0.checked.kinds == types::BOOL
     }
 
     /// The name of the type of its value: `bool`, `list of strings`.
     pub fn type_name(&self) -> String {
         self.0.checked.kinds.name()
+    }
+
+    pub(crate) fn type_with_article(&self) -> String {
+        self.0.checked.kinds.a()
     }
 
     /// The first attribute in it that only the agent vouches for.
@@ -116,7 +123,7 @@ impl Expression {
     /// Whether it holds for a caller.
     pub fn holds(&self, attributes: &Attributes) -> Result<bool, EvaluationError> {
         let value = Evaluator::new(self.source(), attributes).value(&self.0.checked.root)?;
-        Ok(matches!(value, eval::Val::Bool(true)))
+        Ok(matches!(value, Val::Bool(true)))
     }
 
     /// Its value for a caller.
@@ -134,7 +141,7 @@ impl Expression {
         trace.unwrap_or_else(|| Trace {
             expression: self.source().to_owned(),
             start: 0,
-            value: result.as_ref().ok().map(eval::Val::to_json),
+            value: result.as_ref().ok().map(Val::to_json),
             error: result.as_ref().err().map(EvaluationError::to_string),
             parts: Vec::new(),
         })
@@ -155,7 +162,7 @@ impl Expression {
     }
 
     pub(crate) fn is_scalar(&self) -> bool {
-        matches!(self.0.checked.kinds, check::Kinds::Scalar(_))
+        matches!(self.0.checked.kinds, types::Kinds::Scalar(_))
     }
 
     /// An error at the first asserted attribute.

@@ -53,8 +53,8 @@ impl Rule {
         };
         if !expression.is_bool() {
             let message = format!(
-                "a rule is true or false; this is a {}",
-                expression.type_name()
+                "a rule is true or false; this is {}",
+                expression.type_with_article()
             );
             return Err(RuleError::of("expression", message));
         }

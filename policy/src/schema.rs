@@ -35,6 +35,14 @@ pub enum Type {
     MultiMap,
 }
 
+impl Type {
+    /// The name with its article: `an int`.
+    pub(crate) fn with_article(self) -> String {
+        let article = if self == Self::Int { "an" } else { "a" };
+        format!("{article} {self}")
+    }
+}
+
 /// The name used in messages and documents.
 impl fmt::Display for Type {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

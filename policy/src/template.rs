@@ -185,8 +185,8 @@ fn compile_part(text: &str, start: usize, end: usize) -> Result<Expression, Expr
         .map_err(|error| error.locate(text, base))?;
     if !expression.is_scalar() {
         let message = format!(
-            "`{source}` is a {}, which has no single value to put into a text; use it in a rule, or take one entry of it",
-            expression.type_name()
+            "`{source}` is {}, which has no single value to put into a text; use it in a rule, or take one entry of it",
+            expression.type_with_article()
         );
         return Err(ExpressionError::at(base, message).locate(text, 0));
     }

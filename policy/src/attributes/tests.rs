@@ -29,7 +29,7 @@ fn every_mistake_is_named() {
             "attribute `join.gitlab` is a group of attributes, not a string",
             "attribute `user.labels` must be a map of strings, but not every entry is text",
             "attribute `workload.extra` is not an attribute",
-            "attribute `workload.unix.uid` must be a int, is a string",
+            "attribute `workload.unix.uid` must be an int, is a string",
         ]
     );
 }

@@ -7,76 +7,15 @@
 
 use super::error::ExpressionError;
 use super::functions;
-use super::node::{Arithmetic, Comparison, Comprehension, Kind, Macro, Node};
+use super::node::{Arithmetic, Comparison, Kind, Macro, Node};
 use super::syntax::{Operator, Span, Syntax, SyntaxKind};
-use crate::schema::{self, Presence, Trust, Type};
+use super::types::{BOOL, INT, Kinds, Scalar, TEXT, TEXTS};
+use crate::schema::{self, Type};
 
-/// The static type of a part.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Kinds {
-    Scalar(Scalar),
-    /// `None`: the empty list.
-    List(Option<Scalar>),
-    Map(Option<Scalar>),
-    MultiMap,
-}
+use presence::{Fact, Facts};
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Scalar {
-    Text,
-    Int,
-    Bool,
-}
-
-pub(crate) const TEXT: Kinds = Kinds::Scalar(Scalar::Text);
-pub(crate) const INT: Kinds = Kinds::Scalar(Scalar::Int);
-pub(crate) const BOOL: Kinds = Kinds::Scalar(Scalar::Bool);
-pub(crate) const TEXTS: Kinds = Kinds::List(Some(Scalar::Text));
-
-impl Scalar {
-    fn name(self) -> &'static str {
-        match self {
-            Self::Text => "string",
-            Self::Int => "int",
-            Self::Bool => "bool",
-        }
-    }
-}
-
-impl Kinds {
-    /// The name in messages: `list of string`.
-    pub(crate) fn name(self) -> String {
-        match self {
-            Self::Scalar(scalar) => scalar.name().to_owned(),
-            Self::List(None) => "empty list".to_owned(),
-            Self::List(Some(element)) => format!("list of {}s", element.name()),
-            Self::Map(None) => "empty map".to_owned(),
-            Self::Map(Some(element)) => format!("map of {}s", element.name()),
-            Self::MultiMap => "map of lists of strings".to_owned(),
-        }
-    }
-
-    fn of(r#type: Type) -> Self {
-        match r#type {
-            Type::String => TEXT,
-            Type::Int => INT,
-            Type::Bool => BOOL,
-            Type::List => TEXTS,
-            Type::Map => Self::Map(Some(Scalar::Text)),
-            Type::MultiMap => Self::MultiMap,
-        }
-    }
-
-    /// Whether values of the two can be equal.
-    fn comparable(self, other: Self) -> bool {
-        match (self, other) {
-            (Self::List(one), Self::List(two)) | (Self::Map(one), Self::Map(two)) => {
-                one.is_none() || two.is_none() || one == two
-            }
-            _ => self == other,
-        }
-    }
-}
+mod macros;
+mod presence;
 
 /// What an expression is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -119,22 +58,6 @@ pub(crate) fn check(
         asserted: checker.asserted,
         unguarded: checker.unguarded,
     })
-}
-
-/// Something that is known to be there.
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum Fact {
-    Attribute(u16),
-    Group(&'static str),
-    /// A map's entry: the map and the key as written.
-    Entry(String, String),
-}
-
-/// What is known where a condition was true, and where it was false.
-#[derive(Debug, Default)]
-struct Facts {
-    yes: Vec<Fact>,
-    no: Vec<Fact>,
 }
 
 pub(crate) struct Checker<'a> {
@@ -230,10 +153,10 @@ impl Checker<'_> {
         let (node, kinds) = self.any(syntax)?;
         if kinds != wanted {
             let message = format!(
-                "`{}` is a {}, not a {}",
+                "`{}` is {}, not {}",
                 self.text(node.span),
-                kinds.name(),
-                wanted.name()
+                kinds.a(),
+                wanted.a()
             );
             return Err(ExpressionError::new(node.span, message));
         }
@@ -248,11 +171,7 @@ impl Checker<'_> {
     fn bool(&mut self, syntax: Syntax) -> Result<(Node, Facts), ExpressionError> {
         let (node, kinds, facts) = self.node(syntax)?;
         if kinds != BOOL {
-            let message = format!(
-                "`{}` is a {}, not a bool",
-                self.text(node.span),
-                kinds.name()
-            );
+            let message = format!("`{}` is {}, not a bool", self.text(node.span), kinds.a());
             return Err(ExpressionError::new(node.span, message));
         }
         Ok((node, facts))
@@ -283,9 +202,9 @@ impl Checker<'_> {
         let (no, no_kinds) = self.knowing(facts.no, |checker| checker.any(parts.2))?;
         if !yes_kinds.comparable(no_kinds) {
             let message = format!(
-                "one branch is a {}, the other a {}",
-                yes_kinds.name(),
-                no_kinds.name()
+                "one branch is {}, the other {}",
+                yes_kinds.a(),
+                no_kinds.a()
             );
             return Err(ExpressionError::new(no.span, message));
         }
@@ -294,14 +213,6 @@ impl Checker<'_> {
             _ => yes_kinds,
         };
         Ok((Kind::Conditional(Box::new([condition, yes, no])), kinds))
-    }
-
-    fn knowing<T>(&mut self, facts: Vec<Fact>, check: impl FnOnce(&mut Self) -> T) -> T {
-        let before = self.known.len();
-        self.known.extend(facts);
-        let result = check(self);
-        self.known.truncate(before);
-        result
     }
 
     fn list(&mut self, elements: Vec<Syntax>) -> Result<(Kind, Kinds), ExpressionError> {
@@ -345,17 +256,13 @@ impl Checker<'_> {
             (Kinds::Scalar(scalar), None) => *element = Some(scalar),
             (Kinds::Scalar(scalar), Some(first)) if scalar == first => {}
             (_, Some(first)) => {
-                let message = format!(
-                    "this {what} holds {}s, this is a {}",
-                    first.name(),
-                    kinds.name()
-                );
+                let message = format!("this {what} holds {}s, this is {}", first.name(), kinds.a());
                 return Err(ExpressionError::new(node.span, message));
             }
             (_, None) => {
                 let message = format!(
-                    "a {what} holds strings, ints or bools; this is a {}",
-                    kinds.name()
+                    "a {what} holds strings, ints or bools; this is {}",
+                    kinds.a()
                 );
                 return Err(ExpressionError::new(node.span, message));
             }
@@ -434,20 +341,20 @@ impl Checker<'_> {
             }
             Kinds::Scalar(_) => {
                 let message = format!(
-                    "`{}` is a {}; it has no entries",
+                    "`{}` is {}; it has no entries",
                     self.text(of.span),
-                    kinds.name()
+                    kinds.a()
                 );
                 return Err(ExpressionError::new(span, message));
             }
         };
         if key_kinds != wanted {
             let message = format!(
-                "`{}` is a {}, its entries are named by a {}, not a {}",
+                "`{}` is {}, its entries are named by {}, not {}",
                 self.text(of.span),
-                kinds.name(),
-                wanted.name(),
-                key_kinds.name()
+                kinds.a(),
+                wanted.a(),
+                key_kinds.a()
             );
             return Err(ExpressionError::new(key.span, message));
         }
@@ -566,10 +473,10 @@ impl Checker<'_> {
             _ => "",
         };
         let message = format!(
-            "`{}` {symbol} …: `{symbol}` does not go with a {} and a {}{hint}",
+            "`{}` {symbol} …: `{symbol}` does not go with {} and {}{hint}",
             self.text(left.span),
-            one.name(),
-            two.name()
+            one.a(),
+            two.a()
         );
         ExpressionError::new(span, message)
     }
@@ -608,183 +515,6 @@ impl Checker<'_> {
             (None, _) => functions::call(self, name, name_span, None, arguments)?,
         };
         Ok((Node { kind, span }, kinds, Facts::default()))
-    }
-
-    fn has(&mut self, argument: Option<Syntax>, span: Span) -> Typed {
-        let usage = "has(…) asks whether an attribute is set, as in `has(join.github.environment)`";
-        let Some(Syntax {
-            kind: SyntaxKind::Select { of, name },
-            span: inner,
-            ..
-        }) = argument
-        else {
-            return Err(ExpressionError::new(span, usage));
-        };
-        let path = path_of(&of)
-            .filter(|path| {
-                self.variable(path.split('.').next().unwrap_or_default())
-                    .is_none()
-            })
-            .map(|path| format!("{path}.{name}"));
-        let mut facts = Facts::default();
-        let leaf = path.as_deref().and_then(schema::index_of);
-        let group = path.as_deref().and_then(schema::group_of);
-        let kind = match (leaf, group, path) {
-            (Some(index), ..) => {
-                self.note(index, inner);
-                facts.yes.push(Fact::Attribute(index));
-                facts.yes.push(Fact::Group(schema::by_index(index).group()));
-                Kind::HasAttribute(index)
-            }
-            (None, Some(group), _) => {
-                let (path, members) = schema::group_by_index(group);
-                self.note(members.start, inner);
-                facts.yes.push(Fact::Group(path));
-                Kind::HasGroup(group)
-            }
-            (None, None, Some(path))
-                if !path
-                    .match_indices('.')
-                    .any(|(end, _)| schema::index_of(&path[..end]).is_some()) =>
-            {
-                return Err(self.unknown(&path, inner));
-            }
-            _ => {
-                let (of, kinds) = self.any(*of)?;
-                if !matches!(kinds, Kinds::Map(_) | Kinds::MultiMap) {
-                    let message =
-                        format!("`{}` is a {}; {usage}", self.text(of.span), kinds.name());
-                    return Err(ExpressionError::new(inner, message));
-                }
-                facts.yes.push(Fact::Entry(
-                    self.text(of.span).to_owned(),
-                    format!("{name:?}"),
-                ));
-                Kind::HasKey(Box::new((of, name.into())))
-            }
-        };
-        Ok((Node { kind, span }, BOOL, facts))
-    }
-
-    fn comprehension(
-        &mut self,
-        what: Macro,
-        over: Syntax,
-        mut arguments: Vec<Syntax>,
-        span: Span,
-    ) -> Result<(Kind, Kinds), ExpressionError> {
-        let usage = || {
-            ExpressionError::new(
-                span,
-                "is written as in `list.exists(x, x == \"a\")`: a name, then what is asked of it",
-            )
-        };
-        let filtered = what == Macro::Map && arguments.len() == 3;
-        if arguments.len() != 2 && !filtered {
-            return Err(usage());
-        }
-        let body = arguments.pop().ok_or_else(usage)?;
-        let filter = if filtered { arguments.pop() } else { None };
-        let variable = match arguments.pop().map(|syntax| syntax.kind) {
-            Some(SyntaxKind::Name(name)) => name,
-            _ => return Err(usage()),
-        };
-        let (over, kinds) = self.any(over)?;
-        let element = match kinds {
-            Kinds::List(element) => Kinds::Scalar(element.unwrap_or(Scalar::Text)),
-            Kinds::Map(_) | Kinds::MultiMap => TEXT,
-            Kinds::Scalar(_) => {
-                let message = format!(
-                    "`{}` is a {}, not a list or map",
-                    self.text(over.span),
-                    kinds.name()
-                );
-                return Err(ExpressionError::new(over.span, message));
-            }
-        };
-        // What is known of an outer variable of this name says nothing of the inner.
-        let known = std::mem::take(&mut self.known);
-        self.known.extend(
-            known
-                .iter()
-                .filter(|fact| !matches!(fact, Fact::Entry(..)))
-                .cloned(),
-        );
-        self.variables.push((variable, element));
-        let checked = (|| {
-            let filter = filter.map(|filter| self.bool(filter)).transpose()?;
-            let (filter, facts) = filter.map_or((None, Facts::default()), |(node, facts)| {
-                (Some(node), facts)
-            });
-            let (body, kinds) = self.knowing(facts.yes, |checker| checker.any(body))?;
-            Ok((filter, body, kinds))
-        })();
-        self.variables.pop();
-        self.known = known;
-        let (filter, body, body_kinds) = checked?;
-        let result = match (what, body_kinds) {
-            (Macro::Map, Kinds::Scalar(scalar)) => Kinds::List(Some(scalar)),
-            (Macro::Map, _) => {
-                let message = format!(
-                    "`map` makes a list of strings, ints or bools, not of {}s",
-                    body_kinds.name()
-                );
-                return Err(ExpressionError::new(body.span, message));
-            }
-            (_, BOOL) if what == Macro::Filter => match kinds {
-                Kinds::List(element) => Kinds::List(element),
-                _ => TEXTS,
-            },
-            (_, BOOL) => BOOL,
-            _ => {
-                let message = format!(
-                    "`{}` is a {}, not a bool",
-                    self.text(body.span),
-                    body_kinds.name()
-                );
-                return Err(ExpressionError::new(body.span, message));
-            }
-        };
-        Ok((
-            Kind::Comprehension(Box::new(Comprehension {
-                what,
-                over,
-                body,
-                filter,
-            })),
-            result,
-        ))
-    }
-
-    /// An attribute is read here.
-    fn used(&mut self, index: u16, span: Span) -> Result<(), ExpressionError> {
-        self.note(index, span);
-        let attribute = schema::by_index(index);
-        let asked = self.known.contains(&Fact::Attribute(index));
-        match attribute.presence {
-            Presence::Optional if !asked && self.purpose == Purpose::Rule => {
-                let path = attribute.path;
-                let message = format!("`{path}` is optional; ask first whether it is set");
-                Err(ExpressionError::new(span, message).suggest(Some(format!("has({path}) && …"))))
-            }
-            Presence::Optional | Presence::WithGroup
-                if !asked && !self.known.contains(&Fact::Group(attribute.group())) =>
-            {
-                self.unguarded(attribute.path.into(), span);
-                Ok(())
-            }
-            _ => Ok(()),
-        }
-    }
-
-    fn note(&mut self, index: u16, span: Span) {
-        if self.asserted.is_none() && schema::by_index(index).trust == Trust::Asserted {
-            self.asserted = Some((index, span));
-        }
-    }
-
-    fn unguarded(&mut self, what: Box<str>, span: Span) {
-        self.unguarded.get_or_insert((what, span));
     }
 
     fn unknown(&self, name: &str, span: Span) -> ExpressionError {

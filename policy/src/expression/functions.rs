@@ -4,10 +4,11 @@
 //! (`lowerAscii`, `replace`, `split`, …), and Teleport's names for them
 //! (`strings.lower`, `email.local`, …).
 
-use super::check::{BOOL, Checker, INT, Kinds, Scalar, TEXT, TEXTS};
+use super::check::Checker;
 use super::error::ExpressionError;
 use super::node::{Function, Kind, Node, Pattern};
 use super::syntax::{Span, Syntax};
+use super::types::{BOOL, INT, Kinds, Scalar, TEXT, TEXTS};
 use crate::schema;
 
 struct Signature {

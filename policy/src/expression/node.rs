@@ -113,27 +113,25 @@ impl fmt::Debug for Pattern {
 
 impl Pattern {
     /// The largest program, in bytes of the compiled form.
-    const LARGEST: usize = 64 * 1024;
+    const LARGEST: usize = 16 * 1024;
 
     /// Compiles `source`. Matching takes time in proportion to the length of the
     /// text and the size of the program; the size is found by trying.
     pub(crate) fn compile(source: &str) -> Result<Self, String> {
-        let mut size = 2 * 1024;
+        let mut size = 512;
         loop {
-            match regex_lite::RegexBuilder::new(source)
-                .size_limit(size)
-                .nest_limit(32)
-                .build()
-            {
+            let mut builder = regex_lite::RegexBuilder::new(source);
+            match builder.size_limit(size).nest_limit(32).build() {
                 Ok(regex) => {
                     return Ok(Self {
                         regex,
-                        price: (size / 512) as u32,
+                        price: (size / 8) as u32,
                     });
                 }
-                Err(error) if size >= Self::LARGEST || !error.to_string().contains("limit") => {
+                Err(error) if !error.to_string().contains("size limit") => {
                     return Err(error.to_string());
                 }
+                Err(_) if size >= Self::LARGEST => return Err("it is too large".to_owned()),
                 Err(_) => size *= 2,
             }
         }

@@ -39,6 +39,14 @@ pub(crate) struct Parser<'a> {
     depth: usize,
 }
 
+/// What stands between two operands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Joint {
+    Or,
+    And,
+    Operator(Operator),
+}
+
 type Parsed = Result<Syntax, ExpressionError>;
 
 /// Parses the whole of `source`.
@@ -69,9 +77,9 @@ impl<'a> Parser<'a> {
         if self.depth > MAX_NESTING {
             return Err(ExpressionError::too_deep(self.span));
         }
-        let condition = self.or()?;
+        let condition = self.operation(0)?;
         let result = if self.take("?")? {
-            let yes = self.or()?;
+            let yes = self.operation(0)?;
             self.expect(":")?;
             let no = self.expression()?;
             let span = condition.span.to(no.span);
@@ -86,83 +94,49 @@ impl<'a> Parser<'a> {
         result
     }
 
-    fn or(&mut self) -> Parsed {
-        self.chain("||", Self::and, SyntaxKind::Or)
-    }
-
-    fn and(&mut self) -> Parsed {
-        self.chain("&&", Self::relation, SyntaxKind::And)
-    }
-
-    /// `a && b && c`: one node, however long.
-    fn chain(
-        &mut self,
-        mark: &str,
-        part: fn(&mut Self) -> Parsed,
-        kind: fn(Vec<Syntax>) -> SyntaxKind,
-    ) -> Parsed {
-        let first = part(self)?;
-        if !self.is(mark) {
-            return Ok(first);
-        }
-        let start = first.span;
-        let mut parts = vec![first];
-        while self.take(mark)? {
-            parts.push(part(self)?);
-        }
-        Syntax::new(kind(parts), start.to(self.last))
-    }
-
-    fn relation(&mut self) -> Parsed {
-        self.left(Self::addition, |parser| {
-            Some(match &parser.token {
-                Token::Mark("==") => Operator::Equal,
-                Token::Mark("!=") => Operator::NotEqual,
-                Token::Mark("<") => Operator::Less,
-                Token::Mark("<=") => Operator::LessEqual,
-                Token::Mark(">") => Operator::Greater,
-                Token::Mark(">=") => Operator::GreaterEqual,
-                Token::Name(name) if name == "in" => Operator::In,
-                _ => return None,
-            })
-        })
-    }
-
-    fn addition(&mut self) -> Parsed {
-        self.left(Self::multiplication, |parser| {
-            Some(match &parser.token {
-                Token::Mark("+") => Operator::Add,
-                Token::Mark("-") => Operator::Subtract,
-                _ => return None,
-            })
-        })
-    }
-
-    fn multiplication(&mut self) -> Parsed {
-        self.left(Self::unary, |parser| {
-            Some(match &parser.token {
-                Token::Mark("*") => Operator::Multiply,
-                Token::Mark("/") => Operator::Divide,
-                Token::Mark("%") => Operator::Modulo,
-                _ => return None,
-            })
-        })
-    }
-
-    fn left(
-        &mut self,
-        part: fn(&mut Self) -> Parsed,
-        operator: fn(&Self) -> Option<Operator>,
-    ) -> Parsed {
-        let mut left = part(self)?;
-        while let Some(operator) = operator(self) {
+    /// Operands and the operators between them that bind at least as `least`.
+    /// One function for all levels, so that a bracket costs few frames of stack.
+    fn operation(&mut self, least: u8) -> Parsed {
+        let mut left = self.unary()?;
+        let mut before = None;
+        while let Some((level, joint)) = self.joint().filter(|(level, _)| *level >= least) {
             self.advance()?;
-            let right = part(self)?;
+            let right = self.operation(level + 1)?;
             let span = left.span.to(right.span);
-            let sides = Box::new((left, right));
-            left = Syntax::new(SyntaxKind::Binary { operator, sides }, span)?;
+            left = match joint {
+                // `a && b && c`: one node, however long.
+                Joint::And | Joint::Or if before == Some(joint) => left.extend(right, span)?,
+                Joint::And => Syntax::new(SyntaxKind::And(vec![left, right]), span)?,
+                Joint::Or => Syntax::new(SyntaxKind::Or(vec![left, right]), span)?,
+                Joint::Operator(operator) => {
+                    let sides = Box::new((left, right));
+                    Syntax::new(SyntaxKind::Binary { operator, sides }, span)?
+                }
+            };
+            before = Some(joint);
         }
         Ok(left)
+    }
+
+    /// The operator that is next, and how strongly it binds.
+    fn joint(&self) -> Option<(u8, Joint)> {
+        Some(match &self.token {
+            Token::Mark("||") => (0, Joint::Or),
+            Token::Mark("&&") => (1, Joint::And),
+            Token::Mark("==") => (2, Joint::Operator(Operator::Equal)),
+            Token::Mark("!=") => (2, Joint::Operator(Operator::NotEqual)),
+            Token::Mark("<") => (2, Joint::Operator(Operator::Less)),
+            Token::Mark("<=") => (2, Joint::Operator(Operator::LessEqual)),
+            Token::Mark(">") => (2, Joint::Operator(Operator::Greater)),
+            Token::Mark(">=") => (2, Joint::Operator(Operator::GreaterEqual)),
+            Token::Name(name) if name == "in" => (2, Joint::Operator(Operator::In)),
+            Token::Mark("+") => (3, Joint::Operator(Operator::Add)),
+            Token::Mark("-") => (3, Joint::Operator(Operator::Subtract)),
+            Token::Mark("*") => (4, Joint::Operator(Operator::Multiply)),
+            Token::Mark("/") => (4, Joint::Operator(Operator::Divide)),
+            Token::Mark("%") => (4, Joint::Operator(Operator::Modulo)),
+            _ => return None,
+        })
     }
 
     fn unary(&mut self) -> Parsed {

@@ -143,4 +143,17 @@ impl Syntax {
         }
         Ok(Self { kind, span, height })
     }
+
+    /// One more part of a chain of `&&` or `||`.
+    pub(crate) fn extend(mut self, part: Self, span: Span) -> Result<Self, ExpressionError> {
+        self.span = span;
+        self.height = self.height.max(1 + part.height);
+        if self.height > MAX_NESTING {
+            return Err(ExpressionError::too_deep(span));
+        }
+        if let SyntaxKind::And(parts) | SyntaxKind::Or(parts) = &mut self.kind {
+            parts.push(part);
+        }
+        Ok(self)
+    }
 }

@@ -1,0 +1,63 @@
+//! Which attributes an expression has asked for before it uses them.
+
+use super::{Checker, Purpose};
+use crate::expression::error::ExpressionError;
+use crate::expression::syntax::Span;
+use crate::schema::{self, Presence, Trust};
+
+/// Something that is known to be there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Fact {
+    Attribute(u16),
+    Group(&'static str),
+    /// A map's entry: the map and the key as written.
+    Entry(String, String),
+}
+
+/// What is known where a condition was true, and where it was false.
+#[derive(Debug, Default)]
+pub(super) struct Facts {
+    pub(super) yes: Vec<Fact>,
+    pub(super) no: Vec<Fact>,
+}
+
+impl Checker<'_> {
+    pub(super) fn knowing<T>(&mut self, facts: Vec<Fact>, check: impl FnOnce(&mut Self) -> T) -> T {
+        let before = self.known.len();
+        self.known.extend(facts);
+        let result = check(self);
+        self.known.truncate(before);
+        result
+    }
+
+    /// An attribute is read here.
+    pub(super) fn used(&mut self, index: u16, span: Span) -> Result<(), ExpressionError> {
+        self.note(index, span);
+        let attribute = schema::by_index(index);
+        let asked = self.known.contains(&Fact::Attribute(index));
+        match attribute.presence {
+            Presence::Optional if !asked && self.purpose == Purpose::Rule => {
+                let path = attribute.path;
+                let message = format!("`{path}` is optional; ask first whether it is set");
+                Err(ExpressionError::new(span, message).suggest(Some(format!("has({path}) && …"))))
+            }
+            Presence::Optional | Presence::WithGroup
+                if !asked && !self.known.contains(&Fact::Group(attribute.group())) =>
+            {
+                self.unguarded(attribute.path.into(), span);
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    pub(super) fn note(&mut self, index: u16, span: Span) {
+        if self.asserted.is_none() && schema::by_index(index).trust == Trust::Asserted {
+            self.asserted = Some((index, span));
+        }
+    }
+
+    pub(super) fn unguarded(&mut self, what: Box<str>, span: Span) {
+        self.unguarded.get_or_insert((what, span));
+    }
+}
