@@ -84,3 +84,282 @@ fn conditions_compile_to_expressions() {
         );
     }
 }
+
+#[test]
+fn a_condition_on_what_is_not_set_is_safe_in_both_lists() {
+    use Operator::{Eq, In, Matches, NotEq, NotIn, Prefix};
+    // (operator, matches in an allow rule, matches in a deny rule)
+    for (operator, allows, denies) in [
+        (Eq, false, false),
+        (In, false, false),
+        (Matches, false, false),
+        (Prefix, false, false),
+        (NotEq, false, true),
+        (NotIn, false, true),
+    ] {
+        for attribute in [
+            "join.gitlab.ref",
+            "join.github.environment",
+            "user.labels.other",
+        ] {
+            let conditions = vec![condition(attribute, operator, &["x"])];
+            let rule = Rule::new("", &RuleSource::Conditions(conditions), false).unwrap();
+            let allow = Rules::new(vec![], vec![rule.clone()]).unwrap();
+            assert_eq!(
+                allow.decide(&alice()).allowed,
+                allows,
+                "allow {attribute} {operator}"
+            );
+            let deny = Rules::new(vec![rule], vec![]).unwrap();
+            assert_eq!(
+                !deny.decide(&alice()).allowed,
+                denies,
+                "deny {attribute} {operator}"
+            );
+        }
+    }
+}
+
+/// A value is a value, whatever is in it.
+#[test]
+fn values_of_conditions_cannot_leave_their_place() {
+    for value in [
+        "\" || true || \"",
+        "x\\\" || user.is_bot || \"",
+        "\n\r\u{2028}\0",
+        "{{ user.name }}",
+        "'''",
+    ] {
+        for operator in [Operator::Eq, Operator::In] {
+            let conditions = vec![condition("user.bot_name", operator, &[value])];
+            let rule = Rule::new("", &RuleSource::Conditions(conditions), false).unwrap();
+            for (name, expected) in [("y", false), (value, true)] {
+                let mut attributes = alice();
+                attributes
+                    .set("user.bot_name", crate::Value::String(name.to_owned()))
+                    .unwrap();
+                assert_eq!(
+                    rule.expression().holds(&attributes),
+                    Ok(expected),
+                    "{value:?}"
+                );
+            }
+        }
+    }
+    // Nor can a pattern close the bracket that makes it match the whole.
+    let conditions = vec![condition(
+        "join.github.actor",
+        Operator::Matches,
+        &["x)|(.*"],
+    )];
+    Rule::new("", &RuleSource::Conditions(conditions), false).unwrap_err();
+    let conditions = vec![condition(
+        "join.github.actor",
+        Operator::Matches,
+        &["x|ali"],
+    )];
+    let rule = Rule::new("", &RuleSource::Conditions(conditions), false).unwrap();
+    assert_eq!(rule.expression().holds(&alice()), Ok(false));
+}
+
+#[test]
+fn mistakes_in_rules_name_the_part() {
+    use Operator::{Eq, Matches, NotEq, Prefix};
+    let second = |attribute: &str, operator, values: &[&str]| {
+        let first = condition("user.name", Eq, &["x"]);
+        RuleSource::Conditions(vec![first, condition(attribute, operator, values)])
+    };
+    for (source, verified, expected) in [
+        (expression(""), false, "expression: is empty"),
+        (
+            expression("user.name"),
+            false,
+            "expression: a rule is true or false; this is a string",
+        ),
+        (
+            expression("true &&\n usr.name == 'x'"),
+            false,
+            "expression, line 2, column 2: `usr.name` is not an attribute; did you mean `user.name`?",
+        ),
+        (
+            expression("user.is_bot && workload.unix.uid == 0"),
+            true,
+            "expression, line 1, column 16: the rule requires verified attributes, and `workload.unix.uid` is only asserted by the agent",
+        ),
+        (
+            expression("has(workload.unix)"),
+            true,
+            "expression, line 1, column 5: the rule requires verified attributes",
+        ),
+        (
+            RuleSource::Conditions(vec![]),
+            false,
+            "conditions: is empty",
+        ),
+        (
+            second("user.nme", Eq, &["x"]),
+            false,
+            "conditions[1].attribute: `user.nme` is not an attribute; did you mean `user.name`?",
+        ),
+        (
+            second("join.github", Eq, &["x"]),
+            false,
+            "conditions[1].attribute: `join.github` is a group of attributes",
+        ),
+        (
+            second("user.traits.team", Eq, &["x"]),
+            false,
+            "conditions[1].attribute: `user.traits.team` is a list of strings, which has no single value",
+        ),
+        (
+            second("user.name + user.name", Eq, &["x"]),
+            false,
+            "conditions[1].attribute: \"user.name + user.name\" is not the name of an attribute",
+        ),
+        (
+            second("", Eq, &["x"]),
+            false,
+            "conditions[1].attribute: is missing",
+        ),
+        (
+            second("user.name", Eq, &[]),
+            false,
+            "conditions[1].values: `eq` needs a value",
+        ),
+        (
+            second("user.name", Eq, &["x", "y"]),
+            false,
+            "conditions[1].values: `eq` takes one value, not 2",
+        ),
+        (
+            second("user.name", NotEq, &[""]),
+            false,
+            "conditions[1].values[0]: an attribute is never empty",
+        ),
+        (
+            second("user.is_bot", Eq, &["yes"]),
+            false,
+            "conditions[1].values[0]: the attribute is `true` or `false`, never \"yes\"",
+        ),
+        (
+            second("workload.unix.uid", Eq, &["007"]),
+            false,
+            "conditions[1].values[0]: the attribute is a whole number, never \"007\"",
+        ),
+        (
+            second("user.name", Prefix, &[""]),
+            false,
+            "conditions[1].values[0]: every text begins with the empty one",
+        ),
+        (
+            second("user.name", Matches, &["("]),
+            false,
+            "conditions[1].values[0]: \"(\" is not a regular expression",
+        ),
+        (
+            second("workload.unix.uid", Eq, &["0"]),
+            true,
+            "conditions: the rule requires verified attributes",
+        ),
+    ] {
+        let error = Rule::new("", &source, verified).expect_err(expected);
+        assert!(
+            error.to_string().starts_with(expected),
+            "{error}\n{expected}"
+        );
+    }
+}
+
+#[test]
+fn a_deny_rule_must_ask_for_what_not_every_caller_has() {
+    for (source, expected) in [
+        ("has(join.github) && join.github.actor == 'x'", None),
+        ("has(join.github.sha) && join.github.actor == 'x'", None),
+        ("!has(join.github) || join.github.actor == 'x'", None),
+        (
+            "has(user.labels.team) && user.labels[\"team\"] == 'x'",
+            None,
+        ),
+        ("'team' in user.traits && 'x' in user.traits.team", None),
+        ("user.name == 'x'", None),
+        ("join.github.actor == 'x'", Some("has(join.github) && …")),
+        (
+            "has(join.gitlab) && join.github.actor == 'x'",
+            Some("has(join.github) && …"),
+        ),
+        (
+            "has(workload.kubernetes) && workload.kubernetes.container.name == 'x'",
+            Some("has(workload.kubernetes.container) && …"),
+        ),
+        (
+            "user.labels.team == 'x'",
+            Some("has(user.labels.team) && …"),
+        ),
+        (
+            "'x' in user.traits[\"team\"]",
+            Some("\"team\" in user.traits && …"),
+        ),
+        (
+            "has(user.labels.other) && user.labels.team == 'x'",
+            Some("has(user.labels.team) && …"),
+        ),
+    ] {
+        Rules::new(vec![], vec![rule(source)]).unwrap_or_else(|error| panic!("{source}: {error}"));
+        let result = Rules::new(vec![rule("user.is_bot"), rule(source)], vec![]);
+        let suggestion = result.err().map(|error| {
+            assert_eq!(error.part, "deny[1].expression", "{source}");
+            error.suggestion.unwrap()
+        });
+        assert_eq!(suggestion.as_deref(), expected, "{source}");
+    }
+}
+
+#[test]
+fn explain_shows_every_rule_and_what_decided() {
+    let named = Rule::new(
+        "only alice",
+        &expression("join.github.actor == 'alice'"),
+        true,
+    )
+    .unwrap();
+    let rules = Rules::new(
+        vec![rule("1 / 0 == 0")],
+        vec![rule("join.gitlab.sub == 'x'"), named],
+    )
+    .unwrap();
+    let overflow = "`1 / 0` is not a number of 64 bits";
+    let unset = "attribute `join.gitlab.sub` is not set";
+    assert_eq!(
+        serde_json::to_value(rules.explain(&alice())).unwrap(),
+        json!({
+            "decision": {
+                "allowed": false,
+                "rule": {"list": "deny", "index": 0, "description": ""},
+                "reason": format!("a deny rule cannot be evaluated, which denies: {overflow}"),
+            },
+            "rules": [
+                {
+                    "list": "deny", "index": 0, "description": "", "expression": "1 / 0 == 0",
+                    "matched": true, "error": overflow,
+                    "trace": {"expression": "1 / 0 == 0", "start": 0, "error": overflow, "parts": [
+                        {"expression": "1 / 0", "start": 0, "error": overflow},
+                    ]},
+                },
+                {
+                    "list": "allow", "index": 0, "description": "", "expression": "join.gitlab.sub == 'x'",
+                    "matched": false, "error": unset,
+                    "trace": {"expression": "join.gitlab.sub == 'x'", "start": 0, "error": unset, "parts": [
+                        {"expression": "join.gitlab.sub", "start": 0, "error": unset},
+                    ]},
+                },
+                {
+                    "list": "allow", "index": 1, "description": "only alice",
+                    "expression": "join.github.actor == 'alice'", "matched": true,
+                    "trace": {"expression": "join.github.actor == 'alice'", "start": 0, "value": true, "parts": [
+                        {"expression": "join.github.actor", "start": 0, "value": "alice"},
+                    ]},
+                },
+            ],
+        })
+    );
+}
