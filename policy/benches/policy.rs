@@ -1,5 +1,8 @@
 //! Instructions of what issuing an identity asks of policy.
 
+// What gungraun's macros make is not written by us.
+#![allow(missing_docs, unused_qualifications, clippy::expect_used)]
+
 use std::hint::black_box;
 
 use gungraun::prelude::*;
@@ -77,7 +80,7 @@ fn render((path, caller): (PathTemplate, Attributes)) -> Result<String, RenderEr
 }
 
 library_benchmark_group!(
-    name = policy,
+    name = instructions,
     benchmarks = [compile, decide, evaluate, render]
 );
-main!(library_benchmark_groups = policy);
+main!(library_benchmark_groups = instructions);

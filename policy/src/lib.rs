@@ -9,6 +9,7 @@
 pub mod attributes;
 pub mod condition;
 pub mod expression;
+#[cfg(feature = "peer")]
 pub mod peer;
 pub mod rule;
 pub mod schema;
@@ -17,6 +18,7 @@ pub mod template;
 pub use attributes::{AttributeError, AttributeErrors, Attributes, Value};
 pub use condition::{Condition, Operator};
 pub use expression::{EvaluationError, Expression, ExpressionError, Trace};
+#[cfg(feature = "peer")]
 pub use peer::{Decision, PathPrefix, PeerPolicy, PeerRule};
 pub use rule::{
     List, Rule, RuleDecision, RuleError, RuleRef, RuleSource, RuleTrace, Rules, RulesTrace,
