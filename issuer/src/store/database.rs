@@ -230,21 +230,25 @@ impl PostgresAddress {
             .or_else(|| url.strip_prefix("postgresql://"))
             .ok_or_else(|| AddressError::new("it does not begin with postgres://"))?;
         let (place, query) = rest.split_once('?').unwrap_or((rest, ""));
+        let (authority, name) = place.split_once('/').unwrap_or((place, ""));
+        // A `/`, `?` or `#` in a password breaks it apart: the rest looks like a place.
+        if name.contains('@') || query.contains('@') || rest.contains('#') {
+            let why = "it is no URL (escape special characters with %)";
+            return Err(AddressError::new(why));
+        }
         let mut socket = None;
         for pair in query.split('&').filter(|pair| !pair.is_empty()) {
             let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
             if !PARAMETERS.contains(&key) {
-                // Not the value: it may be a misspelt password.
+                // Neither key nor value: a `?` in a password makes its end look so.
                 let known = PARAMETERS.join(", ");
-                let key: String = key.chars().take(32).collect();
-                let why = format!("it has the parameter {key:?}; those known are {known}");
+                let why = format!("it has an unknown parameter; those known are {known}");
                 return Err(AddressError(why));
             }
             if key == "host" {
                 socket = Some(value);
             }
         }
-        let (authority, name) = place.split_once('/').unwrap_or((place, ""));
         // A password may hold an `@` that was not escaped: the last one counts.
         let (user, server) = match authority.rsplit_once('@') {
             Some((user, server)) => (Some(user), server),

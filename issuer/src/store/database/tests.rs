@@ -44,8 +44,11 @@ fn what_is_wrong_with_an_address_is_told_without_it() {
         ("sqlite://hunter2", "begin with postgres://"),
         (
             "postgres://app@db.example/issuer?pasword=hunter2",
-            "parameter \"pasword\"",
+            "unknown parameter",
         ),
+        ("postgres://app:12/hunter2@db.example/issuer", "no URL"),
+        ("postgres://app:1?hunter2@db.example/issuer", "no URL"),
+        ("postgres://app:1#hunter2@db.example/issuer", "no URL"),
         ("postgres://app:hunter2@db.example:port/issuer", "no URL"),
         ("postgres://app:hun ter2@[::1/issuer", "no URL"),
     ] {
