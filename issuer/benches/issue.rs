@@ -8,14 +8,17 @@
 
 use std::{
     collections::BTreeMap,
+    sync::Arc,
     time::{Duration, Instant, SystemTime},
 };
 
-use identity::{Serial, SpiffeId, TrustDomain};
+use identity::{SpiffeId, TrustDomain};
+use proto::issue::v1 as pb;
+
 use issuer::{
     access::{Caller, changes},
     authority::{LeafTemplate, SubjectKey},
-    issue::{X509SvidRequest, issue_x509_svid},
+    issue,
     join::{self, Agent, TokenJoin},
     resources::{
         LabelSelector, Metadata, Resource, ResourceName, RoleSpec, Spec, TokenSecret,
@@ -92,7 +95,7 @@ fn signing<'a>(issuer: &'a Issuer, csr: &[u8]) -> impl FnMut() + use<'a> {
     }
 }
 
-async fn service(issuer: &Issuer, caller: &Caller, csr: &[u8], callers: usize) -> f64 {
+async fn service(issuer: &Issuer, caller: &Arc<Caller>, csr: &[u8], callers: usize) -> f64 {
     let begun = Instant::now();
     let tasks: Vec<_> = (0..callers)
         .map(|_| {
@@ -100,11 +103,10 @@ async fn service(issuer: &Issuer, caller: &Caller, csr: &[u8], callers: usize) -
             tokio::spawn(async move {
                 let mut count = 0_u32;
                 while begun.elapsed() < PERIOD {
-                    let request =
-                        X509SvidRequest::new(caller.clone(), "web".to_owned(), &csr, None);
-                    issue_x509_svid(&issuer, request, SystemTime::now())
-                        .await
-                        .expect("grant");
+                    let request = vec![request(&csr)];
+                    let now = SystemTime::now();
+                    let outcomes = issue::issue(&issuer, caller.clone(), request, now).await;
+                    assert_eq!(outcomes.expect("store")[0].grants.len(), 1);
                     count += 1;
                 }
                 count
@@ -118,6 +120,16 @@ async fn service(issuer: &Issuer, caller: &Caller, csr: &[u8], callers: usize) -
     f64::from(total) / begun.elapsed().as_secs_f64()
 }
 
+fn request(csr: &[u8]) -> pb::SvidRequest {
+    pb::SvidRequest {
+        selector: Some(pb::svid_request::Selector::Name("web".to_owned())),
+        document: Some(pb::svid_request::Document::X509(pb::X509Request {
+            csrs_der: vec![csr.to_vec()],
+        })),
+        ..Default::default()
+    }
+}
+
 fn csr() -> Vec<u8> {
     let key = rcgen::KeyPair::generate().expect("key");
     let request = rcgen::CertificateParams::default()
@@ -127,7 +139,7 @@ fn csr() -> Vec<u8> {
 }
 
 /// A bot that has joined and may have the workload identity `web`.
-async fn bot(issuer: &Issuer) -> Caller {
+async fn bot(issuer: &Issuer) -> Arc<Caller> {
     let name = || ResourceName::parse("web").expect("name");
     let metadata = || Metadata {
         labels: BTreeMap::from([("app".to_owned(), "web".to_owned())]),
@@ -171,14 +183,5 @@ async fn bot(issuer: &Issuer) -> Caller {
         ttl,
     };
     let grant = join::join_by_token(issuer, join, now).await.expect("join");
-    Caller {
-        id: grant.id,
-        bot_name: grant.instance.bot_name,
-        instance_id: grant.instance.instance_id,
-        generation: 1,
-        serial: Serial::from_bytes(grant.leaf.serial.as_bytes()),
-        not_after: grant.leaf.validity.not_after,
-        remote: None,
-        connected: now,
-    }
+    Arc::new(grant.caller(None, now))
 }

@@ -4,23 +4,25 @@
 //! log. In particular it cannot tell a resource that does not exist from one
 //! that it may not have.
 
+mod admission;
 pub mod caller;
 pub mod changes;
 
-use std::{
-    collections::BTreeMap,
-    time::{Duration, SystemTime},
-};
+use std::time::SystemTime;
 
 use crate::{
     audit::{Event, EventName},
     authority::AuthorityError,
-    catalog::Catalog,
-    resources::{ResourceName, Spec},
-    store::{StoreError, Tx, audit, instances, instances::BotInstance},
+    store::{StoreError, Tx, audit, instances},
 };
 
-pub use self::caller::{Caller, NotABot};
+pub use self::{
+    admission::{
+        SUCCESSION_GRACE, admit, is_first_seen, known, lock_copied, lock_targets, refuse_locked,
+        refuse_superseded, told_generations,
+    },
+    caller::{Caller, NotABot},
+};
 
 /// Why something was refused, spelled the same in audit, metrics and log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,16 +55,39 @@ pub enum Denial {
     /// A generation was presented that the store does not know of: it was
     /// restored from a backup.
     UnknownGeneration,
+    /// What was asked is no request, or too much of one.
+    InvalidRequest,
     /// There is no such workload identity.
     UnknownWorkloadIdentity,
+    /// There is a lock on the workload identity, on the role that would allow it, or on
+    /// the SPIFFE ID.
+    LockedIdentity,
     /// No role of the bot selects the workload identity.
     NoRole,
+    /// A role of the bot denies the workload identity.
+    RoleDenies,
+    /// A rule of the workload identity denies the caller.
+    RuleDenies,
+    /// No rule of the workload identity allows the caller.
+    NoRule,
+    /// A template of the workload identity comes to nothing valid.
+    Template,
     /// The SPIFFE ID cannot be issued.
     InvalidId,
+    /// It federates with a trust domain that is not known.
+    UnknownFederation,
+    /// The audience of a JWT-SVID is missing or not acceptable.
+    InvalidAudience,
+    /// WIT-SVIDs are switched off.
+    WitOff,
     /// The certificate request is not acceptable.
     InvalidCsr,
     /// The wanted life is not acceptable.
     InvalidTtl,
+    /// The answer would be too long.
+    TooMuch,
+    /// A stored resource that was needed cannot be understood.
+    Damaged,
     /// The authority cannot sign (it has expired).
     Authority,
 }
@@ -84,12 +109,42 @@ impl Denial {
             Self::CopiedIdentity => "copied_identity",
             Self::SupersededCertificate => "superseded_certificate",
             Self::UnknownGeneration => "unknown_generation",
+            Self::InvalidRequest => "invalid_request",
             Self::UnknownWorkloadIdentity => "unknown_workload_identity",
+            Self::LockedIdentity => "locked_identity",
             Self::NoRole => "no_role",
+            Self::RoleDenies => "role_denies",
+            Self::RuleDenies => "rule_denies",
+            Self::NoRule => "no_rule",
+            Self::Template => "template",
             Self::InvalidId => "invalid_id",
+            Self::UnknownFederation => "unknown_federation",
+            Self::InvalidAudience => "invalid_audience",
+            Self::WitOff => "wit_off",
             Self::InvalidCsr => "invalid_csr",
             Self::InvalidTtl => "invalid_ttl",
+            Self::TooMuch => "too_much",
+            Self::Damaged => "damaged_record",
             Self::Authority => "authority",
+        }
+    }
+}
+
+/// Why something is refused, and with which values (for whoever may know: audit, log).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refused {
+    /// Why.
+    pub denial: Denial,
+    /// With which values.
+    pub detail: String,
+}
+
+impl Refused {
+    /// A refusal with its values.
+    pub fn new(denial: Denial, detail: impl Into<String>) -> Self {
+        Self {
+            denial,
+            detail: detail.into(),
         }
     }
 }
@@ -118,6 +173,12 @@ impl Refusal {
     }
 }
 
+impl From<Refused> for Refusal {
+    fn from(refused: Refused) -> Self {
+        Self::denied(refused.denial, refused.detail)
+    }
+}
+
 impl From<StoreError> for Refusal {
     fn from(error: StoreError) -> Self {
         Self::Store(error)
@@ -128,102 +189,6 @@ impl From<AuthorityError> for Refusal {
     fn from(error: AuthorityError) -> Self {
         Self::denied(Denial::Authority, error.to_string())
     }
-}
-
-/// How long after its successor was first seen a certificate may still open a
-/// connection and get identities on it: an agent that renews has others under way.
-pub const SUCCESSION_GRACE: Duration = Duration::from_secs(60);
-
-/// Admits the caller: its bot and its instance exist, no lock is on it, and its
-/// certificate is not one that only a copy would still present. To be asked inside
-/// the transaction that grants, so that a lock that comes later comes after the
-/// grant. Whoever records a refusal also calls [`lock_if_copied`].
-pub async fn admit(tx: &mut Tx, caller: &Caller, now: SystemTime) -> Result<BotInstance, Refusal> {
-    let catalog = tx.catalog().await?;
-    let instance = catalog
-        .instance(&caller.instance_id)
-        .filter(|instance| instance.bot_name == caller.bot_name);
-    let Some(instance) = instance else {
-        let detail = format!("bot {} has no such instance", caller.bot_name);
-        return Err(Refusal::denied(Denial::UnknownInstance, detail));
-    };
-    if let Some(reason) = &instance.locked_reason {
-        return Err(Refusal::denied(Denial::Locked, reason.as_str()));
-    }
-    let (presented, newest) = (caller.generation, instance.generation);
-    if presented.saturating_add(1) < newest {
-        let told = told_generations(presented, newest);
-        return Err(Refusal::denied(Denial::CopiedIdentity, told));
-    }
-    if presented == newest && instance.newest_seen.is_none() {
-        instances::newest_seen(tx, &instance.instance_id, now).await?;
-    }
-    Ok(BotInstance::clone(&instance))
-}
-
-/// Refuses an issuance on a certificate that is the newest but one, if it opened
-/// its connection after the newest has been in use for [`SUCCESSION_GRACE`]. That
-/// may be a copy, or an agent that lost the newest with its disk: the latter still
-/// has the key, repeats its renewal, and so proves it. Therefore nothing is locked
-/// here; the renewal decides.
-pub fn refuse_superseded(caller: &Caller, instance: &BotInstance) -> Result<(), Refusal> {
-    let (presented, newest) = (caller.generation, instance.generation);
-    let superseded = instance
-        .newest_seen
-        .is_some_and(|seen| caller.connected > seen + SUCCESSION_GRACE);
-    if presented < newest && superseded {
-        let told = told_generations(presented, newest);
-        return Err(Refusal::denied(Denial::SupersededCertificate, told));
-    }
-    Ok(())
-}
-
-/// What is told of an old certificate.
-pub fn told_generations(presented: u64, newest: u64) -> String {
-    format!("generation {presented} was presented, the newest is {newest}")
-}
-
-/// Locks the instance of a caller that was refused as a copy, in the transaction
-/// that records the refusal.
-pub async fn lock_if_copied<T>(
-    tx: &mut Tx,
-    caller: &Caller,
-    decision: &Result<T, Refusal>,
-    now: SystemTime,
-) -> Result<(), StoreError> {
-    if let Err(Refusal::Denied {
-        denial: Denial::CopiedIdentity,
-        detail,
-    }) = decision
-    {
-        let reason = format!("copied identity: {detail}");
-        lock_instance(tx, &caller.bot_name, &caller.instance_id, &reason, now).await?;
-    }
-    Ok(())
-}
-
-/// The first role of the bot that selects `labels`.
-pub fn role_that_allows(
-    catalog: &Catalog,
-    bot_name: &str,
-    labels: &BTreeMap<String, String>,
-) -> Result<ResourceName, Refusal> {
-    let bot = catalog.bot(bot_name)?;
-    let Some(Spec::Bot(bot)) = bot.as_ref().map(|bot| &bot.spec) else {
-        let detail = format!("there is no bot {bot_name}");
-        return Err(Refusal::denied(Denial::UnknownBot, detail));
-    };
-    for name in &bot.roles {
-        let role = catalog.role(name.as_str())?;
-        if let Some(Spec::Role(role)) = role.as_ref().map(|role| &role.spec)
-            && role.workload_identity_labels.matches(labels)
-        {
-            return Ok(name.clone());
-        }
-    }
-    let roles: Vec<_> = bot.roles.iter().map(ResourceName::as_str).collect();
-    let detail = format!("none of the bot's roles [{}] selects it", roles.join(", "));
-    Err(Refusal::denied(Denial::NoRole, detail))
 }
 
 /// Locks an instance and records it. Its calls are refused from the commit on,

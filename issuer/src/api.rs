@@ -3,7 +3,6 @@
 
 pub mod admin;
 pub mod admin_socket;
-mod audit;
 mod authorities;
 pub mod diagnostics;
 pub mod health;
@@ -24,6 +23,7 @@ use crate::{
     access::{Caller, Denial, Refusal},
     api::listener::ConnectionInfo,
     audit::{Event, EventName},
+    resources::{Kind, Spec},
     service::Issuer,
 };
 
@@ -33,7 +33,34 @@ pub const REQUEST_MAX: usize = 20 * 1024;
 /// Largest set of resources that is applied at once.
 pub const APPLY_MAX: usize = 16 * 1024 * 1024;
 
-/// The trust bundle as it travels.
+/// Every trust bundle as it travels: the own one first, then those of other trust
+/// domains, each by itself (FE-07).
+pub(crate) fn trust_bundles(issuer: &Issuer) -> Vec<pb::TrustBundle> {
+    let catalog = issuer.store.catalog();
+    let others = catalog
+        .resources(Kind::SpiffeFederation, None)
+        .filter_map(|resource| match resource {
+            Ok(resource) => Some(resource),
+            Err(error) => {
+                tracing::error!(%error, "a federated trust bundle is left out");
+                None
+            }
+        })
+        .filter_map(|resource| match &resource.spec {
+            Spec::SpiffeFederation(spec) => Some(pb::TrustBundle {
+                trust_domain: spec.bundle.trust_domain().to_string(),
+                spiffe_bundle_json: spec.bundle.to_spiffe_json(),
+            }),
+            _ => None,
+        })
+        // The own trust domain is told by its own keys only.
+        .filter(|bundle| bundle.trust_domain != issuer.trust_domain().as_str());
+    std::iter::once(trust_bundle(issuer))
+        .chain(others)
+        .collect()
+}
+
+/// The trust bundle of the own trust domain as it travels.
 pub(crate) fn trust_bundle(issuer: &Issuer) -> pb::TrustBundle {
     pb::TrustBundle {
         trust_domain: issuer.trust_domain().to_string(),
@@ -107,13 +134,33 @@ pub(crate) fn status(refusal: Refusal) -> Status {
             Denial::UnknownGeneration => Status::permission_denied(
                 "this bot certificate is newer than the issuer's records: join again",
             ),
-            Denial::UnknownWorkloadIdentity | Denial::NoRole => {
+            // A caller that may not know of a workload identity learns nothing of it.
+            Denial::UnknownWorkloadIdentity
+            | Denial::LockedIdentity
+            | Denial::NoRole
+            | Denial::RoleDenies => {
                 Status::permission_denied("no role of this bot allows this workload identity")
             }
-            Denial::InvalidId => Status::permission_denied(
-                "this workload identity cannot be issued (`issuer audit` tells why)",
+            Denial::RuleDenies | Denial::NoRule => Status::permission_denied(
+                "the rules of this workload identity do not allow it (`issuer audit` tells why)",
             ),
-            Denial::InvalidCsr | Denial::InvalidTtl => Status::invalid_argument(detail),
+            Denial::Template | Denial::InvalidId | Denial::UnknownFederation => {
+                Status::permission_denied(
+                    "this workload identity cannot be issued (`issuer audit` tells why)",
+                )
+            }
+            Denial::InvalidCsr
+            | Denial::InvalidTtl
+            | Denial::InvalidRequest
+            | Denial::InvalidAudience => Status::invalid_argument(detail),
+            Denial::WitOff => {
+                Status::unimplemented("WIT-SVIDs are switched off at this issuer (`wit: true`)")
+            }
+            Denial::TooMuch => Status::resource_exhausted(detail),
+            Denial::Damaged => {
+                tracing::error!(detail, "a stored resource cannot be read");
+                Status::unavailable("the issuer cannot read what it needs now")
+            }
             Denial::Authority => {
                 tracing::error!(detail, "the authority cannot sign");
                 Status::unavailable("the issuer's authority cannot sign now")

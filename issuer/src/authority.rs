@@ -34,7 +34,7 @@ use zeroize::Zeroizing;
 pub use self::{
     certificate::{LeafTemplate, Validity},
     csr::{CsrError, KeyKind, SubjectKey},
-    keyring::{JwtAlgorithm, KeyFacts, Keyring, KeyringError, SignedToken},
+    keyring::{KeyFacts, Keyring, KeyringError, SignedToken},
     lifecycle::Lifecycle,
     rotation::{Rotation, RotationError},
     signer::{CertSigner, EcdsaP256Signer, SignError},

@@ -1,248 +1,206 @@
-//! Issuance of an X509-SVID: one function, in the order in which it decides.
+//! Issuance: a batch of wanted SVIDs, each granted or refused by itself, recorded
+//! before the answer leaves.
 //!
-//! `locks → resource → role → path → key → bounds → sign → record`, all inside
-//! one transaction of the one writer: nothing that a later step relies on can
-//! change under it, and the record is durable before the answer leaves. A
-//! certificate whose record could not be written is dropped unseen.
+//! `take apart → decide → sign → record`. Deciding ([`decide()`]) and signing happen
+//! in the caller's task on a snapshot of what the store holds, so that they run side
+//! by side; only the record goes through the one writer. The writer first looks
+//! whether what was decided on is still what is: if anything has changed since (a
+//! lock, a role, a rule, a key), everything is decided again on what holds now,
+//! inside the transaction that records it. So a grant never stands behind a lock
+//! that was there when it was recorded, and a document whose record could not be
+//! written is dropped unseen.
+
+mod ask;
+pub(crate) mod attributes;
+mod decide;
+mod plan;
+mod record;
+mod render;
+mod sign;
 
 use std::{
     sync::Arc,
     time::{Duration, Instant, SystemTime},
 };
 
-use identity::SpiffeId;
+use futures_util::future::try_join_all;
+use identity::TrustDomain;
+use proto::issue::v1 as pb;
 
+use self::plan::Settled;
+pub use self::{
+    ask::{Ask, Asker, ITEMS_MAX, Item, Key, SVIDS_MAX, Selection, Wanted},
+    decide::{Decision, Step, Trace, decide},
+    plan::{Grant, Outcome},
+    render::Rendered,
+    sign::Document,
+};
+pub(crate) use self::{decide::remaining, plan::Batch};
 use crate::{
-    access::{self, Caller, Denial, Refusal},
-    audit::{Event, EventName},
-    authority::{Authority, CsrError, Leaf, LeafTemplate, SubjectKey},
-    catalog::Catalog,
-    resources::{
-        DnsName, Resource, ResourceName, Spec, SpiffePath, SvidKind, TtlBounds, X509_TTL_CAP, wire,
-    },
+    access::{Caller, Refusal, Refused},
+    authority::{SubjectKey, Validity},
+    resources::{JwtAlgorithm, ResourceName, SvidKind},
     service::Issuer,
-    store::{StoreError, Tx, audit, instances::BotInstance},
+    store::{StoreError, Tx},
 };
 
-/// What an agent asks for.
-#[derive(Debug, Clone)]
-pub struct X509SvidRequest {
-    /// Who asks.
-    pub caller: Caller,
-    /// Name of the workload identity, as asked.
-    pub workload_identity: String,
-    /// The key to certify, taken from the request.
-    pub key: Result<SubjectKey, CsrError>,
-    /// Wanted life.
-    pub ttl: Option<prost_types::Duration>,
-}
+/// Work of up to so many pieces is done where it is; more is spread over threads that
+/// may block.
+const AT_ONCE: usize = 4;
 
-impl X509SvidRequest {
-    /// Takes a request as it came over the wire; the CSR is checked here, before
-    /// the writer is occupied.
-    pub fn new(
-        caller: Caller,
-        workload_identity: String,
-        csr_der: &[u8],
-        ttl: Option<prost_types::Duration>,
-    ) -> Self {
-        Self {
-            caller,
-            workload_identity,
-            key: SubjectKey::from_csr(csr_der),
-            ttl,
-        }
-    }
-}
-
-/// What an agent gets.
-#[derive(Debug, Clone)]
-pub struct X509SvidGrant {
-    /// The SVID.
-    pub leaf: Leaf,
-    /// Its SPIFFE ID.
-    pub id: SpiffeId,
+/// What may be signed: everything that goes into the document but the signature and
+/// what is drawn at random.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Approved {
+    /// Name of the workload identity.
+    pub workload_identity: ResourceName,
+    /// Its revision.
+    pub revision: u64,
+    /// What kind of document.
+    pub kind: SvidKind,
+    /// Id, names, subject, hint, claims.
+    pub rendered: Rendered,
+    /// Of a JWT-SVID.
+    pub audiences: Arc<[String]>,
+    /// The key, and its place in the request. None if one is still to be chosen.
+    pub key: Option<(u32, Arc<SubjectKey>)>,
+    /// How a JWT-SVID is signed.
+    pub jwt_algorithm: JwtAlgorithm,
+    /// Trust domains whose bundles go to the workload.
+    pub federates_with: Vec<TrustDomain>,
+    /// From when to when.
+    pub validity: Validity,
     /// Life from now, in whole seconds.
     pub ttl: Duration,
-    /// When to renew.
+    /// When to renew: at half of the life that is left.
     pub renew_at: SystemTime,
-    /// Hint of the resource.
-    pub hint: String,
-    /// Revision of the resource.
-    pub revision: u64,
-    role: ResourceName,
-    instance: BotInstance,
-    dns_sans: Vec<String>,
 }
 
-/// Issues an X509-SVID, or refuses it; either is recorded when this returns.
-pub async fn issue_x509_svid(
+/// Issues what a bot asks for; every grant and every refusal is recorded when this
+/// returns. One outcome for each request, in their order. Errors: the store.
+pub async fn issue(
     issuer: &Issuer,
-    request: X509SvidRequest,
+    caller: Arc<Caller>,
+    requests: Vec<pb::SvidRequest>,
     now: SystemTime,
-) -> Result<X509SvidGrant, Refusal> {
+) -> Result<Vec<Outcome>, Refusal> {
     let begun = Instant::now();
-    let (authority, request) = (issuer.keyring().x509().clone(), Arc::new(request));
-    let decision = issuer
+    let items = take_apart(requests).await?;
+    let batch = Arc::new(Batch::new(issuer, Asker::Bot(caller), items, now));
+    let settled = Arc::new(settle(batch.clone(), issuer.store.catalog()).await?);
+    let decided = settled.clone();
+    let again = issuer
         .store
         .write::<_, StoreError, _>(move |tx| {
-            let (authority, request) = (authority.clone(), request.clone());
+            let (batch, settled) = (batch.clone(), settled.clone());
             Box::pin(async move {
-                let decision = decide(tx, &authority, &request, now).await;
-                record(tx, &request, decision, now).await
+                if tx.revision() == settled.revision() {
+                    settled.record(tx, &batch).await?;
+                    return Ok(None);
+                }
+                let again = settle_within(tx, &batch, Some(&settled)).await?;
+                Ok(Some(Arc::new(again)))
             })
         })
         .await;
-    let decision = decision.unwrap_or_else(|error| Err(Refusal::Store(error)));
-    measure(&decision, begun);
-    decision
-}
-
-async fn decide(
-    tx: &mut Tx,
-    authority: &Arc<Authority>,
-    request: &X509SvidRequest,
-    now: SystemTime,
-) -> Result<X509SvidGrant, Refusal> {
-    let caller = &request.caller;
-    let instance = access::admit(tx, caller, now).await?;
-    access::refuse_superseded(caller, &instance)?;
-    let catalog = tx.catalog().await?;
-    let resource = workload_identity(&catalog, &request.workload_identity)?;
-    let Spec::WorkloadIdentity(spec) = &resource.spec else {
-        let detail = "of another kind";
-        return Err(Refusal::denied(Denial::UnknownWorkloadIdentity, detail));
-    };
-    let labels = &resource.metadata.labels;
-    let role = access::role_that_allows(&catalog, &caller.bot_name, labels)?;
-    let id = SpiffePath::parse(spec.path.source())
-        .and_then(|path| path.id(authority.trust_domain()))
-        .map_err(|error| Refusal::denied(Denial::InvalidId, error.to_string()))?;
-    let key = request
-        .key
-        .as_ref()
-        .map_err(|error| Refusal::denied(Denial::InvalidCsr, error.to_string()))?;
-    let dns_sans = spec
-        .dns_sans
-        .iter()
-        .map(|name| DnsName::parse(name.source()))
-        .collect::<Result<Vec<_>, _>>()
-        .map_err(|error| Refusal::denied(Denial::InvalidId, error.to_string()))?;
-    let ttl = bounded_ttl(request.ttl.as_ref(), spec.ttl_bounds(SvidKind::X509))?;
-    let validity = authority.validity(now, ttl)?;
-    let leaf = authority.sign_leaf(&LeafTemplate {
-        dns_sans: &dns_sans,
-        ..LeafTemplate::new(&id, key, validity)
-    })?;
-    let ttl = remaining(validity.not_after, now);
-    Ok(X509SvidGrant {
-        leaf,
-        id,
-        ttl,
-        renew_at: now + ttl / 2,
-        dns_sans: dns_sans
-            .iter()
-            .map(|name| name.as_str().to_owned())
-            .collect(),
-        hint: spec
-            .hint
-            .as_ref()
-            .map_or(String::new(), |hint| hint.source().to_owned()),
-        revision: resource.metadata.revision,
-        role,
-        instance,
-    })
-}
-
-fn workload_identity(catalog: &Catalog, name: &str) -> Result<Arc<Resource>, Refusal> {
-    let unknown = |why: String| Refusal::denied(Denial::UnknownWorkloadIdentity, why);
-    // What is no name is not looked up; it is recorded in its shortened form.
-    let name = ResourceName::parse(name).map_err(|error| unknown(error.to_string()))?;
-    catalog
-        .workload_identity(name.as_str())?
-        .ok_or_else(|| unknown(format!("there is no workload_identity {name}")))
-}
-
-/// The wanted life, or the default, cut at the resource's bound.
-fn bounded_ttl(
-    wanted: Option<&prost_types::Duration>,
-    bounds: TtlBounds,
-) -> Result<Duration, Refusal> {
-    let wanted = match wanted {
-        None => bounds.default,
-        // Whatever is longer than any bound is cut all the same.
-        Some(ttl) if ttl.nanos == 0 && ttl.seconds > 0 => {
-            wire::whole_seconds(ttl, X509_TTL_CAP).unwrap_or(X509_TTL_CAP)
-        }
-        Some(ttl) => {
-            let (seconds, nanos) = (ttl.seconds, ttl.nanos);
-            let detail = format!(
-                "a life of {seconds} s {nanos} ns was asked for: whole seconds, at least 1 s"
-            );
-            return Err(Refusal::denied(Denial::InvalidTtl, detail));
+    let outcomes = match again {
+        Ok(again) => again.unwrap_or(decided),
+        Err(error) => {
+            metrics::counter!("issuer_issuances_total", "type" => "any", "result" => "store_unavailable")
+                .increment(decided.outcomes().len() as u64);
+            return Err(Refusal::Store(error));
         }
     };
-    Ok(wanted.min(bounds.maximum))
-}
-
-/// Whole seconds left until `end`.
-pub(crate) fn remaining(end: SystemTime, now: SystemTime) -> Duration {
-    let left = end.duration_since(now).unwrap_or_default();
-    // The end has whole seconds and `now` has not: round up to what was granted.
-    Duration::from_secs(left.as_secs() + u64::from(left.subsec_nanos() > 0))
-}
-
-async fn record(
-    tx: &mut Tx,
-    request: &X509SvidRequest,
-    decision: Result<X509SvidGrant, Refusal>,
-    now: SystemTime,
-) -> Result<Result<X509SvidGrant, Refusal>, StoreError> {
-    let event = match &decision {
-        Ok(grant) => {
-            let validity = grant.leaf.validity;
-            Event::success(EventName::SvidIssued)
-                .with("spiffe_id", grant.id.as_str())
-                .with("svid_type", "x509")
-                .with("serial_number", grant.leaf.serial.to_string())
-                .with_time("not_before", validity.not_before)
-                .with_time("not_after", validity.not_after)
-                .with("ttl_seconds", grant.ttl.as_secs())
-                .with("dns_sans", grant.dns_sans.clone())
-                .with("hint", grant.hint.as_str())
-                .with("workload_identity_revision", grant.revision)
-                .with("role", grant.role.as_str())
-                .with("join_method", grant.instance.join_method.as_str())
-                .with("join_token_name", grant.instance.join_token_name.as_str())
-        }
-        Err(Refusal::Denied { denial, detail }) => {
-            Event::denial(EventName::SvidIssued, denial.as_str()).with("error", detail.as_str())
-        }
-        Err(Refusal::Store(error)) => return Err(error.clone()),
-    };
-    let mut name = request.workload_identity.clone();
-    name.truncate(name.floor_char_boundary(128));
-    let mut event = request
-        .caller
-        .told_in(event)
-        .with("workload_identity", name);
-    if let Ok(key) = &request.key {
-        event = event.with("public_key_sha256", hex::encode(key.sha256()));
-    }
-    audit::append(tx, &event, now).await?;
-    access::lock_if_copied(tx, &request.caller, &decision, now).await?;
-    Ok(decision)
-}
-
-fn measure(decision: &Result<X509SvidGrant, Refusal>, begun: Instant) {
-    let result = match decision {
-        Ok(_) => "granted",
-        Err(Refusal::Denied { denial, .. }) => denial.as_str(),
-        Err(Refusal::Store(_)) => "store_unavailable",
-    };
-    metrics::counter!("issuer_issuances_total", "type" => "x509", "result" => result).increment(1);
     metrics::histogram!("issuer_issue_duration_seconds").record(begun.elapsed().as_secs_f64());
+    outcomes.measure();
+    // Nobody else holds it: the writer has dropped its work.
+    Ok(Arc::unwrap_or_clone(outcomes).into_outcomes())
 }
 
-#[cfg(test)]
-mod tests;
+/// Decides, signs and records inside a transaction: on what it sees, with what it has
+/// changed itself. `before` is what was decided before the world changed: what comes out
+/// the same is not signed again.
+pub(crate) async fn settle_within(
+    tx: &mut Tx,
+    batch: &Batch,
+    before: Option<&Settled>,
+) -> Result<Settled, StoreError> {
+    let catalog = tx.catalog().await?;
+    let mut plan = batch.plan(&catalog);
+    let documents = plan
+        .jobs()
+        .into_iter()
+        .map(
+            |approved| match before.and_then(|before| before.document_of(&approved)) {
+                Some(document) => Ok(document),
+                None => batch.sign(&approved),
+            },
+        )
+        .collect();
+    plan.take_documents(documents);
+    let settled = Settled::new(batch, plan);
+    settled.record(tx, batch).await?;
+    Ok(settled)
+}
+
+/// Takes requests apart, which checks their certificate requests.
+pub(crate) async fn take_apart(
+    requests: Vec<pb::SvidRequest>,
+) -> Result<Vec<Result<Item, Refused>>, StoreError> {
+    let mut items = spread(requests, |request| Item::new(request)).await?;
+    ask::refuse_shared_keys(&mut items);
+    Ok(items)
+}
+
+/// Decides and signs, outside the writer.
+async fn settle(
+    batch: Arc<Batch>,
+    catalog: Arc<crate::catalog::Catalog>,
+) -> Result<Settled, StoreError> {
+    let planning = batch.clone();
+    let plan = move || planning.plan(&catalog);
+    let mut plan = match batch.is_small() {
+        true => plan(),
+        false => blocking(plan).await?,
+    };
+    let signing = batch.clone();
+    let documents = spread(plan.jobs(), move |approved| signing.sign(&approved)).await?;
+    plan.take_documents(documents);
+    Ok(Settled::new(&batch, plan))
+}
+
+/// Does `work` on each of `pieces`; on several threads, off the async ones, if there are
+/// many. A certificate request and a signature cost about a tenth of a millisecond each.
+async fn spread<T, R>(
+    pieces: Vec<T>,
+    work: impl Fn(T) -> R + Clone + Send + 'static,
+) -> Result<Vec<R>, StoreError>
+where
+    T: Send + 'static,
+    R: Send + 'static,
+{
+    if pieces.len() <= AT_ONCE {
+        return Ok(pieces.into_iter().map(work).collect());
+    }
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let share = pieces.len().div_ceil(threads).max(AT_ONCE);
+    let mut pieces = pieces.into_iter().peekable();
+    let mut shares = Vec::with_capacity(threads);
+    while pieces.peek().is_some() {
+        let share: Vec<_> = pieces.by_ref().take(share).collect();
+        let work = work.clone();
+        shares.push(blocking(move || {
+            share.into_iter().map(work).collect::<Vec<_>>()
+        }));
+    }
+    Ok(try_join_all(shares).await?.into_iter().flatten().collect())
+}
+
+async fn blocking<R: Send + 'static>(
+    work: impl FnOnce() -> R + Send + 'static,
+) -> Result<R, StoreError> {
+    let span = tracing::Span::current();
+    tokio::task::spawn_blocking(move || span.in_scope(work))
+        .await
+        .map_err(|error| StoreError::Unavailable(format!("an issuance was abandoned: {error}")))
+}

@@ -11,6 +11,11 @@
 //! one, and the instance is locked. Repeating a renewal with the same key returns
 //! the same generation and is no sign of a copy; therefore a renewal must bring a
 //! new key, else a copy could not be told from a repetition.
+//!
+//! **Join and issue** joins and issues as the bot that joined, in one transaction: a
+//! refused join issues nothing, and a join whose SVIDs cannot be recorded has not
+//! happened. Whoever only wants SVIDs needs no key for the bot: then a certificate is
+//! made for a key that is thrown away at once, and the answer holds none.
 
 pub mod limit;
 
@@ -26,11 +31,15 @@ use proto::join::v1 as pb;
 use subtle::ConstantTimeEq;
 
 use crate::{
-    access::{self, Caller, Denial, Refusal},
+    access::{self, Caller, Denial, Refusal, Refused},
     audit::{Event, EventName},
-    authority::{Authority, AuthorityError, CsrError, Leaf, LeafTemplate, SubjectKey},
-    issue::remaining,
-    resources::{Kind, TokenSecret},
+    authority::{
+        Authority, AuthorityError, CertSigner, CsrError, EcdsaP256Signer, Leaf, LeafTemplate,
+        SubjectKey,
+    },
+    catalog::Catalog,
+    issue::{self, Asker, Batch, Item, Outcome, attributes, remaining},
+    resources::{Kind, Spec, TokenSecret},
     service::Issuer,
     store::{
         StoreError, Tx, audit, instances, instances::BotInstance, resources, tokens,
@@ -42,6 +51,8 @@ use crate::{
 pub const DEFAULT_BOT_TTL: Duration = Duration::from_secs(3600);
 /// How long an instance whose certificates have ended is still shown.
 pub const INSTANCE_MEMORY: Duration = Duration::from_secs(7 * 24 * 3600);
+/// Longest life of the certificate of a bot without a key of its own.
+const KEYLESS_TTL: Duration = Duration::from_secs(60);
 /// The join method of this module.
 const METHOD_TOKEN: &str = "token";
 const HOSTNAME_MAX: usize = 255;
@@ -113,6 +124,23 @@ pub struct BotGrant {
     pub repeated: bool,
 }
 
+impl BotGrant {
+    /// The bot, as it calls on a connection that was made with this certificate.
+    pub fn caller(&self, remote: Option<SocketAddr>, connected: SystemTime) -> Caller {
+        Caller {
+            id: self.id.clone(),
+            bot_name: self.instance.bot_name.clone(),
+            instance_id: self.instance.instance_id.clone(),
+            generation: self.instance.generation,
+            serial: self.leaf.serial.clone(),
+            not_after: self.leaf.validity.not_after,
+            remote,
+            connected,
+            join: attributes::joined(&attributes::of_join(&self.instance.join_method, "")),
+        }
+    }
+}
+
 /// Joins by a token, or refuses; either is recorded when this returns.
 pub async fn join_by_token(
     issuer: &Issuer,
@@ -124,15 +152,76 @@ pub async fn join_by_token(
         .store
         .write::<_, StoreError, _>(move |tx| {
             let (authority, request) = (authority.clone(), request.clone());
-            Box::pin(async move {
-                let decision = decide_join(tx, &authority, &request, now).await;
-                record_join(tx, &request, decision, now).await
-            })
+            Box::pin(async move { join_within(tx, &authority, &request, now).await })
         })
         .await
         .unwrap_or_else(|error| Err(Refusal::Store(error)));
     count("issuer_joins_total", &decision);
     decision
+}
+
+/// What became of a join with SVIDs.
+#[derive(Debug)]
+pub struct JoinedAndIssued {
+    /// The bot.
+    pub bot: BotGrant,
+    /// Whether the request came without a key for the bot: nobody can use its certificate.
+    pub keyless: bool,
+    /// One for each item.
+    pub outcomes: Vec<Outcome>,
+}
+
+/// Joins, and issues as the bot that joined: both or neither, in one transaction.
+pub async fn join_and_issue(
+    issuer: &Issuer,
+    mut request: TokenJoin,
+    items: Vec<Result<Item, Refused>>,
+    now: SystemTime,
+) -> Result<JoinedAndIssued, Refusal> {
+    let keyless = request.key == Err(CsrError::Absent);
+    if keyless {
+        let (key, _) = EcdsaP256Signer::generate().map_err(AuthorityError::from)?;
+        request.key = Ok(SubjectKey::from_own_key(key.public_key_der()));
+        request.ttl = request.ttl.min(KEYLESS_TTL);
+    }
+    let (request, at) = (Arc::new(request), issuer.clone());
+    let done = issuer
+        .store
+        .write::<_, StoreError, _>(move |tx| {
+            let (issuer, request, items) = (at.clone(), request.clone(), items.clone());
+            Box::pin(async move {
+                let keyring = issuer.keyring();
+                let bot = match join_within(tx, keyring.x509(), &request, now).await? {
+                    Ok(bot) => bot,
+                    Err(refusal) => return Ok(Err(refusal)),
+                };
+                let caller = Arc::new(bot.caller(request.remote, now));
+                let batch = Batch::new(&issuer, Asker::Bot(caller), items, now);
+                let settled = issue::settle_within(tx, &batch, None).await?;
+                Ok(Ok((bot, settled)))
+            })
+        })
+        .await
+        .unwrap_or_else(|error| Err(Refusal::Store(error)));
+    count("issuer_joins_total", &done);
+    let (bot, settled) = done?;
+    settled.measure();
+    Ok(JoinedAndIssued {
+        bot,
+        keyless,
+        outcomes: settled.into_outcomes(),
+    })
+}
+
+/// Joins inside a transaction, or refuses, and records it.
+async fn join_within(
+    tx: &mut Tx,
+    authority: &Arc<Authority>,
+    request: &TokenJoin,
+    now: SystemTime,
+) -> Result<Result<BotGrant, Refusal>, StoreError> {
+    let decision = decide_join(tx, authority, request, now).await;
+    record_join(tx, request, decision, now).await
 }
 
 async fn decide_join(
@@ -148,6 +237,10 @@ async fn decide_join(
     let token = token
         .filter(|token| bool::from(token.hash.as_slice().ct_eq(&hash)))
         .ok_or_else(|| Refusal::denied(Denial::UnknownToken, "no such token"))?;
+    let name = request.secret.public_name();
+    let targets = access::lock_targets(&token.bot_name, None, name.as_str());
+    let catalog = tx.catalog().await?;
+    access::refuse_locked(&catalog, &targets, now, Denial::Locked)?;
     if let Some(used_at) = token.used_at {
         return match repeatable(tx, &token, request, now).await? {
             Some(instance) => repeat_join(tx, authority, instance, request, now).await,
@@ -161,11 +254,7 @@ async fn decide_join(
         let detail = format!("it expired at {}", crate::authority::rfc3339(token.expires));
         return Err(Refusal::denied(Denial::ExpiredToken, detail));
     }
-    let bot = resources::read(tx.connection().await?, Kind::Bot, &token.bot_name).await?;
-    if bot.is_none() {
-        let detail = format!("there is no bot {}", token.bot_name);
-        return Err(Refusal::denied(Denial::UnknownBot, detail));
-    }
+    let ttl = bot_ttl(&catalog, &token.bot_name, request.ttl)?;
     let key = admissible(&request.key)?;
     let mut instance = BotInstance {
         instance_id: uuid::Uuid::new_v4().to_string(),
@@ -178,12 +267,12 @@ async fn decide_join(
         hostname: request.agent.hostname.clone(),
         agent_version: request.agent.version.clone(),
         join_method: METHOD_TOKEN.to_owned(),
-        // The name of an ephemeral token is its secret.
-        join_token_name: String::new(),
+        // The beginning of the secret's hash, by which a lock can name the token.
+        join_token_name: name.to_string(),
         newest_seen: None,
         locked_reason: None,
     };
-    let (id, leaf) = sign(authority, &mut instance, key, request.ttl, now)?;
+    let (id, leaf) = sign(authority, &mut instance, key, ttl, now)?;
     tokens::consume(tx.connection().await?, &hash, &instance.instance_id, now).await?;
     instances::add(tx, &instance).await?;
     access::forget_ended(tx, now - INSTANCE_MEMORY, now).await?;
@@ -224,9 +313,11 @@ async fn repeat_join(
     now: SystemTime,
 ) -> Result<BotGrant, Refusal> {
     let key = admissible(&request.key)?;
+    let catalog = tx.catalog().await?;
+    let ttl = bot_ttl(&catalog, &instance.bot_name, request.ttl)?;
     instance.hostname.clone_from(&request.agent.hostname);
     instance.agent_version.clone_from(&request.agent.version);
-    let (id, leaf) = sign(authority, &mut instance, key, request.ttl, now)?;
+    let (id, leaf) = sign(authority, &mut instance, key, ttl, now)?;
     instances::renewed(tx, &instance).await?;
     Ok(grant(leaf, id, instance, true, now))
 }
@@ -283,11 +374,14 @@ async fn decide_renewal(
     request: &Renewal,
     now: SystemTime,
 ) -> Result<BotGrant, Refusal> {
-    let mut instance = access::admit(tx, &request.caller, now).await?;
-    let bot = resources::read(tx.connection().await?, Kind::Bot, &instance.bot_name).await?;
-    if bot.is_none() {
-        return Err(Refusal::denied(Denial::UnknownBot, "the bot is gone"));
+    let catalog = tx.catalog().await?;
+    let admitted = access::admit(&catalog, &request.caller, now)?;
+    let mut instance = BotInstance::clone(&admitted);
+    if access::is_first_seen(&request.caller, &instance) {
+        instances::newest_seen(tx, &instance.instance_id, now).await?;
+        instance.newest_seen = Some(now);
     }
+    let ttl = bot_ttl(&catalog, &instance.bot_name, request.ttl)?;
     let key = admissible(&request.key)?;
     let generation = next_generation(request.caller.generation, &instance, key)?;
     let repeated = generation == instance.generation;
@@ -298,7 +392,7 @@ async fn decide_renewal(
     instance.key_sha256 = key.sha256().to_vec();
     instance.hostname.clone_from(&request.agent.hostname);
     instance.agent_version.clone_from(&request.agent.version);
-    let (id, leaf) = sign(authority, &mut instance, key, request.ttl, now)?;
+    let (id, leaf) = sign(authority, &mut instance, key, ttl, now)?;
     instances::renewed(tx, &instance).await?;
     Ok(grant(leaf, id, instance, repeated, now))
 }
@@ -351,8 +445,26 @@ async fn record_renewal(
         event = event.with("public_key_sha256", hex::encode(key.sha256()));
     }
     audit::append(tx, &event, now).await?;
-    access::lock_if_copied(tx, caller, &decision, now).await?;
+    if let Err(Refusal::Denied {
+        denial: Denial::CopiedIdentity,
+        detail,
+    }) = &decision
+    {
+        access::lock_copied(tx, caller, detail, now).await?;
+    }
     Ok(decision)
+}
+
+/// Life of the bot's certificates: as it is configured, or shorter if the bot says so.
+fn bot_ttl(catalog: &Catalog, bot_name: &str, ttl: Duration) -> Result<Duration, Refusal> {
+    let bot = catalog.bot(bot_name)?;
+    match bot.as_ref().map(|bot| &bot.spec) {
+        Some(Spec::Bot(bot)) => Ok(bot.max_session_ttl.map_or(ttl, |most| ttl.min(most))),
+        _ => {
+            let detail = format!("there is no bot {bot_name}");
+            Err(Refusal::denied(Denial::UnknownBot, detail))
+        }
+    }
 }
 
 fn admissible(key: &Result<SubjectKey, CsrError>) -> Result<&SubjectKey, Refusal> {
@@ -375,8 +487,9 @@ fn sign(
         instance_id: instance.instance_id.clone(),
         generation: instance.generation,
         join_method: instance.join_method.clone(),
-        join_token_name: instance.join_token_name.clone(),
-        ..Default::default()
+        // The name of an ephemeral token is its secret.
+        join_token_name: String::new(),
+        attributes: Some(attributes::of_join(&instance.join_method, "")),
     };
     let leaf = authority.sign_leaf(&LeafTemplate {
         join_attributes: Some(attributes.encode_to_vec()),
@@ -418,7 +531,7 @@ fn granted(name: EventName, grant: &BotGrant) -> Event {
         .with_time("not_after", grant.leaf.validity.not_after)
 }
 
-fn count(metric: &'static str, decision: &Result<BotGrant, Refusal>) {
+fn count<T>(metric: &'static str, decision: &Result<T, Refusal>) {
     let result = match decision {
         Ok(_) => "granted",
         Err(Refusal::Denied { denial, .. }) => denial.as_str(),

@@ -42,9 +42,8 @@ use crate::{
         listener, own_svid,
         requests::{Requests, request_max},
     },
-    audit::sinks::Sinks,
     config::{Settings, Source},
-    readiness::{Finding, Readiness},
+    readiness::Readiness,
     service::{Foundation, Issuer, OpenError},
     store::{DataDirectory, Database, DirectoryError, FILE},
 };
@@ -116,7 +115,6 @@ struct Running {
     issuer: Arc<Issuer>,
     draining: watch::Sender<bool>,
     servers: Vec<tokio::task::JoinHandle<()>>,
-    sinks: Sinks,
     admin_socket: Arc<SocketFile>,
     _directory: DataDirectory,
 }
@@ -162,7 +160,6 @@ impl Running {
         let admin_socket = Arc::new(admin_socket);
         let metrics =
             crate::metrics::install().map_err(|error| ServeError::Start(error.to_string()))?;
-        let sinks = Sinks::start(&settings.audit.sinks, &issuer.store, issuer.trust_domain());
         let (draining, drain) = watch::channel(false);
         let identity = own_svid::start(issuer.clone(), drain.clone())
             .await
@@ -189,11 +186,6 @@ impl Running {
             draining: drain.clone(),
         };
         let readiness = Readiness::new(issuer.clone(), identity, drain.clone());
-        let health = sinks.health();
-        readiness.register("audit", move |_| Finding {
-            warnings: health.warnings(),
-            ..Finding::default()
-        });
         tokio::spawn(diagnostics::keep_up(metrics.clone()));
         tokio::spawn(diagnostics::serve(probes, readiness.clone(), metrics));
         let limits = Arc::new(Limits::default());
@@ -226,7 +218,6 @@ impl Running {
             issuer,
             draining,
             servers,
-            sinks,
             admin_socket,
             _directory: directory,
         };
@@ -239,7 +230,6 @@ impl Running {
         if tokio::time::timeout(DRAIN_TIMEOUT, servers).await.is_err() {
             tracing::warn!("calls under way did not end in time");
         }
-        self.sinks.finish().await;
         self.issuer.store.close().await;
         if let Err(error) = self.admin_socket.remove() {
             tracing::debug!(%error, "the admin socket could not be removed");
@@ -318,13 +308,15 @@ fn serve_agents(
     common: &Common,
 ) -> Result<impl Future<Output = ()> + use<>, ServeError> {
     let issuer = &common.issuer;
-    let join = JoinApi {
+    let join = Arc::new(JoinApi {
         issuer: issuer.clone(),
         settings: common.settings.clone(),
         failed: Default::default(),
-    };
+    });
     let issue = IssueApi {
         issuer: issuer.clone(),
+        join: join.clone(),
+        requests: common.requests.clone(),
         draining: common.draining.clone(),
     };
     // The bound of the largest method; that of each holds before (`api::requests`).
@@ -333,7 +325,7 @@ fn serve_agents(
     let reflection = common.settings.borrow().reflection;
     let mut routes = common.routes(NETWORK_SERVICES, reflection)?;
     routes
-        .add_service(JoinServiceServer::new(join).max_decoding_message_size(join_max))
+        .add_service(JoinServiceServer::from_arc(join).max_decoding_message_size(join_max))
         .add_service(IssueServiceServer::new(issue).max_decoding_message_size(issue_max));
     let routes = routes.routes();
     // Two servers that differ in what one connection may have under way.

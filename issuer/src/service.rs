@@ -19,7 +19,7 @@ mod keys;
 
 use self::keys::{Current, Keys};
 use crate::{
-    audit::{Event, EventName, windows::Windows},
+    audit::{Event, windows::Windows},
     authority::{
         KeyUse, KeyringError, Lifecycle, RotationError, keyfile::KeyFileError, keyfile::SealingKey,
         rfc3339,
@@ -50,6 +50,8 @@ pub struct Issuer {
     pub store: Store,
     current: Arc<Current>,
     keys: Arc<Keys>,
+    /// `iss` of JWT-SVIDs, if they are to have one.
+    pub jwt_issuer: Option<String>,
     /// The newest renewal epoch when the issuer started.
     pub renew_epoch: u64,
     /// Who was refused lately for what costs nothing to repeat.
@@ -148,18 +150,10 @@ impl Issuer {
                 settings::read_number(&mut connection, settings::RENEW_WITHIN).await?,
             )
         };
-        // From here on commits are signed, so what was there before is, too.
-        let current = Arc::new(Current::new(held, &store));
-        let started = Event::success(EventName::IssuerStart)
-            .with("version", env!("CARGO_PKG_VERSION"))
-            .with("user", "issuer");
-        if let Err(error) = record(&store, started, now).await {
-            // It serves all the same: what needs no record, and the rest when it can.
-            tracing::error!(%error, "the start was not recorded");
-        }
         Ok(Self {
-            current,
+            current: Arc::new(Current::new(held, &store)),
             store,
+            jwt_issuer: None,
             keys,
             renew_epoch,
             refused: Arc::default(),
@@ -173,23 +167,19 @@ impl Issuer {
         let Some(attempts) = self.refused.count(source, Instant::now()) else {
             return Ok(());
         };
-        let event = event.with("attempts", attempts);
-        record(&self.store, event, SystemTime::now()).await
+        let (event, now) = (event.with("attempts", attempts), SystemTime::now());
+        self.store
+            .write(move |tx| {
+                let event = event.clone();
+                Box::pin(async move { audit::append(tx, &event, now).await.map(|_| ()) })
+            })
+            .await
     }
 
     /// The trust domain.
     pub fn trust_domain(&self) -> &TrustDomain {
         &self.keys.trust_domain
     }
-}
-
-async fn record(store: &Store, event: Event, now: SystemTime) -> Result<(), StoreError> {
-    store
-        .write(move |tx| {
-            let event = event.clone();
-            Box::pin(async move { audit::append(tx, &event, now).await.map(|_| ()) })
-        })
-        .await
 }
 
 /// First start is one transaction, so a store holds trust domain, CA and audit

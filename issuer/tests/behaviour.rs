@@ -10,11 +10,6 @@ mod behaviour {
     mod admin_socket_refuses_other_users;
     mod apply_is_all_or_nothing;
     mod audit_is_gapless_over_kill;
-    #[cfg(feature = "otlp")]
-    mod audit_otlp;
-    mod audit_search;
-    mod audit_sinks;
-    mod audit_verify;
     mod authority_rotates;
     mod backup;
     mod bad_input;
@@ -23,6 +18,7 @@ mod behaviour {
     mod failed_joins_are_bounded;
     mod health_and_reflection;
     mod issue;
+    mod issue_by_policy;
     mod join_by_token;
     mod limits_are_per_caller;
     mod noise_costs_nothing;

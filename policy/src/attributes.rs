@@ -162,6 +162,15 @@ impl Attributes {
     /// Reads the nested form, `{"join": {"github": {"repository": "org/app"}}}`.
     /// `null` and empty text are unset. Every mistake is reported.
     pub fn from_json(json: &Json) -> Result<Self, AttributeErrors> {
+        match Self::from_json_lossy(json) {
+            (attributes, None) => Ok(attributes),
+            (_, Some(errors)) => Err(errors),
+        }
+    }
+
+    /// As [`Self::from_json`], without what cannot be read: for what comes from who knows
+    /// of more attributes, or of others.
+    pub fn from_json_lossy(json: &Json) -> (Self, Option<AttributeErrors>) {
         let mut attributes = Self::new();
         let mut errors = Vec::new();
         match json.as_object() {
@@ -176,11 +185,8 @@ impl Attributes {
                 suggestion: None,
             }),
         }
-        if errors.is_empty() {
-            Ok(attributes)
-        } else {
-            Err(AttributeErrors(errors))
-        }
+        let errors = (!errors.is_empty()).then_some(AttributeErrors(errors));
+        (attributes, errors)
     }
 
     fn read(&mut self, path: &str, json: &Json, errors: &mut Vec<AttributeError>) {

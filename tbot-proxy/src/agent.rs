@@ -30,6 +30,7 @@ use crate::{
     bot::Bot,
     configuration::{Configuration, ConfigurationError, Onboarding, Overrides, Storage},
     diagnostics::Diagnostics,
+    issuance::Issuance,
     join::JoinError,
     link::{Addresses, IssuerLink},
     metrics::{RELOADS, result},
@@ -126,7 +127,7 @@ impl Agent {
                 .unwrap_or_default(),
         );
         let mut services = Services {
-            link: link.clone(),
+            issuance: Issuance::over(link.clone()),
             trust: trust.clone(),
             bot: bot_watch,
             health,

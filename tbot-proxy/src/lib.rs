@@ -12,6 +12,7 @@ pub mod cli;
 pub mod configuration;
 mod diagnostics;
 pub mod file_set;
+mod issuance;
 mod join;
 mod key;
 mod link;

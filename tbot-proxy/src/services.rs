@@ -27,7 +27,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use crate::{
     configuration::{Selector, Service, ServiceKind, SharedAddress},
-    link::IssuerLink,
+    issuance::Issuance,
     output::OutputTask,
     served::Served,
     state::{Health, IdentityState},
@@ -42,7 +42,7 @@ const HANDOVER: Duration = Duration::from_secs(10);
 
 /// See the module.
 pub(crate) struct Services {
-    pub(crate) link: Arc<IssuerLink>,
+    pub(crate) issuance: Arc<Issuance>,
     pub(crate) trust: Arc<Trust>,
     pub(crate) bot: watch::Receiver<IdentityState>,
     pub(crate) health: Health,
@@ -325,11 +325,11 @@ impl Services {
             .identities
             .iter()
             .filter(|(other, _)| other.workload_identity == selector.workload_identity)
-            .filter_map(|(_, identity)| identity.upgrade()?.source.current().svid.clone())
-            .max_by_key(|svid| svid.not_after());
+            .filter_map(|(_, identity)| identity.upgrade()?.held())
+            .max_by_key(|held| held.svid.not_after());
         let identity = Arc::new(KeptIdentity::start(
             selector.clone(),
-            self.link.clone(),
+            self.issuance.clone(),
             self.trust.clone(),
             self.bot.clone(),
             meanwhile,

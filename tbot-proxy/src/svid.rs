@@ -5,18 +5,21 @@
 //! issuer meanwhile; then it is taken away, and its services say that they are not
 //! ready. Every issuance has a new key.
 
-use std::{sync::Arc, time::SystemTime};
+use std::{collections::BTreeSet, sync::Arc, time::SystemTime};
 
-use identity::{IdentitySource, X509Svid};
-use proto::issue::v1::{IssueX509SvidRequest, issue_service_client::IssueServiceClient};
+use identity::{IdentitySource, TrustBundle, TrustBundleSet, X509Svid};
+use proto::issue::v1::{
+    SvidRequest, X509Request, svid::Document, svid_request::Document as Wanted,
+    svid_request::Selector as Select,
+};
 use tokio::sync::watch;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::{
     configuration::Selector,
+    issuance::Issuance,
     join::{PATIENCE, expired_on_arrival},
     key::{Key, time_of},
-    link::IssuerLink,
     metrics::{RENEWALS, result},
     schedule::{Life, Schedule},
     state::{IdentityState, publish, rfc3339},
@@ -36,45 +39,76 @@ impl KeptIdentity {
     /// `meanwhile`, an SVID of the same workload identity, serves until there is one of its own.
     pub(crate) fn start(
         selector: Selector,
-        link: Arc<IssuerLink>,
+        issuance: Arc<Issuance>,
         trust: Arc<Trust>,
         bot: watch::Receiver<IdentityState>,
-        meanwhile: Option<Arc<X509Svid>>,
+        meanwhile: Option<Held>,
     ) -> Self {
         let source = IdentitySource::new();
         let (state, receiver) = watch::channel(match &meanwhile {
             Some(_) => IdentityState::held(),
             None => IdentityState::waiting("starting"),
         });
-        let bundles = trust.bundles().borrow().as_ref().clone();
-        source.set_bundles(bundles);
-        if let Some(svid) = &meanwhile {
-            source.set_svid(svid.clone());
-        }
-        let keeper = Keeper {
+        let mut keeper = Keeper {
             selector,
-            link,
+            issuance,
             trust,
             bot,
             source: source.clone(),
             state,
+            trusted: BTreeSet::new(),
         };
+        let svid = meanwhile.map(|held| {
+            keeper.hold(&held);
+            held.svid
+        });
         Self {
             source,
             state: receiver,
-            _task: AbortOnDropHandle::new(tokio::spawn(keeper.run(meanwhile))),
+            _task: AbortOnDropHandle::new(tokio::spawn(keeper.run(svid))),
         }
     }
+
+    /// What is in force, if anything is.
+    pub(crate) fn held(&self) -> Option<Held> {
+        let now = self.source.current();
+        let svid = now.svid.clone()?;
+        let own = svid.id().trust_domain();
+        let others = now.bundles.iter().map(|bundle| bundle.trust_domain());
+        Some(Held {
+            federates_with: others
+                .filter(|name| **name != own)
+                .map(ToString::to_string)
+                .collect(),
+            svid,
+        })
+    }
+}
+
+/// An SVID, and what may be verified beside it.
+#[derive(Debug)]
+pub(crate) struct Held {
+    pub(crate) svid: Arc<X509Svid>,
+    /// Trust domains other than its own whose bundles go with it.
+    pub(crate) federates_with: Vec<String>,
+}
+
+/// What has come of an issuance.
+struct Issued {
+    held: Held,
+    renew_at: Option<SystemTime>,
 }
 
 #[derive(Debug)]
 struct Keeper {
     selector: Selector,
-    link: Arc<IssuerLink>,
+    issuance: Arc<Issuance>,
     trust: Arc<Trust>,
     bot: watch::Receiver<IdentityState>,
     source: Arc<IdentitySource>,
     state: watch::Sender<IdentityState>,
+    /// Trust domains whose bundles go with what is held, or was held last.
+    trusted: BTreeSet<String>,
 }
 
 impl Keeper {
@@ -88,9 +122,9 @@ impl Keeper {
         let mut obtained = Obtained::under(None);
         let mut trouble: Option<String> = None;
         let mut lost_at = None;
-        self.source
-            .set_bundles(bundles.borrow_and_update().as_ref().clone());
         loop {
+            bundles.mark_unchanged();
+            self.follow_bundles();
             let now = SystemTime::now();
             if schedule.has_expired(now) {
                 lost_at = self.expire(&mut schedule, now).or(lost_at);
@@ -99,24 +133,28 @@ impl Keeper {
             let bot = self.bot.borrow_and_update().clone();
             self.tell(reason(lost_at, &bot, trouble.as_deref()));
             if due && bot.held {
-                let renewal = self.renew(&mut order);
-                tokio::pin!(renewal);
-                // The issuer may be long in answering: what is in force meanwhile expires
-                // and follows the trust bundles all the same.
-                let renewed = loop {
-                    tokio::select! {
-                        renewed = &mut renewal => break renewed,
-                        () = schedule.expiry() => {
-                            lost_at = self.expire(&mut schedule, SystemTime::now()).or(lost_at);
-                            self.tell(reason(lost_at, &bot, trouble.as_deref()));
-                        }
-                        Ok(()) = bundles.changed() => {
-                            self.source.set_bundles(bundles.borrow_and_update().as_ref().clone());
+                let renewed = {
+                    let renewal = self.issue_under(&mut order);
+                    tokio::pin!(renewal);
+                    // The issuer may be long in answering: what is in force meanwhile expires
+                    // and follows the trust bundles all the same.
+                    loop {
+                        tokio::select! {
+                            renewed = &mut renewal => break renewed,
+                            () = schedule.expiry() => {
+                                lost_at = self.expire(&mut schedule, SystemTime::now()).or(lost_at);
+                                self.tell(reason(lost_at, &bot, trouble.as_deref()));
+                            }
+                            Ok(()) = bundles.changed() => {
+                                bundles.mark_unchanged();
+                                self.follow_bundles();
+                            }
                         }
                     }
                 };
                 match renewed {
-                    Ok((life, under)) => {
+                    Ok((issued, under)) => {
+                        let life = self.put_in_force(&issued);
                         schedule.renewed(life, SystemTime::now());
                         obtained = under;
                         trouble = None;
@@ -145,9 +183,7 @@ impl Keeper {
             tokio::select! {
                 () = wait => {}
                 Ok(()) = self.bot.changed() => {}
-                Ok(()) = bundles.changed() => {
-                    self.source.set_bundles(bundles.borrow_and_update().as_ref().clone());
-                }
+                Ok(()) = bundles.changed() => {}
                 Ok(()) = order.changed() => {
                     let Some(order) = *order.borrow_and_update() else { continue };
                     if obtained.is_older_than(order) {
@@ -158,11 +194,11 @@ impl Keeper {
         }
     }
 
-    /// Has an SVID issued and puts it in force; its life, and the order that it was obtained under.
-    async fn renew(
+    /// Has an SVID issued; the order that it was obtained under.
+    async fn issue_under(
         &self,
         order: &mut watch::Receiver<Option<RenewOrder>>,
-    ) -> Result<(Life, Obtained), String> {
+    ) -> Result<(Issued, Obtained), String> {
         // Asked before the issuer's first message, it could not be told from one that is
         // to be renewed.
         _ = tokio::time::timeout(PATIENCE, order.wait_for(Option::is_some)).await;
@@ -174,51 +210,83 @@ impl Keeper {
             "result" => result(issued.is_ok()),
         )
         .increment(1);
-        let (svid, life) = issued?;
+        Ok((issued?, Obtained::under(under)))
+    }
+
+    async fn issue(&self) -> Result<Issued, String> {
+        let key = Key::generate().map_err(|error| error.to_string())?;
+        let name = &self.selector.workload_identity;
+        let request = SvidRequest {
+            selector: Some(Select::Name(name.clone())),
+            document: Some(Wanted::X509(X509Request {
+                csrs_der: vec![key.csr()],
+            })),
+            ttl: Some(prost_types::Duration {
+                seconds: self.selector.ttl.as_secs().cast_signed(),
+                nanos: 0,
+            }),
+            workload_attributes: None,
+        };
+        let answer = self
+            .issuance
+            .issue(request)
+            .await
+            .map_err(|error| format!("workload_identity `{name}`: {error}"))?;
+        let unusable = |error: &str| format!("the issuer's answer cannot be used: {error}");
+        let Some(Document::X509(document)) = answer.document else {
+            return Err(unusable("it holds no X509-SVID"));
+        };
+        let svid = key
+            .certified(document.chain_der)
+            .map_err(|error| unusable(&error.to_string()))?;
+        let now = SystemTime::now();
+        if svid.not_after() <= now {
+            return Err(expired_on_arrival(svid.not_after(), now));
+        }
+        Ok(Issued {
+            renew_at: time_of(answer.renew_at),
+            held: Held {
+                svid: Arc::new(svid),
+                federates_with: answer.federates_with,
+            },
+        })
+    }
+
+    fn put_in_force(&mut self, issued: &Issued) -> Life {
+        let svid = &issued.held.svid;
         tracing::info!(
             id = %svid.id(),
             serial = %svid.serial(),
             not_after = rfc3339(svid.not_after()),
             "SVID issued"
         );
-        self.source.set_svid(Arc::new(svid));
-        Ok((life, Obtained::under(under)))
+        self.hold(&issued.held);
+        life(svid, issued.renew_at)
     }
 
-    async fn issue(&self) -> Result<(X509Svid, Life), String> {
-        let key = Key::generate().map_err(|error| error.to_string())?;
-        let request = IssueX509SvidRequest {
-            workload_identity: self.selector.workload_identity.clone(),
-            csr_der: key.csr(),
-            ttl: Some(prost_types::Duration {
-                seconds: self.selector.ttl.as_secs().cast_signed(),
-                nanos: 0,
-            }),
-        };
-        let answer = self
-            .link
-            .call(|channel| {
-                let request = request.clone();
-                async move {
-                    IssueServiceClient::new(channel)
-                        .issue_x509_svid(request)
-                        .await
-                }
-            })
-            .await
-            .map_err(|error| {
-                let name = &self.selector.workload_identity;
-                format!("workload_identity `{name}`: {error}")
-            })?;
-        let svid = key
-            .certified(answer.chain_der)
-            .map_err(|error| format!("the issuer's answer cannot be used: {error}"))?;
-        let now = SystemTime::now();
-        if svid.not_after() <= now {
-            return Err(expired_on_arrival(svid.not_after(), now));
-        }
-        let life = life(&svid, time_of(answer.renew_at));
-        Ok((svid, life))
+    /// SVID and bundles change together: the peers of a trust domain that the resource no
+    /// longer names are not let in under the new SVID.
+    fn hold(&mut self, held: &Held) {
+        let own = held.svid.id().trust_domain().to_string();
+        self.trusted = held.federates_with.iter().cloned().chain([own]).collect();
+        self.source.set(held.svid.clone(), self.trusted_bundles());
+    }
+
+    fn follow_bundles(&self) {
+        self.source.set_bundles(self.trusted_bundles());
+    }
+
+    /// Of all that the issuer tells, those of the own trust domain and of the ones that the
+    /// resource federates with. They stay apart: an authority vouches for its trust domain
+    /// only (FE-07).
+    fn trusted_bundles(&self) -> TrustBundleSet {
+        let bundles = self.trust.bundles().borrow().clone();
+        TrustBundleSet::new(
+            bundles
+                .iter()
+                .filter(|bundle| self.trusted.contains(bundle.trust_domain().as_str()))
+                .map(|bundle| TrustBundle::clone(bundle)),
+        )
     }
 
     /// Takes the SVID away; the end of its life.

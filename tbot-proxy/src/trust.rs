@@ -95,14 +95,29 @@ impl Trust {
     }
 
     /// Puts a message in force. `own` is the trust domain of the bot identity: without its
-    /// authorities the issuer could not be verified again, so a message that lacks them
-    /// changes nothing.
+    /// authorities the issuer could not be verified again, so a message that lacks them, or
+    /// tells of a trust domain twice, changes nothing. A bundle of another trust domain that
+    /// cannot be read is left out: its peers are refused, nobody else is concerned.
     fn accept(&self, own: &TrustDomain, message: WatchResponse) -> Result<(), String> {
-        let bundles = message
-            .trust_bundles
-            .iter()
-            .map(read_bundle)
-            .collect::<Result<Vec<_>, _>>()?;
+        let mut bundles: Vec<TrustBundle> = Vec::with_capacity(message.trust_bundles.len());
+        for wire in &message.trust_bundles {
+            let bundle = match read_bundle(wire) {
+                Ok(bundle) => bundle,
+                Err(error) if wire.trust_domain == own.as_str() => return Err(error),
+                Err(error) => {
+                    tracing::warn!(error, "a federated trust bundle is left out");
+                    continue;
+                }
+            };
+            let name = bundle.trust_domain();
+            if bundles.iter().any(|other| other.trust_domain() == name) {
+                return Err(format!(
+                    "the issuer's message has two trust bundles of {name}: it is refused, and the \
+                     trust bundles stay as they are"
+                ));
+            }
+            bundles.push(bundle);
+        }
         let has_own = bundles
             .iter()
             .any(|bundle| bundle.trust_domain() == own && !bundle.x509_authorities().is_empty());

@@ -4,11 +4,12 @@ use std::{net::SocketAddr, time::SystemTime};
 
 use der::{Decode, asn1::OctetString};
 use identity::{PeerIdentity, Serial, SpiffeId};
+use policy::Attributes;
 use prost::Message;
 use proto::join::v1::JoinAttributes;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-use crate::audit::Event;
+use crate::{audit::Event, issue::attributes};
 
 /// A bot instance that proved its certificate on this connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,6 +30,8 @@ pub struct Caller {
     pub remote: Option<SocketAddr>,
     /// When it proved its certificate.
     pub connected: SystemTime,
+    /// `join.*`: what the issuer verified when it joined.
+    pub join: Attributes,
 }
 
 impl Caller {
@@ -60,6 +63,7 @@ impl Caller {
             not_after: peer.not_after,
             remote,
             connected: SystemTime::now(),
+            join: join_attributes_of(&attributes),
             id: peer.id.clone(),
         })
     }
@@ -72,6 +76,17 @@ impl Caller {
             .with("bot_generation", self.generation)
             .with("bot_serial_number", self.serial.to_string())
             .with_remote(self.remote)
+    }
+}
+
+/// `join.*` of a bot certificate. One of before they were written has method and token.
+fn join_attributes_of(extension: &JoinAttributes) -> Attributes {
+    match &extension.attributes {
+        Some(tree) => attributes::joined(tree),
+        None => {
+            let (method, token) = (&extension.join_method, &extension.join_token_name);
+            attributes::joined(&attributes::of_join(method, token))
+        }
     }
 }
 

@@ -2,24 +2,25 @@
 
 use std::{
     collections::BTreeMap,
+    sync::Arc,
     time::{Duration, SystemTime},
 };
 
-use identity::{Serial, TrustDomain};
+use identity::TrustDomain;
+use proto::issue::v1 as pb;
 use tempfile::TempDir;
 
 use super::{Caller, Denial, Refusal, SUCCESSION_GRACE, changes};
 use crate::{
-    audit::lines::Recorded,
     authority::SubjectKey,
-    issue::{X509SvidRequest, issue_x509_svid},
+    issue,
     join::{self, Agent, BotGrant, INSTANCE_MEMORY, Renewal, TokenJoin},
     resources::{
         LabelSelector, Metadata, Resource, ResourceName, RoleSpec, Spec, TokenSecret,
         WorkloadIdentitySpec,
     },
     service::{Foundation, Issuer},
-    store::{DataDirectory, audit::search, instances},
+    store::{DataDirectory, audit, instances},
 };
 
 const TTL: Duration = Duration::from_secs(3600);
@@ -118,14 +119,21 @@ impl World {
     }
 
     async fn issue(&self, caller: &Caller, now: SystemTime) -> Result<(), Refusal> {
-        let request = X509SvidRequest {
-            caller: caller.clone(),
-            workload_identity: "web".to_owned(),
-            key: Ok(key(now)),
-            ttl: None,
+        let key = rcgen::KeyPair::generate().unwrap();
+        let csr = rcgen::CertificateParams::default().serialize_request(&key);
+        let request = pb::SvidRequest {
+            selector: Some(pb::svid_request::Selector::Name("web".to_owned())),
+            document: Some(pb::svid_request::Document::X509(pb::X509Request {
+                csrs_der: vec![csr.unwrap().der().to_vec()],
+            })),
+            ..Default::default()
         };
-        issue_x509_svid(&self.issuer, request, now).await?;
-        Ok(())
+        let caller = Arc::new(caller.clone());
+        let outcomes = issue::issue(&self.issuer, caller, vec![request], now).await?;
+        match outcomes.into_iter().next().unwrap().refused {
+            Some(refused) => Err(refused.into()),
+            None => Ok(()),
+        }
     }
 
     async fn locked_reason(&self, caller: &Caller) -> Option<String> {
@@ -134,14 +142,14 @@ impl World {
         read.await.unwrap().unwrap().locked_reason
     }
 
-    async fn events(&self, event: &str) -> Vec<Recorded> {
+    async fn events(&self, event: &str) -> Vec<audit::StoredEvent> {
         let mut connection = self.issuer.store.read().await.unwrap();
-        let filter = search::Filter {
+        let filter = audit::Filter {
             events: vec![event.to_owned()],
             ..Default::default()
         };
-        let read = search::read(&mut connection, &filter, 1, 1000);
-        read.await.unwrap()
+        let read = audit::read(&mut connection, &filter, 1, 1000);
+        read.await.unwrap().0
     }
 }
 
@@ -169,16 +177,7 @@ fn key(_now: SystemTime) -> SubjectKey {
 }
 
 fn caller(grant: &BotGrant, connected: SystemTime) -> Caller {
-    Caller {
-        id: grant.id.clone(),
-        bot_name: grant.instance.bot_name.clone(),
-        instance_id: grant.instance.instance_id.clone(),
-        generation: grant.instance.generation,
-        serial: Serial::from_bytes(grant.leaf.serial.as_bytes()),
-        not_after: grant.leaf.validity.not_after,
-        remote: None,
-        connected,
-    }
+    grant.caller(None, connected)
 }
 
 fn denial<T>(result: Result<T, Refusal>) -> Option<Denial> {

@@ -5,79 +5,94 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use proto::issue::v1::{self as pb, issue_service_server::IssueService};
+use identity::SpiffeId;
+use proto::{
+    issue::v1::{self as pb, issue_service_server::IssueService},
+    join::v1::JoinResponse,
+};
 use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
-use super::{caller, drained, seconds, status, timestamp, trust_bundle};
+use super::{
+    caller, drained,
+    join::{self as join_api, JoinApi},
+    requests::Requests,
+    seconds, status, timestamp, trust_bundle, trust_bundles,
+};
 use crate::{
-    access::{Caller, Denial, Refusal},
+    access::{self, Caller, Denial, Refusal},
     audit::{Event, EventName},
     authority::Keyring,
-    issue::{self, X509SvidRequest},
+    issue::{self, Document, Grant, ITEMS_MAX, Outcome},
+    join,
+    resources::Kind,
     service::Issuer,
-    store::instances,
 };
+
+/// Most items of a call that joins, too: they are signed while others wait to record.
+const JOIN_ITEMS_MAX: usize = 100;
 
 /// Issuance and its news.
 #[derive(Debug)]
 pub struct IssueApi {
     /// Store and authority.
     pub issuer: Arc<Issuer>,
+    /// Who lets bots join.
+    pub join: Arc<JoinApi>,
+    /// Whose limits a batch is charged to.
+    pub requests: Requests,
     /// Turns true when the issuer drains.
     pub draining: watch::Receiver<bool>,
 }
 
 #[tonic::async_trait]
 impl IssueService for IssueApi {
-    async fn issue_x509_svid(
-        &self,
-        request: Request<pb::IssueX509SvidRequest>,
-    ) -> Result<Response<pb::IssueX509SvidResponse>, Status> {
-        let now = SystemTime::now();
-        let caller = caller(&self.issuer, &request, EventName::SvidIssued, now).await?;
-        let bot = caller.id.clone();
-        let request = request.into_inner();
-        let request = X509SvidRequest::new(
-            caller,
-            request.workload_identity,
-            &request.csr_der,
-            request.ttl,
-        );
-        let wanted = request.workload_identity.clone();
-        let result = issue::issue_x509_svid(&self.issuer, request, now).await;
-        if let Err(Refusal::Denied { denial, detail }) = &result {
-            let reason = denial.as_str();
-            tracing::warn!(reason, detail, %bot, workload_identity = wanted, "an SVID was refused");
-        }
-        let grant = result.map_err(status)?;
-        tracing::debug!(id = %grant.id, serial = %grant.leaf.serial, %bot, "an SVID was issued");
-        Ok(Response::new(pb::IssueX509SvidResponse {
-            chain_der: vec![grant.leaf.certificate.to_vec()],
-            spiffe_id: grant.id.to_string(),
-            serial_number: grant.leaf.serial.to_string(),
-            not_before: Some(timestamp(grant.leaf.validity.not_before)),
-            not_after: Some(timestamp(grant.leaf.validity.not_after)),
-            renew_at: Some(timestamp(grant.renew_at)),
-            ttl: Some(seconds(grant.ttl)),
-            hint: grant.hint,
-            workload_identity_revision: grant.revision,
-        }))
-    }
-
     async fn issue_svids(
         &self,
-        _: Request<pb::IssueSvidsRequest>,
+        request: Request<pb::IssueSvidsRequest>,
     ) -> Result<Response<pb::IssueSvidsResponse>, Status> {
-        Err(Status::unimplemented("not served yet"))
+        let now = SystemTime::now();
+        let caller = caller(&self.issuer, &request, EventName::SvidIssued, now).await?;
+        let requests = request.into_inner().requests;
+        if let Err(refusal) = check_length(requests.len(), ITEMS_MAX) {
+            let refusal = recorded(&self.issuer, &caller, EventName::SvidIssued, refusal).await;
+            return Err(status(refusal));
+        }
+        self.requests.charge(&caller, wanted(&requests) - 1).await?;
+        let (bot, names) = (caller.id.clone(), told(&requests));
+        let outcomes = issue::issue(&self.issuer, Arc::new(caller), requests, now).await;
+        let outcomes = outcomes.map_err(status)?;
+        let results = results(&bot, &names, outcomes);
+        Ok(Response::new(pb::IssueSvidsResponse { results }))
     }
 
     async fn join_and_issue(
         &self,
-        _: Request<pb::JoinAndIssueRequest>,
+        request: Request<pb::JoinAndIssueRequest>,
     ) -> Result<Response<pb::JoinAndIssueResponse>, Status> {
-        Err(Status::unimplemented("not served yet"))
+        let now = SystemTime::now();
+        let remote = join_api::remote(&request);
+        let pb::JoinAndIssueRequest { join, requests } = request.into_inner();
+        let join =
+            join.ok_or_else(|| Status::invalid_argument("the request carries no evidence"))?;
+        check_length(requests.len(), JOIN_ITEMS_MAX).map_err(status)?;
+        let names = told(&requests);
+        let run = async |join| {
+            let items = issue::take_apart(requests).await?;
+            join::join_and_issue(&self.issuer, join, items, now).await
+        };
+        let joined = self.join.guarded(join, remote, run).await?;
+        let bot = joined.bot.id.clone();
+        tracing::info!(id = %bot, "a bot joined, to have SVIDs issued at once");
+        let certificate = join_api::certificate(joined.bot);
+        Ok(Response::new(pb::JoinAndIssueResponse {
+            join: Some(JoinResponse {
+                certificate: (!joined.keyless).then_some(certificate),
+                trust_bundle: Some(trust_bundle(&self.issuer)),
+            }),
+            results: results(&bot, &names, joined.outcomes),
+        }))
     }
 
     type WatchStream = ReceiverStream<Result<pb::WatchResponse, Status>>;
@@ -91,8 +106,9 @@ impl IssueService for IssueApi {
         // Subscribed before the first look, so that no change falls between.
         let changes = self.issuer.store.changes();
         let keyrings = self.issuer.keyrings();
-        if let Err(refusal) = admitted(&self.issuer, &caller).await {
-            return Err(status(recorded(&self.issuer, &caller, refusal).await));
+        if let Err(refusal) = admitted(&self.issuer, &caller) {
+            let refusal = recorded(&self.issuer, &caller, EventName::BotWatch, refusal).await;
+            return Err(status(refusal));
         }
         let (send, receive) = mpsc::channel(4);
         let watcher = Watcher {
@@ -106,6 +122,97 @@ impl IssueService for IssueApi {
         };
         tokio::spawn(watcher.run());
         Ok(Response::new(ReceiverStream::new(receive)))
+    }
+}
+
+/// Refuses too many items at once.
+fn check_length(length: usize, most: usize) -> Result<(), Refusal> {
+    if length <= most {
+        return Ok(());
+    }
+    let detail = format!("{length} items in one request; at most {most}: ask in several calls");
+    Err(Refusal::denied(Denial::InvalidRequest, detail))
+}
+
+/// How many SVIDs are asked for, at least one.
+fn wanted(requests: &[pb::SvidRequest]) -> u32 {
+    let wanted = requests.iter().map(|request| match &request.document {
+        Some(pb::svid_request::Document::X509(x509)) => x509.csrs_der.len().max(1),
+        Some(pb::svid_request::Document::Wit(wit)) => wit.csrs_der.len().max(1),
+        _ => 1,
+    });
+    u32::try_from(wanted.sum::<usize>())
+        .unwrap_or(u32::MAX)
+        .max(1)
+}
+
+/// What each item asks for, for the log.
+fn told(requests: &[pb::SvidRequest]) -> Vec<String> {
+    let asked = requests.iter().map(|request| match &request.selector {
+        Some(pb::svid_request::Selector::Name(name)) => {
+            name[..name.floor_char_boundary(64)].to_owned()
+        }
+        Some(pb::svid_request::Selector::Labels(_)) => "by labels".to_owned(),
+        None => "nothing".to_owned(),
+    });
+    asked.collect()
+}
+
+/// What became of the items, as it travels.
+fn results(bot: &SpiffeId, names: &[String], outcomes: Vec<Outcome>) -> Vec<pb::SvidResult> {
+    let mut results = Vec::with_capacity(outcomes.len());
+    for (name, outcome) in names.iter().zip(outcomes) {
+        for Grant { approved, document } in &outcome.grants {
+            tracing::debug!(id = %approved.rendered.id, ?document, %bot, "an SVID was issued");
+        }
+        if let Some(refused) = &outcome.refused {
+            let (reason, detail) = (refused.denial.as_str(), refused.detail.as_str());
+            tracing::warn!(reason, detail, %bot, workload_identity = name, "an SVID was refused");
+        }
+        results.push(pb::SvidResult {
+            svids: outcome.grants.into_iter().map(svid).collect(),
+            refusal: outcome.refused.map(|refused| {
+                let status = status(Refusal::from(refused));
+                pb::Refusal {
+                    code: i32::from(status.code()),
+                    message: status.message().to_owned(),
+                }
+            }),
+            next_after: outcome.next_after,
+            remaining: outcome.remaining,
+        });
+    }
+    results
+}
+
+fn svid(grant: Grant) -> pb::Svid {
+    let Grant { approved, document } = grant;
+    let document = match document {
+        Document::X509 { leaf, csr } => pb::svid::Document::X509(pb::X509Svid {
+            chain_der: vec![leaf.certificate.to_vec()],
+            serial_number: leaf.serial.to_string(),
+            csr,
+        }),
+        Document::Jwt { token, jti, .. } => pb::svid::Document::Jwt(pb::JwtSvid { token, jti }),
+        Document::Wit {
+            token, jti, csr, ..
+        } => pb::svid::Document::Wit(pb::WitSvid { token, jti, csr }),
+    };
+    pb::Svid {
+        workload_identity: approved.workload_identity.to_string(),
+        workload_identity_revision: approved.revision,
+        spiffe_id: approved.rendered.id.to_string(),
+        hint: approved.rendered.hint,
+        not_before: Some(timestamp(approved.validity.not_before)),
+        not_after: Some(timestamp(approved.validity.not_after)),
+        renew_at: Some(timestamp(approved.renew_at)),
+        ttl: Some(seconds(approved.ttl)),
+        federates_with: approved
+            .federates_with
+            .iter()
+            .map(ToString::to_string)
+            .collect(),
+        document: Some(document),
     }
 }
 
@@ -135,6 +242,7 @@ impl Watcher {
         let expiry = tokio::time::sleep(self.lifetime);
         tokio::pin!(expiry);
         let mut seen = *self.changes.borrow_and_update();
+        let mut federations = self.federations();
         self.keyrings.mark_unchanged();
         if !self.tell(seen.renew).await {
             return Ok(());
@@ -160,10 +268,13 @@ impl Watcher {
                         return Err(Status::unavailable("the issuer is stopping: connect again"));
                     }
                     let now = *self.changes.borrow_and_update();
+                    let mut news = now.renew != seen.renew;
                     if now.revision != seen.revision {
-                        admitted(&self.issuer, &self.caller).await.map_err(status)?;
+                        admitted(&self.issuer, &self.caller).map_err(status)?;
+                        let new = self.federations();
+                        news |= new != std::mem::replace(&mut federations, new.clone());
                     }
-                    if now.renew != seen.renew && !self.tell(now.renew).await {
+                    if news && !self.tell(now.renew).await {
                         return Ok(());
                     }
                     seen = now;
@@ -172,11 +283,21 @@ impl Watcher {
         }
     }
 
+    /// Which trust bundles of others are told, as names and revisions.
+    fn federations(&self) -> Vec<(String, u64)> {
+        let catalog = self.issuer.store.catalog();
+        let federations = catalog.resources(Kind::SpiffeFederation, None);
+        federations
+            .filter_map(Result::ok)
+            .map(|found| (found.metadata.name.to_string(), found.metadata.revision))
+            .collect()
+    }
+
     async fn tell(&self, renew: Option<(u64, Duration)>) -> bool {
         let (renew_epoch, within) =
             renew.unwrap_or((self.issuer.renew_epoch, self.issuer.renew_within));
         let message = pb::WatchResponse {
-            trust_bundles: vec![trust_bundle(&self.issuer)],
+            trust_bundles: trust_bundles(&self.issuer),
             renew_epoch,
             renew_within: Some(prost_types::Duration {
                 seconds: i64::try_from(within.as_secs()).unwrap_or(i64::MAX),
@@ -188,26 +309,19 @@ impl Watcher {
 }
 
 /// Whether the caller's instance exists and is not locked, as committed now.
-async fn admitted(issuer: &Issuer, caller: &Caller) -> Result<(), Refusal> {
-    let read = async {
-        let mut connection = issuer.store.read().await?;
-        instances::read(&mut connection, &caller.bot_name, &caller.instance_id).await
-    };
-    let instance = read.await.map_err(Refusal::Store)?;
-    match instance.map(|instance| instance.locked_reason) {
-        None => Err(Refusal::denied(Denial::UnknownInstance, "")),
-        Some(Some(reason)) => Err(Refusal::denied(Denial::Locked, reason)),
-        Some(None) => Ok(()),
-    }
+fn admitted(issuer: &Issuer, caller: &Caller) -> Result<(), Refusal> {
+    let catalog = issuer.store.catalog();
+    access::known(&catalog, caller, SystemTime::now())?;
+    Ok(())
 }
 
-/// Records that a bot may not follow the news; why it may not.
-async fn recorded(issuer: &Issuer, caller: &Caller, refusal: Refusal) -> Refusal {
+/// Records that a bot may not do what it asked for as a whole; why it may not.
+async fn recorded(issuer: &Issuer, caller: &Caller, asked: EventName, refusal: Refusal) -> Refusal {
     let Refusal::Denied { denial, detail } = &refusal else {
         return refusal;
     };
-    let event = Event::denial(EventName::BotWatch, denial.as_str()).with("error", detail.as_str());
-    let source = format!("watch {} {}", denial.as_str(), caller.id);
+    let event = Event::denial(asked, denial.as_str()).with("error", detail.as_str());
+    let source = format!("{asked} {} {}", denial.as_str(), caller.id);
     match issuer.record_refusal(&source, caller.told_in(event)).await {
         Ok(()) => refusal,
         Err(error) => Refusal::Store(error),

@@ -37,46 +37,9 @@ impl JoinService for JoinApi {
         &self,
         request: Request<pb::JoinRequest>,
     ) -> Result<Response<pb::JoinResponse>, Status> {
-        let info = request.extensions().get::<ConnectionInfo>();
-        let remote = info.map(|info| info.remote);
-        let request = request.into_inner();
-        let Some(Evidence::Token(evidence)) = request.evidence else {
-            metrics::counter!("issuer_joins_total", "result" => "no_evidence").increment(1);
-            return Err(Status::invalid_argument("the request carries no evidence"));
-        };
-        let charge = match remote {
-            None => None,
-            Some(remote) => {
-                let Some(charge) = self.failed.charge(remote.ip()).await else {
-                    return Err(self.refuse_flood(remote).await);
-                };
-                Some(charge)
-            }
-        };
-        let join = TokenJoin {
-            secret: TokenSecret::presented(&evidence.token),
-            key: SubjectKey::from_csr(&request.csr_der),
-            agent: Agent::new(request.agent),
-            remote,
-            ttl: self.settings.borrow().bot_ttl,
-        };
-        let result = join::join_by_token(&self.issuer, join, SystemTime::now()).await;
-        match &result {
-            Err(Refusal::Denied { denial, detail }) => {
-                tracing::warn!(
-                    reason = denial.as_str(),
-                    detail,
-                    ?remote,
-                    "a join was refused"
-                );
-            }
-            Ok(_) | Err(Refusal::Store(_)) => {
-                if let Some(charge) = charge {
-                    charge.refund();
-                }
-            }
-        }
-        let grant = result.map_err(status)?;
+        let remote = remote(&request);
+        let join = async |join| join::join_by_token(&self.issuer, join, SystemTime::now()).await;
+        let grant = self.guarded(request.into_inner(), remote, join).await?;
         tracing::info!(id = %grant.id, hostname = grant.instance.hostname, "a bot joined");
         Ok(Response::new(pb::JoinResponse {
             certificate: Some(certificate(grant)),
@@ -112,6 +75,49 @@ impl JoinService for JoinApi {
 }
 
 impl JoinApi {
+    /// Runs a join, charged to where it comes from before the store is asked; what did
+    /// not fail is refunded.
+    pub(super) async fn guarded<T>(
+        &self,
+        request: pb::JoinRequest,
+        remote: Option<SocketAddr>,
+        run: impl AsyncFnOnce(TokenJoin) -> Result<T, Refusal>,
+    ) -> Result<T, Status> {
+        let Some(Evidence::Token(evidence)) = request.evidence else {
+            metrics::counter!("issuer_joins_total", "result" => "no_evidence").increment(1);
+            return Err(Status::invalid_argument("the request carries no evidence"));
+        };
+        let charge = match remote {
+            None => None,
+            Some(remote) => {
+                let Some(charge) = self.failed.charge(remote.ip()).await else {
+                    return Err(self.refuse_flood(remote).await);
+                };
+                Some(charge)
+            }
+        };
+        let join = TokenJoin {
+            secret: TokenSecret::presented(&evidence.token),
+            key: SubjectKey::from_csr(&request.csr_der),
+            agent: Agent::new(request.agent),
+            remote,
+            ttl: self.settings.borrow().bot_ttl,
+        };
+        let result = run(join).await;
+        match &result {
+            Err(Refusal::Denied { denial, detail }) => {
+                let reason = denial.as_str();
+                tracing::warn!(reason, detail, ?remote, "a join was refused");
+            }
+            Ok(_) | Err(Refusal::Store(_)) => {
+                if let Some(charge) = charge {
+                    charge.refund();
+                }
+            }
+        }
+        result.map_err(status)
+    }
+
     /// The answer to a join from where too many failed.
     async fn refuse_flood(&self, remote: SocketAddr) -> Status {
         let denial = Denial::RateLimited;
@@ -125,7 +131,14 @@ impl JoinApi {
     }
 }
 
-fn certificate(grant: BotGrant) -> pb::BotCertificate {
+/// Where a call comes from.
+pub(super) fn remote<T>(request: &Request<T>) -> Option<SocketAddr> {
+    let info = request.extensions().get::<ConnectionInfo>();
+    info.map(|info| info.remote)
+}
+
+/// A bot certificate as it travels.
+pub(super) fn certificate(grant: BotGrant) -> pb::BotCertificate {
     pb::BotCertificate {
         chain_der: vec![grant.leaf.certificate.to_vec()],
         not_after: Some(timestamp(grant.leaf.validity.not_after)),

@@ -44,13 +44,11 @@ const OTHER: &str = "other";
 pub fn request_max(method: &str) -> usize {
     match method {
         // A certificate request of 16 KiB and what is around it.
-        "tbot.join.v1.JoinService/Join"
-        | "tbot.join.v1.JoinService/Renew"
-        | "tbot.issue.v1.IssueService/IssueX509Svid" => super::REQUEST_MAX,
+        "tbot.join.v1.JoinService/Join" | "tbot.join.v1.JoinService/Renew" => super::REQUEST_MAX,
         // A thousand items with keys and attributes.
-        "tbot.issue.v1.IssueService/IssueSvids" | "tbot.issue.v1.IssueService/JoinAndIssue" => {
-            1024 * 1024
-        }
+        "tbot.issue.v1.IssueService/IssueSvids" => 1024 * 1024,
+        // A hundred, of anybody.
+        "tbot.issue.v1.IssueService/JoinAndIssue" => 256 * 1024,
         "tbot.issue.v1.IssueService/Watch" => 1024,
         "grpc.health.v1.Health/Check" | "grpc.health.v1.Health/Watch" => 1024,
         // Whole fleets of resources may come in one file.
@@ -62,9 +60,7 @@ pub fn request_max(method: &str) -> usize {
 fn weight(method: &str) -> Weight {
     match method {
         "tbot.issue.v1.IssueService/Watch" | "grpc.health.v1.Health/Watch" => Weight::Stream,
-        "tbot.issue.v1.IssueService/IssueX509Svid"
-        | "tbot.issue.v1.IssueService/IssueSvids"
-        | "tbot.join.v1.JoinService/Renew" => Weight::Call,
+        "tbot.issue.v1.IssueService/IssueSvids" | "tbot.join.v1.JoinService/Renew" => Weight::Call,
         _ if method.starts_with("grpc.reflection.") => Weight::Stream,
         _ => Weight::Light,
     }
@@ -140,6 +136,17 @@ impl Requests {
             draining,
             methods: methods.collect(),
         })))
+    }
+}
+
+impl Requests {
+    /// Charges a call under way with more SVIDs than the one that every call is charged
+    /// with; what refuses it is recorded.
+    pub async fn charge(&self, caller: &Caller, more: u32) -> Result<(), Status> {
+        match self.0.limits.charge(caller, more, Instant::now()) {
+            Ok(()) => Ok(()),
+            Err(limited) => Err(self.0.refuse(caller, &limited).await),
+        }
     }
 }
 

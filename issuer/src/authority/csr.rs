@@ -42,6 +42,9 @@ pub struct SubjectKey {
 impl SubjectKey {
     /// Takes the key of a self-signed PKCS#10 request (DER).
     pub fn from_csr(csr: &[u8]) -> Result<Self, CsrError> {
+        if csr.is_empty() {
+            return Err(CsrError::Absent);
+        }
         if csr.len() > CSR_MAX {
             return Err(CsrError::TooLong(csr.len()));
         }
@@ -144,6 +147,9 @@ fn rsa_modulus_bits(public_key: &[u8]) -> Result<usize, CsrError> {
 /// What is wrong with a certificate request.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CsrError {
+    /// There is none.
+    #[error("there is no certificate request: send one, signed with its own key")]
+    Absent,
     /// It is larger than any honest request.
     #[error("the certificate request has {0} bytes; at most {CSR_MAX} are accepted")]
     TooLong(usize),

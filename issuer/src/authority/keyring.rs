@@ -24,36 +24,10 @@ use super::{
     keyfile::{KeyFileError, SealingKey},
     signer::timed,
 };
+use crate::resources::JwtAlgorithm;
 
 /// Most retired CAs for which the issuer's own chain has cross-certificates.
 const CROSS_MAX: usize = 4;
-
-/// How a JWT-SVID is signed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
-pub enum JwtAlgorithm {
-    /// ECDSA P-256.
-    #[default]
-    Es256,
-    /// RSA.
-    Rs256,
-}
-
-impl JwtAlgorithm {
-    /// Its name in `alg`.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Es256 => "ES256",
-            Self::Rs256 => "RS256",
-        }
-    }
-
-    /// From its name in `alg`.
-    pub fn parse(name: &str) -> Option<Self> {
-        [Self::Es256, Self::Rs256]
-            .into_iter()
-            .find(|algorithm| algorithm.as_str() == name)
-    }
-}
 
 /// A signed token.
 #[derive(Clone)]

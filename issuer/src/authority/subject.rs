@@ -1,5 +1,7 @@
 //! The subject of a leaf: up to three parts, each optional.
 
+use std::fmt;
+
 use der::{Decode, Encode, Tag, asn1::Any, oid::ObjectIdentifier};
 use x509_cert::{
     attr::AttributeTypeAndValue,
@@ -79,6 +81,23 @@ impl Subject {
             ),
             (COMMON_NAME, Tag::Utf8String, &self.common_name),
         ])
+    }
+}
+
+/// `CN=web, O=Example`, for people.
+impl fmt::Display for Subject {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let parts = [
+            ("CN", &self.common_name),
+            ("O", &self.organization),
+            ("OU", &self.organizational_unit),
+        ];
+        let mut separator = "";
+        for (name, value) in parts.iter().filter(|(_, value)| !value.is_empty()) {
+            write!(f, "{separator}{name}={value}")?;
+            separator = ", ";
+        }
+        Ok(())
     }
 }
 

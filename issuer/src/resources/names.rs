@@ -119,7 +119,7 @@ impl SpiffePath {
 
 /// A DNS name as a subject alternative name: lower-case LDH labels, at most 253
 /// bytes; the leftmost label may be `*`.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct DnsName(String);
 
 impl DnsName {

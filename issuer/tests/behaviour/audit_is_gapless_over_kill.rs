@@ -6,11 +6,11 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use proto::issue::v1::{IssueX509SvidRequest, issue_service_client::IssueServiceClient};
+use proto::issue::v1::issue_service_client::IssueServiceClient;
 use rcgen::KeyPair;
 use tokio::sync::Notify;
 
-use super::harness::{Issuer, block_on, csr};
+use super::harness::{Issuer, block_on, csr, serial, the_svid, x509};
 
 #[test]
 fn every_certificate_that_left_is_recorded_whenever_the_issuer_is_killed() {
@@ -19,11 +19,7 @@ fn every_certificate_that_left_is_recorded_whenever_the_issuer_is_killed() {
     let bot = block_on(issuer.joined("app"));
     for round in 0..5 {
         let answered = block_on(async {
-            let request = IssueX509SvidRequest {
-                workload_identity: "app".to_owned(),
-                csr_der: csr(&KeyPair::generate().unwrap()),
-                ttl: None,
-            };
+            let request = x509("app", &csr(&KeyPair::generate().unwrap()), None);
             let channel = issuer.as_bot(&bot).await;
             let under_load = Notify::new();
             let load = futures_util::future::join_all((0..16).map(|_| {
@@ -32,9 +28,9 @@ fn every_certificate_that_left_is_recorded_whenever_the_issuer_is_killed() {
                 let under_load = &under_load;
                 async move {
                     let mut serials = Vec::new();
-                    while let Ok(grant) = client.issue_x509_svid(request.clone()).await {
+                    while let Ok(grant) = the_svid(client.issue_svids(request.clone()).await) {
                         under_load.notify_one();
-                        serials.push(grant.into_inner().serial_number);
+                        serials.push(serial(&grant));
                     }
                     serials
                 }

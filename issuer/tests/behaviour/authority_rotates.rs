@@ -6,7 +6,7 @@ use identity::{
     ChainVerifier, ClientOptions, TrustBundle, TrustBundleSet, TrustDomain, pinned_client_config,
 };
 use proto::{
-    issue::v1::{IssueX509SvidResponse, WatchRequest, issue_service_client::IssueServiceClient},
+    issue::v1::{Svid, WatchRequest, issue_service_client::IssueServiceClient},
     join::v1::TrustBundle as Wire,
 };
 use rustls::pki_types::CertificateDer;
@@ -26,12 +26,9 @@ fn bundle(wire: &Wire) -> TrustBundle {
     TrustBundle::from_spiffe_json(trust_domain, &wire.spiffe_bundle_json).unwrap()
 }
 
-fn is_trusted(svid: &IssueX509SvidResponse, bundle: &TrustBundle) -> bool {
-    let chain: Vec<_> = svid
-        .chain_der
-        .iter()
-        .map(|der| CertificateDer::from(der.as_slice()))
-        .collect();
+fn is_trusted(svid: &Svid, bundle: &TrustBundle) -> bool {
+    let chain = super::harness::chain(svid);
+    let chain: Vec<_> = chain.into_iter().map(CertificateDer::from).collect();
     let bundles = TrustBundleSet::new([bundle.clone()]);
     let verified = ChainVerifier::new(0).verify(&chain, &bundles, 1, SystemTime::now());
     verified.is_ok()

@@ -1,9 +1,8 @@
 //! SIGTERM: calls under way end, streams end, the store is closed whole, exit 0.
 
-use proto::issue::v1::IssueX509SvidRequest;
 use rcgen::KeyPair;
 
-use super::harness::{Issuer, block_on, csr, signal, try_issue};
+use super::harness::{Issuer, block_on, csr, serial, signal, try_issue, x509};
 
 #[test]
 fn an_idle_issuer_stops_at_once_and_leaves_one_file_of_state() {
@@ -24,18 +23,14 @@ fn a_drain_under_load_answers_or_refuses_each_call_and_exits_0() {
     let mut issuer = Issuer::start();
     block_on(async {
         let bot = issuer.joined("app").await;
-        let request = IssueX509SvidRequest {
-            workload_identity: "app".to_owned(),
-            csr_der: csr(&KeyPair::generate().unwrap()),
-            ttl: None,
-        };
+        let request = x509("app", &csr(&KeyPair::generate().unwrap()), None);
         let config = bot.tls();
         let load = futures_util::future::join_all((0..4).map(|_| async {
             let mut serials = Vec::new();
             // A refused connection ends the load, as a refused call does.
             while let Ok(grant) = try_issue(&issuer.address, config.clone(), request.clone()).await
             {
-                serials.push(grant.serial_number);
+                serials.push(serial(&grant));
                 if serials.len() == 5 {
                     signal("TERM", issuer.process.id());
                 }

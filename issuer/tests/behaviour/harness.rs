@@ -14,7 +14,9 @@ use identity::{
 };
 use proto::{
     issue::v1::{
-        IssueX509SvidRequest, IssueX509SvidResponse, issue_service_client::IssueServiceClient,
+        IssueSvidsRequest, IssueSvidsResponse, Svid, SvidRequest, SvidResult, X509Request,
+        issue_service_client::IssueServiceClient, svid::Document, svid_request::Document as Wanted,
+        svid_request::Selector,
     },
     join::v1::{
         AgentInfo, BotCertificate, JoinRequest, RenewRequest, TokenEvidence, TrustBundle as Bundle,
@@ -307,19 +309,95 @@ impl Issuer {
         Ok(answer.certificate.unwrap())
     }
 
-    pub(crate) async fn issue(
+    pub(crate) async fn issue(&self, bot: &Bot, name: &str) -> Result<Svid, Status> {
+        let key = KeyPair::generate().unwrap();
+        let mut client = IssueServiceClient::new(self.as_bot(bot).await);
+        the_svid(client.issue_svids(x509(name, &csr(&key), None)).await)
+    }
+
+    /// Asks for several things at once.
+    pub(crate) async fn issue_all(
         &self,
         bot: &Bot,
-        name: &str,
-    ) -> Result<IssueX509SvidResponse, Status> {
-        let key = KeyPair::generate().unwrap();
-        let request = IssueX509SvidRequest {
-            workload_identity: name.to_owned(),
-            csr_der: csr(&key),
-            ttl: None,
-        };
+        requests: Vec<SvidRequest>,
+    ) -> Result<Vec<SvidResult>, Status> {
         let mut client = IssueServiceClient::new(self.as_bot(bot).await);
-        Ok(client.issue_x509_svid(request).await?.into_inner())
+        let request = IssueSvidsRequest { requests };
+        Ok(client.issue_svids(request).await?.into_inner().results)
+    }
+}
+
+/// One X509-SVID, by name.
+pub(crate) fn x509(
+    name: &str,
+    csr_der: &[u8],
+    ttl: Option<prost_types::Duration>,
+) -> IssueSvidsRequest {
+    IssueSvidsRequest {
+        requests: vec![SvidRequest {
+            selector: Some(Selector::Name(name.to_owned())),
+            document: Some(Wanted::X509(X509Request {
+                csrs_der: vec![csr_der.to_vec()],
+            })),
+            ttl,
+            workload_attributes: None,
+        }],
+    }
+}
+
+/// The one SVID of an answer, or the refusal of the one item as if it were of the call.
+pub(crate) fn the_svid(
+    answer: Result<tonic::Response<IssueSvidsResponse>, Status>,
+) -> Result<Svid, Status> {
+    let mut results = answer?.into_inner().results;
+    assert_eq!(results.len(), 1, "{results:?}");
+    let mut result = results.remove(0);
+    match result.refusal {
+        Some(refusal) => Err(Status::new(refusal.code.into(), refusal.message)),
+        None => {
+            assert_eq!(result.svids.len(), 1, "{result:?}");
+            Ok(result.svids.remove(0))
+        }
+    }
+}
+
+/// Attributes as they travel.
+pub(crate) fn attributes(tree: &Value) -> prost_types::Struct {
+    use prost_types::{ListValue, Value as Wire, value::Kind};
+    fn wire(value: &Value) -> Wire {
+        let kind = match value {
+            Value::Null => Kind::NullValue(0),
+            Value::Bool(flag) => Kind::BoolValue(*flag),
+            Value::Number(number) => Kind::NumberValue(number.as_f64().unwrap()),
+            Value::String(text) => Kind::StringValue(text.clone()),
+            Value::Array(list) => Kind::ListValue(ListValue {
+                values: list.iter().map(wire).collect(),
+            }),
+            Value::Object(_) => Kind::StructValue(attributes(value)),
+        };
+        Wire { kind: Some(kind) }
+    }
+    let members = tree.as_object().unwrap().iter();
+    prost_types::Struct {
+        fields: members
+            .map(|(name, value)| (name.clone(), wire(value)))
+            .collect(),
+    }
+}
+
+/// Its certificates.
+pub(crate) fn chain(svid: &Svid) -> Vec<Vec<u8>> {
+    match &svid.document {
+        Some(Document::X509(x509)) => x509.chain_der.clone(),
+        other => panic!("not an X509-SVID: {other:?}"),
+    }
+}
+
+/// Serial number of its leaf.
+pub(crate) fn serial(svid: &Svid) -> String {
+    match &svid.document {
+        Some(Document::X509(x509)) => x509.serial_number.clone(),
+        other => panic!("not an X509-SVID: {other:?}"),
     }
 }
 
@@ -508,12 +586,11 @@ pub(crate) fn time(timestamp: Option<prost_types::Timestamp>) -> SystemTime {
 pub(crate) async fn try_issue(
     address: &str,
     config: Arc<rustls::ClientConfig>,
-    request: IssueX509SvidRequest,
-) -> Result<IssueX509SvidResponse, String> {
+    request: IssueSvidsRequest,
+) -> Result<Svid, String> {
     let channel = channel(address, config)
         .await
         .map_err(|error| error.to_string())?;
     let mut client = IssueServiceClient::new(channel);
-    let answer = client.issue_x509_svid(request).await;
-    Ok(answer.map_err(|status| status.to_string())?.into_inner())
+    the_svid(client.issue_svids(request).await).map_err(|status| status.to_string())
 }

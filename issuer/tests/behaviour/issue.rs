@@ -2,11 +2,11 @@
 
 use std::time::{Duration, SystemTime};
 
-use proto::issue::v1::{IssueX509SvidRequest, issue_service_client::IssueServiceClient};
+use proto::issue::v1::issue_service_client::IssueServiceClient;
 use rcgen::KeyPair;
 use tonic::Code;
 
-use super::harness::{Issuer, block_on, csr, time};
+use super::harness::{Issuer, block_on, chain, csr, serial, the_svid, time, x509};
 
 const RESOURCES: &str = "
 kind: workload_identity
@@ -46,7 +46,7 @@ fn an_allowed_identity_is_issued_and_recorded_with_all_that_led_to_it() {
     let fields = &event["fields"];
     for (field, value) in [
         ("spiffe_id", "spiffe://test.example/apps/web"),
-        ("serial_number", grant.serial_number.as_str()),
+        ("serial_number", serial(&grant).as_str()),
         ("svid_type", "x509"),
         ("workload_identity", "web"),
         ("role", "web"),
@@ -105,17 +105,12 @@ fn lives_are_bounded_and_nonsense_is_refused() {
         let bot = issuer.join(&token).await.unwrap();
         let mut client = IssueServiceClient::new(issuer.as_bot(&bot).await);
         let key = KeyPair::generate().unwrap();
-        let request = |seconds, nanos| IssueX509SvidRequest {
-            workload_identity: "web".to_owned(),
-            csr_der: csr(&key),
-            ttl: Some(prost_types::Duration { seconds, nanos }),
+        let request = |seconds, nanos| {
+            let ttl = prost_types::Duration { seconds, nanos };
+            x509("web", &csr(&key), Some(ttl))
         };
         for (wanted, granted) in [(1, 1), (60, 60), (600, 600), (601, 600), (i64::MAX, 600)] {
-            let answer = client
-                .issue_x509_svid(request(wanted, 0))
-                .await
-                .unwrap()
-                .into_inner();
+            let answer = the_svid(client.issue_svids(request(wanted, 0)).await).unwrap();
             assert_eq!(answer.ttl.unwrap().seconds, granted);
             let life = time(answer.not_after)
                 .duration_since(time(answer.not_before))
@@ -123,11 +118,8 @@ fn lives_are_bounded_and_nonsense_is_refused() {
             assert_eq!(life, Duration::from_secs(granted as u64 + 60));
         }
         for (seconds, nanos) in [(0, 0), (-1, 0), (0, 500_000_000), (60, 1), (i64::MIN, -1)] {
-            let status = client
-                .issue_x509_svid(request(seconds, nanos))
-                .await
-                .err()
-                .unwrap();
+            let answer = client.issue_svids(request(seconds, nanos)).await;
+            let status = the_svid(answer).err().unwrap();
             assert_eq!(
                 status.code(),
                 Code::InvalidArgument,
@@ -148,24 +140,16 @@ fn nobody_gets_anything_without_a_bots_certificate() {
     let token = issuer.token("web");
     block_on(async {
         let key = KeyPair::generate().unwrap();
-        let request = IssueX509SvidRequest {
-            workload_identity: "web".to_owned(),
-            csr_der: csr(&key),
-            ttl: None,
-        };
+        let request = x509("web", &csr(&key), None);
         let mut client = IssueServiceClient::new(issuer.anonymous().await);
-        let status = client.issue_x509_svid(request.clone()).await.err().unwrap();
+        let status = client.issue_svids(request.clone()).await.err().unwrap();
         assert_eq!(status.code(), Code::Unauthenticated);
 
         // A workload's SVID is no bot's.
         let mut bot = issuer.join(&token).await.unwrap();
         let mut client = IssueServiceClient::new(issuer.as_bot(&bot).await);
-        let svid = client
-            .issue_x509_svid(request.clone())
-            .await
-            .unwrap()
-            .into_inner();
-        bot.certificate.chain_der = svid.chain_der;
+        let svid = the_svid(client.issue_svids(request.clone()).await).unwrap();
+        bot.certificate.chain_der = chain(&svid);
         bot.key = key;
         let config = bot.tls();
         let refused = super::harness::try_issue(&issuer.address, config, request).await;
@@ -188,13 +172,9 @@ fn an_expired_bot_certificate_is_refused_on_a_connection_that_outlived_it() {
     block_on(async {
         let bot = issuer.join(&token).await.unwrap();
         let key = KeyPair::generate().unwrap();
-        let request = IssueX509SvidRequest {
-            workload_identity: "web".to_owned(),
-            csr_der: csr(&key),
-            ttl: None,
-        };
+        let request = x509("web", &csr(&key), None);
         let mut client = IssueServiceClient::new(issuer.as_bot(&bot).await);
-        client.issue_x509_svid(request.clone()).await.unwrap();
+        the_svid(client.issue_svids(request.clone()).await).unwrap();
         let mut news = client
             .watch(proto::issue::v1::WatchRequest {})
             .await
@@ -207,7 +187,7 @@ fn an_expired_bot_certificate_is_refused_on_a_connection_that_outlived_it() {
             Code::Unauthenticated
         );
         for _ in 0..3 {
-            let status = client.issue_x509_svid(request.clone()).await;
+            let status = client.issue_svids(request.clone()).await;
             assert_eq!(status.err().unwrap().code(), Code::Unauthenticated);
         }
     });

@@ -1,11 +1,11 @@
 //! What one bot asks for beyond its limits is refused, and costs the others nothing.
 
-use proto::issue::v1::{IssueX509SvidRequest, issue_service_client::IssueServiceClient};
+use proto::issue::v1::issue_service_client::IssueServiceClient;
 use rcgen::KeyPair;
 use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
 
-use super::harness::{Bot, Issuer, block_on, csr};
+use super::harness::{Bot, Issuer, block_on, csr, x509};
 
 /// A home with a configuration of these limits.
 fn start(limits: &str) -> (tempfile::TempDir, Issuer) {
@@ -19,14 +19,10 @@ fn start(limits: &str) -> (tempfile::TempDir, Issuer) {
 /// Asks so many times, some at once, over one connection.
 async fn ask(issuer: &Issuer, bot: &Bot, name: &str, times: usize) -> (usize, Vec<Status>) {
     let client = IssueServiceClient::new(issuer.as_bot(bot).await);
-    let request = IssueX509SvidRequest {
-        workload_identity: name.to_owned(),
-        csr_der: csr(&KeyPair::generate().unwrap()),
-        ttl: None,
-    };
+    let request = x509(name, &csr(&KeyPair::generate().unwrap()), None);
     let calls = (0..times).map(|_| {
         let (mut client, request) = (client.clone(), request.clone());
-        async move { client.issue_x509_svid(request).await }
+        async move { client.issue_svids(request).await }
     });
     let answers = futures_util::future::join_all(calls).await;
     let refused: Vec<_> = answers.into_iter().filter_map(Result::err).collect();
@@ -110,15 +106,38 @@ fn a_request_above_its_methods_bound_is_refused_by_name() {
     block_on(async {
         let bot = issuer.joined("app").await;
         let mut client = IssueServiceClient::new(issuer.as_bot(&bot).await);
-        let request = IssueX509SvidRequest {
-            workload_identity: "app".to_owned(),
-            csr_der: vec![0; 30 * 1024],
-            ttl: None,
+        let request = proto::issue::v1::JoinAndIssueRequest {
+            requests: x509("app", &vec![0; 300 * 1024], None).requests,
+            join: None,
         };
-        let status = client.issue_x509_svid(request).await.err().unwrap();
+        let status = client.join_and_issue(request).await.err().unwrap();
         assert_eq!(status.code(), Code::OutOfRange, "{status}");
-        for part in ["20480 bytes", "tbot.issue.v1.IssueService/IssueX509Svid"] {
+        for part in ["262144 bytes", "tbot.issue.v1.IssueService/JoinAndIssue"] {
             assert!(status.message().contains(part), "{status}");
         }
+    });
+}
+
+#[test]
+fn a_batch_is_charged_with_all_that_it_asks_for() {
+    let (_home, issuer) = start("issue_per_second_per_bot: 1, issue_burst_per_bot: 40");
+    block_on(async {
+        let bot = issuer.joined("app").await;
+        let batch = |size: usize| {
+            let mut request = x509("app", &[], None);
+            request.requests = (0..size)
+                .map(|_| {
+                    let csr = csr(&KeyPair::generate().unwrap());
+                    x509("app", &csr, None).requests.remove(0)
+                })
+                .collect();
+            request
+        };
+        let mut client = IssueServiceClient::new(issuer.as_bot(&bot).await);
+        let granted = client.issue_svids(batch(100)).await.unwrap().into_inner();
+        assert_eq!(granted.results.len(), 100);
+        // A debt of sixty seconds: whoever waited for the debt to be paid would get one.
+        let status = client.issue_svids(batch(1)).await.unwrap_err();
+        assert_eq!(status.code(), Code::ResourceExhausted, "{status}");
     });
 }

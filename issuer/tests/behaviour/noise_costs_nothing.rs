@@ -6,13 +6,11 @@ use std::{
     time::Duration,
 };
 
-use proto::issue::v1::{
-    IssueX509SvidRequest, WatchRequest, issue_service_client::IssueServiceClient,
-};
+use proto::issue::v1::{WatchRequest, issue_service_client::IssueServiceClient};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tonic::Code;
 
-use super::harness::{Issuer, block_on};
+use super::harness::{Issuer, block_on, x509};
 
 /// What the probes answer, within 5 s.
 fn get(issuer: &Issuer, path: &str) -> String {
@@ -59,12 +57,8 @@ fn a_request_larger_than_any_honest_one_is_refused() {
     block_on(async {
         let bot = issuer.joined("app").await;
         let mut client = IssueServiceClient::new(issuer.as_bot(&bot).await);
-        let request = IssueX509SvidRequest {
-            workload_identity: "app".to_owned(),
-            csr_der: vec![0; 24 * 1024],
-            ttl: None,
-        };
-        let status = client.issue_x509_svid(request).await.err().unwrap();
+        let request = x509("app", &vec![0; 3 * 1024 * 1024], None);
+        let status = client.issue_svids(request).await.err().unwrap();
         assert_eq!(status.code(), Code::OutOfRange, "{status}");
         issuer.issue(&bot, "app").await.unwrap();
     });

@@ -5,7 +5,7 @@ use std::{
     process::{Command, Stdio},
 };
 
-use super::harness::{Issuer, block_on};
+use super::harness::{Issuer, block_on, chain, the_svid, x509};
 
 fn pem(path: &Path, der: &[u8]) {
     let raw = path.with_extension("der");
@@ -46,7 +46,7 @@ fn leaf_bot_certificate_and_ca_pass_strict_verification() {
     let ca = home.join("ca.pem");
     std::fs::write(&ca, issuer.run(&["bundle"])).unwrap();
     for (name, der) in [
-        ("svid.pem", &svid.chain_der[0]),
+        ("svid.pem", &chain(&svid)[0]),
         ("bot.pem", &bot.certificate.chain_der[0]),
     ] {
         let leaf = home.join(name);
@@ -109,7 +109,7 @@ fn s_client_completes_the_handshake_and_sees_the_authority() {
 
 #[test]
 fn keys_of_the_accepted_kinds_are_signed_and_others_refused() {
-    use proto::issue::v1::{IssueX509SvidRequest, issue_service_client::IssueServiceClient};
+    use proto::issue::v1::issue_service_client::IssueServiceClient;
     let issuer = Issuer::start();
     block_on(async {
         let bot = issuer.joined("app").await;
@@ -129,7 +129,7 @@ fn keys_of_the_accepted_kinds_are_signed_and_others_refused() {
             ),
             (&["-newkey", "rsa:2048"], true),
             (&["-newkey", "rsa:1024"], false),
-            (&["-newkey", "ed25519"], false),
+            (&["-newkey", "ed25519"], true),
         ] {
             let home = issuer.home.path();
             let output = Command::new("openssl")
@@ -153,16 +153,12 @@ fn keys_of_the_accepted_kinds_are_signed_and_others_refused() {
                 "{}",
                 String::from_utf8_lossy(&output.stderr)
             );
-            let request = IssueX509SvidRequest {
-                workload_identity: "app".to_owned(),
-                csr_der: output.stdout,
-                ttl: None,
-            };
-            let answer = client.issue_x509_svid(request).await;
+            let request = x509("app", &output.stdout, None);
+            let answer = the_svid(client.issue_svids(request).await);
             assert_eq!(answer.is_ok(), accepted, "{kind:?}: {answer:?}");
             if let Ok(svid) = answer {
                 let leaf = home.join("leaf.pem");
-                pem(&leaf, &svid.into_inner().chain_der[0]);
+                pem(&leaf, &chain(&svid)[0]);
                 let leaf = text(&leaf);
                 // Only the key of the request counts.
                 assert!(

@@ -10,10 +10,10 @@ use std::{
 use identity::{JwtClaims, SpiffeId, TrustDomain};
 use issuer::{
     authority::{
-        JwtAlgorithm, KeyState, KeyUse, Keyring, LeafTemplate, Lifecycle, Rotation, Subject,
-        SubjectKey, keyfile::SealingKey,
+        KeyState, KeyUse, Keyring, LeafTemplate, Lifecycle, Rotation, Subject, SubjectKey,
+        keyfile::SealingKey,
     },
-    resources::DnsName,
+    resources::{DnsName, JwtAlgorithm},
 };
 use rustls::pki_types::CertificateDer;
 

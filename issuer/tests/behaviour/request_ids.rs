@@ -1,17 +1,14 @@
 //! One id brings together an agent's call, the log, the audit event and the answer.
 
-use proto::issue::v1::{IssueX509SvidRequest, issue_service_client::IssueServiceClient};
+use proto::issue::v1::{IssueSvidsRequest, issue_service_client::IssueServiceClient};
 use rcgen::KeyPair;
 use tonic::{Request, metadata::MetadataMap};
 
-use super::harness::{Issuer, block_on, csr};
+use super::harness::{Issuer, block_on, csr, x509};
 
-fn request(id: Option<&str>, name: &str) -> Request<IssueX509SvidRequest> {
-    let mut request = Request::new(IssueX509SvidRequest {
-        workload_identity: name.to_owned(),
-        csr_der: csr(&KeyPair::generate().unwrap()),
-        ttl: None,
-    });
+fn request(id: Option<&str>, name: &str) -> Request<IssueSvidsRequest> {
+    let csr = csr(&KeyPair::generate().unwrap());
+    let mut request = Request::new(x509(name, &csr, None));
     if let Some(id) = id {
         let id = id.parse().unwrap();
         request.metadata_mut().insert("x-request-id", id);
@@ -30,15 +27,13 @@ fn the_callers_id_is_in_log_event_and_answer() {
     block_on(async {
         let bot = issuer.joined("app").await;
         let mut client = IssueServiceClient::new(issuer.as_bot(&bot).await);
-        let answer = client.issue_x509_svid(request(Some("call-1"), "app")).await;
+        let answer = client.issue_svids(request(Some("call-1"), "app")).await;
         assert_eq!(id(answer.unwrap().metadata()), "call-1");
         let event = issuer.last_event("spiffe.svid.issued");
         assert_eq!(event["fields"]["request_id"], "call-1", "{event}");
 
-        let refused = client
-            .issue_x509_svid(request(Some("call-2"), "other"))
-            .await;
-        assert_eq!(id(refused.unwrap_err().metadata()), "call-2");
+        let refused = client.issue_svids(request(Some("call-2"), "other")).await;
+        assert_eq!(id(refused.unwrap().metadata()), "call-2");
         let event = issuer.last_event("spiffe.svid.issued");
         assert_eq!(event["success"], false);
         assert_eq!(event["fields"]["request_id"], "call-2", "{event}");
@@ -57,7 +52,7 @@ fn the_callers_id_is_in_log_event_and_answer() {
         let mut made = Vec::new();
         let long = "x".repeat(65);
         for given in [None, Some("a b"), Some(long.as_str())] {
-            let answer = client.issue_x509_svid(request(given, "app")).await;
+            let answer = client.issue_svids(request(given, "app")).await;
             let id = id(answer.unwrap().metadata());
             assert_ne!(Some(id.as_str()), given);
             let event = issuer.last_event("spiffe.svid.issued");

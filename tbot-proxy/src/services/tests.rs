@@ -5,7 +5,10 @@ use policy::{PeerPolicy, PeerRule};
 use proxy::{ConnectionRecord, Direction};
 
 use super::*;
-use crate::{configuration::HostPort, link::Addresses};
+use crate::{
+    configuration::HostPort,
+    link::{Addresses, IssuerLink},
+};
 
 struct NoRecords;
 
@@ -17,7 +20,10 @@ fn services(trust: &Arc<Trust>) -> Services {
     let nowhere = HostPort::parse("127.0.0.1:1").unwrap();
     let (_, bot) = watch::channel(IdentityState::waiting("no issuer"));
     Services {
-        link: IssuerLink::new(Addresses::new(vec![nowhere]), IdentitySource::new()),
+        issuance: Issuance::over(IssuerLink::new(
+            Addresses::new(vec![nowhere]),
+            IdentitySource::new(),
+        )),
         trust: trust.clone(),
         bot,
         health: Health::default(),
@@ -74,7 +80,8 @@ async fn what_drains_follows_trust_until_it_has_ended() {
     let mut changes = source.subscribe();
     let svid = ca.svid("/app", Duration::from_secs(3600));
     let kept = services.identity(&inbound("app").selector);
-    kept.source.set_svid(Arc::new(svid));
+    kept.source
+        .set(Arc::new(svid), trust.bundles().borrow().as_ref().clone());
     drop(kept);
     changes
         .wait_for(|identity| identity.svid.is_some())

@@ -130,3 +130,27 @@ fn a_message_without_our_own_trust_domain_changes_nothing() {
         assert_eq!(*trust.order().borrow(), None);
     }
 }
+
+#[test]
+fn fe_07_bundles_of_trust_domains_stay_apart_and_the_own_one_cannot_be_replaced() {
+    let (own, other, false_own) = (TestCa::new("own"), TestCa::new("other"), TestCa::new("own"));
+    let trust = Trust::new(TrustBundleSet::new([own.bundle()]));
+    for cas in [[&own, &false_own], [&false_own, &own]] {
+        let error = trust.accept(own.trust_domain(), message(&cas, 1));
+        assert!(error.unwrap_err().contains("two trust bundles of own"));
+        let bundles = trust.bundles().borrow().clone();
+        assert_eq!(**bundles.get("own").unwrap(), own.bundle());
+    }
+    // One that cannot be read concerns nobody else.
+    let mut damaged = message(&[&own, &other], 1);
+    damaged.trust_bundles[1].spiffe_bundle_json = b"{}".to_vec();
+    trust.accept(own.trust_domain(), damaged).unwrap();
+    let bundles = trust.bundles().borrow().clone();
+    assert_eq!(bundles.iter().count(), 1);
+    trust
+        .accept(own.trust_domain(), message(&[&own, &other], 1))
+        .unwrap();
+    let bundles = trust.bundles().borrow().clone();
+    assert_eq!(**bundles.get("own").unwrap(), own.bundle());
+    assert_eq!(**bundles.get("other").unwrap(), other.bundle());
+}

@@ -20,6 +20,7 @@ fn caller(bot: &str, instance: &str) -> Caller {
         not_after: SystemTime::now(),
         remote: None,
         connected: SystemTime::now(),
+        join: Default::default(),
     }
 }
 

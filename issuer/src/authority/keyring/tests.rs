@@ -98,7 +98,6 @@ fn jw_03_jw_05_jw_16_a_token_is_signed_by_the_key_of_its_algorithm_under_its_thu
     let keyring = world.keyring();
     let mut kids = Vec::new();
     for algorithm in [JwtAlgorithm::Es256, JwtAlgorithm::Rs256] {
-        assert_eq!(JwtAlgorithm::parse(algorithm.as_str()), Some(algorithm));
         let token = keyring.sign_jwt(algorithm, &world.claims(HOUR)).unwrap();
         let svid = world.validate(&token, keyring.bundle()).unwrap();
         assert_eq!(svid.id().as_str(), "spiffe://test.example/web");

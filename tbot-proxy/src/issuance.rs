@@ -1,0 +1,130 @@
+//! Issuance calls: identities that are wanted at one moment go in one call.
+//!
+//! After a start, a signal or an order to renew at once, all identities are due
+//! together; each of them asks for itself, and what was asked within [`GATHERING`]
+//! travels as one batch. The issuer grants or refuses each item by itself, so one
+//! that may not be had does not keep the others from being renewed.
+
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use proto::issue::v1::{
+    IssueSvidsRequest, Svid, SvidRequest, SvidResult, issue_service_client::IssueServiceClient,
+};
+use tokio::sync::oneshot;
+use tonic::{Code, Status};
+
+use crate::link::{CallError, IssuerLink};
+
+/// How long the first of a batch waits for others. A renewal has half a life of
+/// time; a start is not seen to be slower.
+const GATHERING: Duration = Duration::from_millis(10);
+
+/// Most items of one call; the issuer takes 1,000.
+const BATCH_MAX: usize = 500;
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Issuance {
+    link: Arc<IssuerLink>,
+    waiting: Mutex<Vec<Waiting>>,
+}
+
+#[derive(Debug)]
+struct Waiting {
+    request: SvidRequest,
+    answer: oneshot::Sender<Result<Svid, String>>,
+}
+
+impl Issuance {
+    pub(crate) fn over(link: Arc<IssuerLink>) -> Arc<Self> {
+        Arc::new(Self {
+            link,
+            waiting: Mutex::default(),
+        })
+    }
+
+    /// Has one SVID issued. `request` selects by name, so there is exactly one.
+    pub(crate) async fn issue(self: &Arc<Self>, request: SvidRequest) -> Result<Svid, String> {
+        let (answer, answered) = oneshot::channel();
+        let is_first = {
+            let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+            waiting.push(Waiting { request, answer });
+            waiting.len() == 1
+        };
+        if is_first {
+            // A task of its own: whoever was first may be stopped while others wait.
+            tokio::spawn(self.clone().gather());
+        }
+        answered
+            .await
+            .unwrap_or_else(|_| Err("the issuance was abandoned".to_owned()))
+    }
+
+    async fn gather(self: Arc<Self>) {
+        tokio::time::sleep(GATHERING).await;
+        let mut waiting = {
+            let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+            std::mem::take(&mut *waiting)
+        };
+        // Those that nobody waits for any more are not issued.
+        waiting.retain(|one| !one.answer.is_closed());
+        while !waiting.is_empty() {
+            let rest = waiting.split_off(waiting.len().min(BATCH_MAX));
+            let batch = std::mem::replace(&mut waiting, rest);
+            tokio::spawn(self.clone().call(batch));
+        }
+    }
+
+    async fn call(self: Arc<Self>, batch: Vec<Waiting>) {
+        let (requests, answers): (Vec<_>, Vec<_>) = batch
+            .into_iter()
+            .map(|one| (one.request, one.answer))
+            .unzip();
+        let call = self.link.call(|channel| {
+            let requests = requests.clone();
+            async move {
+                IssueServiceClient::new(channel)
+                    .issue_svids(IssueSvidsRequest { requests })
+                    .await
+            }
+        });
+        let results = match call.await {
+            Ok(answer) if answer.results.len() == answers.len() => Ok(answer.results),
+            Ok(answer) => Err(format!(
+                "the issuer's answer cannot be used: {} results to {} requests",
+                answer.results.len(),
+                answers.len()
+            )),
+            Err(error) => Err(error.to_string()),
+        };
+        match results {
+            Ok(results) => {
+                for (answer, result) in answers.into_iter().zip(results) {
+                    // Whoever asked may have been stopped.
+                    _ = answer.send(the_svid(result));
+                }
+            }
+            Err(error) => {
+                for answer in answers {
+                    _ = answer.send(Err(error.clone()));
+                }
+            }
+        }
+    }
+}
+
+/// The SVID of an item that selected by name.
+fn the_svid(result: SvidResult) -> Result<Svid, String> {
+    if let Some(refusal) = result.refusal {
+        let status = Status::new(Code::from(refusal.code), refusal.message);
+        return Err(CallError::from(status).to_string());
+    }
+    let mut svids = result.svids.into_iter();
+    match (svids.next(), svids.next()) {
+        (Some(svid), None) => Ok(svid),
+        _ => Err("the issuer's answer cannot be used: it does not hold one SVID".to_owned()),
+    }
+}
