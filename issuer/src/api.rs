@@ -3,6 +3,7 @@
 
 pub mod admin;
 pub mod admin_socket;
+mod audit;
 mod authorities;
 pub mod diagnostics;
 pub mod health;

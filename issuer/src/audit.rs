@@ -5,6 +5,9 @@
 //! Names and fields follow Teleport's (DESIGN D9). Secrets have no field.
 
 pub mod chain;
+pub mod codes;
+pub mod lines;
+pub mod sinks;
 pub mod windows;
 
 use std::{fmt, net::SocketAddr, time::SystemTime};
@@ -17,6 +20,8 @@ use crate::authority::rfc3339;
 /// Names of events.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum EventName {
+    /// The issuer began to serve.
+    IssuerStart,
     /// An agent asked to become a bot.
     BotJoin,
     /// A bot instance asked for its next certificate.
@@ -69,6 +74,7 @@ impl EventName {
     pub fn as_str(self) -> &'static str {
         use crate::resources::Kind;
         match self {
+            Self::IssuerStart => "issuer.start",
             Self::BotJoin => "bot.join",
             Self::BotRenew => "bot.renew",
             Self::SvidIssued => "spiffe.svid.issued",

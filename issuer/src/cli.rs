@@ -27,7 +27,7 @@ use crate::config::{DatabaseUrl, Given, Source};
 use self::{
     apply::ApplyArgs,
     attributes::AttributesArgs,
-    audit::AuditArgs,
+    audit::{AuditArgs, AuditFlags},
     authority::AuthorityCommand,
     backup::{BackupArgs, RestoreArgs},
     bot::BotCommand,
@@ -77,7 +77,7 @@ enum Command {
     /// List and rotate the issuer's own keys.
     #[command(subcommand)]
     Authority(AuthorityCommand),
-    /// Show the audit log.
+    /// Search, follow, verify and export the audit trail.
     Audit(AuditArgs),
     /// Tell every agent to renew its identities now.
     RenewNow(RenewNowArgs),
@@ -176,6 +176,8 @@ struct ServeArgs {
     #[arg(long, env = "OTEL_EXPORTER_OTLP_ENDPOINT", value_name = "URL")]
     otlp_endpoint: Option<String>,
     #[command(flatten)]
+    audit: AuditFlags,
+    #[command(flatten)]
     log: LogArgs,
     /// Check flags, environment and file; say what is wrong and do not run.
     #[arg(long)]
@@ -195,6 +197,7 @@ impl ServeArgs {
             key_file: self.key_file,
             admin_socket: self.socket,
             admin_uids: self.admin_uid,
+            audit: self.audit.given(),
             bot_ttl: self.bot_ttl,
             ca_ttl: self.ca_ttl,
             wit: self.wit,

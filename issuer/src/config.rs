@@ -3,6 +3,7 @@
 //! ([`Settings`]). Flag before environment before file before default. [`Source`]
 //! remembers where both came from, so that a reload reads them again.
 
+mod audit;
 mod limits;
 
 use std::{
@@ -27,7 +28,10 @@ use crate::{
     store::Database,
 };
 
-pub use self::limits::LimitSettings;
+pub use self::{
+    audit::{AuditGiven, AuditSettings},
+    limits::LimitSettings,
+};
 
 /// Where the state lies if nothing is said.
 pub const DEFAULT_DATA_DIR: &str = "./issuer-data";
@@ -81,6 +85,8 @@ pub struct Given {
     pub otlp_endpoint: Option<String>,
     /// `limits`, in the file only.
     pub limits: Option<LimitSettings>,
+    /// `audit` and the flags that begin with `--audit`.
+    pub audit: AuditGiven,
 }
 
 /// Where the configuration comes from.
@@ -151,6 +157,7 @@ impl Given {
             reflection: self.reflection.or(other.reflection),
             otlp_endpoint: self.otlp_endpoint.or(other.otlp_endpoint),
             limits: self.limits.or(other.limits),
+            audit: self.audit.or(other.audit),
         }
     }
 
@@ -200,6 +207,7 @@ impl Given {
         if let Some(endpoint) = &self.otlp_endpoint {
             checked(&mut wrong, parse_otlp_endpoint(endpoint));
         }
+        let audit = checked(&mut wrong, self.audit.resolve()).unwrap_or_default();
         let trust_domain = self
             .trust_domain
             .as_deref()
@@ -234,6 +242,7 @@ impl Given {
                 reflection: self.reflection.unwrap_or(false),
                 otlp_endpoint: self.otlp_endpoint,
                 limits: self.limits.unwrap_or_default(),
+                audit,
             }),
             _ => Err(ConfigError(wrong)),
         }
@@ -280,6 +289,8 @@ pub struct Settings {
     pub otlp_endpoint: Option<String>,
     /// What one caller may ask for.
     pub limits: LimitSettings,
+    /// Where records go beside the store.
+    pub audit: AuditSettings,
 }
 
 fn read(fields: &mut Fields<'_>) -> Option<Given> {
@@ -336,6 +347,9 @@ fn read(fields: &mut Fields<'_>) -> Option<Given> {
             text(value)
         }),
         limits: fields.mapping("limits", LimitSettings::read),
+        audit: fields
+            .mapping("audit", AuditGiven::read)
+            .unwrap_or_default(),
     })
 }
 

@@ -106,6 +106,36 @@ pub const METRICS: &[Metric] = &[
         &["group"],
         "Attributes that were left out as unknown or of another type, by group",
     ),
+    counter(
+        "issuer_audit_file_rotations_total",
+        &[],
+        "Times that the file of audit records was rotated",
+    ),
+    counter(
+        "issuer_audit_sink_events_total",
+        &["sink"],
+        "Audit records that a sink took",
+    ),
+    counter(
+        "issuer_audit_sink_failures_total",
+        &["sink"],
+        "Attempts at which an audit sink took nothing",
+    ),
+    gauge(
+        "issuer_audit_sink_lag_events",
+        &["sink"],
+        "Audit records that a sink does not have yet",
+    ),
+    counter(
+        "issuer_audit_sink_rejected_total",
+        &["sink"],
+        "Audit records that a sink will never take",
+    ),
+    gauge(
+        "issuer_audit_sink_up",
+        &["sink"],
+        "Whether a sink takes audit records: 1, else 0",
+    ),
     gauge(
         "issuer_bot_instances",
         &[],

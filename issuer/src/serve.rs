@@ -42,8 +42,9 @@ use crate::{
         listener, own_svid,
         requests::{Requests, request_max},
     },
+    audit::sinks::Sinks,
     config::{Settings, Source},
-    readiness::Readiness,
+    readiness::{Finding, Readiness},
     service::{Foundation, Issuer, OpenError},
     store::{DataDirectory, Database, DirectoryError, FILE},
 };
@@ -115,6 +116,7 @@ struct Running {
     issuer: Arc<Issuer>,
     draining: watch::Sender<bool>,
     servers: Vec<tokio::task::JoinHandle<()>>,
+    sinks: Sinks,
     admin_socket: Arc<SocketFile>,
     _directory: DataDirectory,
 }
@@ -160,6 +162,7 @@ impl Running {
         let admin_socket = Arc::new(admin_socket);
         let metrics =
             crate::metrics::install().map_err(|error| ServeError::Start(error.to_string()))?;
+        let sinks = Sinks::start(&settings.audit.sinks, &issuer.store, issuer.trust_domain());
         let (draining, drain) = watch::channel(false);
         let identity = own_svid::start(issuer.clone(), drain.clone())
             .await
@@ -186,6 +189,11 @@ impl Running {
             draining: drain.clone(),
         };
         let readiness = Readiness::new(issuer.clone(), identity, drain.clone());
+        let health = sinks.health();
+        readiness.register("audit", move |_| Finding {
+            warnings: health.warnings(),
+            ..Finding::default()
+        });
         tokio::spawn(diagnostics::keep_up(metrics.clone()));
         tokio::spawn(diagnostics::serve(probes, readiness.clone(), metrics));
         let limits = Arc::new(Limits::default());
@@ -218,6 +226,7 @@ impl Running {
             issuer,
             draining,
             servers,
+            sinks,
             admin_socket,
             _directory: directory,
         };
@@ -230,6 +239,7 @@ impl Running {
         if tokio::time::timeout(DRAIN_TIMEOUT, servers).await.is_err() {
             tracing::warn!("calls under way did not end in time");
         }
+        self.sinks.finish().await;
         self.issuer.store.close().await;
         if let Err(error) = self.admin_socket.remove() {
             tracing::debug!(%error, "the admin socket could not be removed");

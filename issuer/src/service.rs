@@ -19,7 +19,7 @@ mod keys;
 
 use self::keys::{Current, Keys};
 use crate::{
-    audit::{Event, windows::Windows},
+    audit::{Event, EventName, windows::Windows},
     authority::{
         KeyUse, KeyringError, Lifecycle, RotationError, keyfile::KeyFileError, keyfile::SealingKey,
         rfc3339,
@@ -150,8 +150,17 @@ impl Issuer {
                 settings::read_number(&mut connection, settings::RENEW_WITHIN).await?,
             )
         };
+        // From here on commits are signed, so what was there before is, too.
+        let current = Arc::new(Current::new(held, &store));
+        let started = Event::success(EventName::IssuerStart)
+            .with("version", env!("CARGO_PKG_VERSION"))
+            .with("user", "issuer");
+        if let Err(error) = record(&store, started, now).await {
+            // It serves all the same: what needs no record, and the rest when it can.
+            tracing::error!(%error, "the start was not recorded");
+        }
         Ok(Self {
-            current: Arc::new(Current::new(held, &store)),
+            current,
             store,
             jwt_issuer: None,
             keys,
@@ -167,19 +176,23 @@ impl Issuer {
         let Some(attempts) = self.refused.count(source, Instant::now()) else {
             return Ok(());
         };
-        let (event, now) = (event.with("attempts", attempts), SystemTime::now());
-        self.store
-            .write(move |tx| {
-                let event = event.clone();
-                Box::pin(async move { audit::append(tx, &event, now).await.map(|_| ()) })
-            })
-            .await
+        let event = event.with("attempts", attempts);
+        record(&self.store, event, SystemTime::now()).await
     }
 
     /// The trust domain.
     pub fn trust_domain(&self) -> &TrustDomain {
         &self.keys.trust_domain
     }
+}
+
+async fn record(store: &Store, event: Event, now: SystemTime) -> Result<(), StoreError> {
+    store
+        .write(move |tx| {
+            let event = event.clone();
+            Box::pin(async move { audit::append(tx, &event, now).await.map(|_| ()) })
+        })
+        .await
 }
 
 /// First start is one transaction, so a store holds trust domain, CA and audit

@@ -10,6 +10,11 @@ mod behaviour {
     mod admin_socket_refuses_other_users;
     mod apply_is_all_or_nothing;
     mod audit_is_gapless_over_kill;
+    #[cfg(feature = "otlp")]
+    mod audit_otlp;
+    mod audit_search;
+    mod audit_sinks;
+    mod audit_verify;
     mod authority_rotates;
     mod backup;
     mod bad_input;

@@ -136,37 +136,10 @@ impl Condition {
         if name.is_empty() {
             return Err(ConditionError::new("attribute", "is missing"));
         }
-        // Nothing but a reference may stand here, whatever would compile.
-        if !is_reference(name) {
-            let message = format!(
-                "{name:?} is not the name of an attribute; other expressions go into `expression`"
-            );
-            return Err(ConditionError::new("attribute", message));
-        }
-        let compiled = Expression::compile_within(
-            name,
-            ExpressionPurpose::Lenient,
-            crate::expression::MAX_SOURCE,
-        )
-        .map_err(
-            |ExpressionError {
-                 message,
-                 suggestion,
-                 ..
-             }| ConditionError {
-                part: "attribute".to_owned(),
-                message,
-                suggestion,
-            },
-        )?;
-        if !compiled.is_scalar() {
-            let message = format!(
-                "`{name}` is {}, which has no single value; write an expression such as `\"x\" in {name}`",
-                compiled.type_with_article()
-            );
-            return Err(ConditionError::new("attribute", message));
-        }
         let attribute = schema::attribute(name);
+        if !attribute.is_some_and(|attribute| attribute.r#type.is_scalar()) {
+            check_reference(name)?;
+        }
         let guard = match attribute {
             Some(attribute) if attribute.presence == Presence::Always => String::new(),
             Some(_) => format!("has({name}) && "),
@@ -258,6 +231,41 @@ struct Reference {
     path: String,
     /// What asks whether it is there.
     guard: String,
+}
+
+/// Checks what is not the name of an attribute with one value: an entry of a map, or a mistake.
+fn check_reference(name: &str) -> Result<(), ConditionError> {
+    // Nothing but a reference may stand here, whatever would compile.
+    if !is_reference(name) {
+        let message = format!(
+            "{name:?} is not the name of an attribute; other expressions go into `expression`"
+        );
+        return Err(ConditionError::new("attribute", message));
+    }
+    let compiled = Expression::compile_within(
+        name,
+        ExpressionPurpose::Lenient,
+        crate::expression::MAX_SOURCE,
+    )
+    .map_err(
+        |ExpressionError {
+             message,
+             suggestion,
+             ..
+         }| ConditionError {
+            part: "attribute".to_owned(),
+            message,
+            suggestion,
+        },
+    )?;
+    if !compiled.is_scalar() {
+        let message = format!(
+            "`{name}` is {}, which has no single value; write an expression such as `\"x\" in {name}`",
+            compiled.type_with_article()
+        );
+        return Err(ConditionError::new("attribute", message));
+    }
+    Ok(())
 }
 
 /// Whether `text` is `a.b.c` or `a.b["c"]`.

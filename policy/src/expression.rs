@@ -141,7 +141,7 @@ impl Expression {
         trace.unwrap_or_else(|| Trace {
             expression: self.source().to_owned(),
             start: 0,
-            value: result.as_ref().ok().map(Val::to_json),
+            value: result.as_ref().ok().map(Val::shown),
             error: result.as_ref().err().map(EvaluationError::to_string),
             parts: Vec::new(),
         })

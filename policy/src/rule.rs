@@ -94,32 +94,42 @@ fn compile_conditions(conditions: &[Condition]) -> Result<Expression, RuleError>
             "is empty; a rule needs an expression or conditions",
         ));
     }
+    let compile =
+        |text: &str| Expression::compile_within(text, ExpressionPurpose::Lenient, MAX_CONDITIONS);
     let mut parts = Vec::with_capacity(conditions.len());
     for (number, condition) in conditions.iter().enumerate() {
-        let part = condition
-            .to_expression()
-            .map_err(|error| RuleError::condition(number, error))?;
-        // Alone first, so that an error names the condition that it is in.
-        Expression::compile_within(&part, ExpressionPurpose::Lenient, MAX_CONDITIONS).map_err(
-            |error| {
+        let part = condition.to_expression();
+        parts.push(part.map_err(|error| RuleError::condition(number, error))?);
+    }
+    compile(&parts.join(" && ")).map_err(|whole| {
+        // Each alone, so that the error names the condition that it is in.
+        let alone = |part: &String| compile(part).err();
+        let found = parts
+            .iter()
+            .enumerate()
+            .find_map(|(number, part)| Some((number, alone(part)?)));
+        match found {
+            Some((
+                number,
+                ExpressionError {
+                    message,
+                    suggestion,
+                    ..
+                },
+            )) => {
+                let part = "values".to_owned();
                 RuleError::condition(
                     number,
                     ConditionError {
-                        part: "values".to_owned(),
-                        message: error.message,
-                        suggestion: error.suggestion,
+                        part,
+                        message,
+                        suggestion,
                     },
                 )
-            },
-        )?;
-        parts.push(part);
-    }
-    Expression::compile_within(
-        &parts.join(" && "),
-        ExpressionPurpose::Lenient,
-        MAX_CONDITIONS,
-    )
-    .map_err(|error| RuleError::of("conditions", error.message))
+            }
+            None => RuleError::of("conditions", whole.message),
+        }
+    })
 }
 
 /// A rule that cannot be used, and which part of it.

@@ -36,6 +36,11 @@ pub enum Type {
 }
 
 impl Type {
+    /// Whether it is one value, not several.
+    pub fn is_scalar(self) -> bool {
+        matches!(self, Self::String | Self::Int | Self::Bool)
+    }
+
     /// The name with its article: `an int`.
     pub(crate) fn with_article(self) -> String {
         let article = if self == Self::Int { "an" } else { "a" };

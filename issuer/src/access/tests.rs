@@ -12,6 +12,7 @@ use tempfile::TempDir;
 
 use super::{Caller, Denial, Refusal, SUCCESSION_GRACE, changes};
 use crate::{
+    audit::lines::Recorded,
     authority::SubjectKey,
     issue,
     join::{self, Agent, BotGrant, INSTANCE_MEMORY, Renewal, TokenJoin},
@@ -20,7 +21,7 @@ use crate::{
         WorkloadIdentitySpec,
     },
     service::{Foundation, Issuer},
-    store::{DataDirectory, audit, instances},
+    store::{DataDirectory, audit::search, instances},
 };
 
 const TTL: Duration = Duration::from_secs(3600);
@@ -142,14 +143,14 @@ impl World {
         read.await.unwrap().unwrap().locked_reason
     }
 
-    async fn events(&self, event: &str) -> Vec<audit::StoredEvent> {
+    async fn events(&self, event: &str) -> Vec<Recorded> {
         let mut connection = self.issuer.store.read().await.unwrap();
-        let filter = audit::Filter {
+        let filter = search::Filter {
             events: vec![event.to_owned()],
             ..Default::default()
         };
-        let read = audit::read(&mut connection, &filter, 1, 1000);
-        read.await.unwrap().0
+        let read = search::read(&mut connection, &filter, 1, 1000);
+        read.await.unwrap()
     }
 }
 

@@ -13,7 +13,7 @@ use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
-use super::{admin_socket::Operator, authorities, drained, timestamp};
+use super::{admin_socket::Operator, audit, authorities, timestamp};
 use crate::{
     access::{
         self,
@@ -21,15 +21,11 @@ use crate::{
     },
     resources::{ResourceName, TOKEN_TTL_CAP, TokenSecret, wire},
     service::Issuer,
-    store::{
-        StoreError, audit, audit::Filter, audit::StoredEvent, instances, instances::BotInstance,
-    },
+    store::{StoreError, instances, instances::BotInstance},
 };
 
 /// Life of a token when none is named.
 const DEFAULT_TOKEN_TTL: Duration = Duration::from_secs(30 * 60);
-/// Events that are read at once.
-const AUDIT_PAGE: u32 = 256;
 
 /// Administration.
 #[derive(Debug)]
@@ -64,7 +60,7 @@ fn refused(error: ChangeError) -> Status {
 }
 
 /// An operator may see what ails the store.
-fn unavailable(error: StoreError) -> Status {
+pub(super) fn unavailable(error: StoreError) -> Status {
     tracing::error!(%error, "an operator's request failed");
     Status::unavailable(error.to_string())
 }
@@ -256,7 +252,33 @@ impl AdminService for AdminApi {
         let issuer = self.issuer.clone();
         let draining = self.draining.clone();
         tokio::spawn(async move {
-            if let Err(status) = search(&issuer, request, draining, &send).await {
+            if let Err(status) = audit::search(&issuer, request, draining, &send).await {
+                // The operator may be gone.
+                let _ = send.send(Err(status)).await;
+            }
+        });
+        Ok(Response::new(ReceiverStream::new(receive)))
+    }
+
+    async fn get_audit_head(
+        &self,
+        _request: Request<pb::GetAuditHeadRequest>,
+    ) -> Result<Response<pb::GetAuditHeadResponse>, Status> {
+        let head = audit::head(&self.issuer).await.map_err(unavailable)?;
+        Ok(Response::new(head))
+    }
+
+    type ListAuditCheckpointsStream = ReceiverStream<Result<pb::AuditCheckpoint, Status>>;
+
+    async fn list_audit_checkpoints(
+        &self,
+        request: Request<pb::ListAuditCheckpointsRequest>,
+    ) -> Result<Response<Self::ListAuditCheckpointsStream>, Status> {
+        let request = request.into_inner();
+        let (send, receive) = mpsc::channel(64);
+        let issuer = self.issuer.clone();
+        tokio::spawn(async move {
+            if let Err(status) = audit::list_checkpoints(&issuer, request, &send).await {
                 // The operator may be gone.
                 let _ = send.send(Err(status)).await;
             }
@@ -302,70 +324,5 @@ fn bot_instance(instance: BotInstance) -> pb::BotInstance {
         not_after: Some(timestamp(instance.not_after)),
         locked_reason: instance.locked_reason.unwrap_or_default(),
         hostname: instance.hostname,
-    }
-}
-
-fn audit_event(event: StoredEvent) -> pb::AuditEvent {
-    pb::AuditEvent {
-        sequence: event.sequence,
-        time: Some(timestamp(event.time)),
-        event: event.event,
-        success: event.success,
-        fields_json: event.fields,
-        ..Default::default()
-    }
-}
-
-async fn search(
-    issuer: &Issuer,
-    request: pb::SearchAuditRequest,
-    mut draining: watch::Receiver<bool>,
-    send: &mpsc::Sender<Result<pb::AuditEvent, Status>>,
-) -> Result<(), Status> {
-    let filter = Filter {
-        events: request.events,
-        bot_name: request.bot_name,
-        spiffe_id: request.spiffe_id,
-    };
-    let mut changes = issuer.store.changes();
-    let mut left = match request.limit {
-        0 => u64::MAX,
-        limit => limit,
-    };
-    let mut from = request.from_sequence.max(1);
-    loop {
-        let newest = changes.borrow_and_update().audit_sequence;
-        while from <= newest {
-            let page = async {
-                let mut connection = issuer.store.read().await?;
-                audit::read(&mut connection, &filter, from, AUDIT_PAGE).await
-            };
-            let (events, next) = page.await.map_err(unavailable)?;
-            for event in events {
-                if left == 0 {
-                    return Ok(());
-                }
-                left -= 1;
-                if send.send(Ok(audit_event(event))).await.is_err() {
-                    return Ok(());
-                }
-            }
-            if next == from {
-                // The filter has nothing more up to here.
-                from = newest + 1;
-            } else {
-                from = next;
-            }
-        }
-        if !request.follow || left == 0 {
-            return Ok(());
-        }
-        tokio::select! {
-            changed = changes.changed() => if changed.is_err() { return Ok(()) },
-            () = send.closed() => return Ok(()),
-            () = drained(&mut draining) => {
-                return Err(Status::unavailable("the issuer is stopping"));
-            }
-        }
     }
 }

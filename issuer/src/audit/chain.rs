@@ -13,12 +13,8 @@
 
 mod verifier;
 
-use std::{collections::HashMap, fmt};
-
-use aws_lc_rs::{
-    digest,
-    signature::{ECDSA_P256_SHA256_ASN1, UnparsedPublicKey},
-};
+use aws_lc_rs::digest;
+use identity::{Algorithm, Jwk};
 
 pub use self::verifier::{Fault, Verified, Verifier};
 
@@ -103,48 +99,38 @@ impl Head {
 pub struct Checkpoint {
     /// What was signed.
     pub head: Head,
-    /// Which audit key signed it.
+    /// Which audit key signed it: its RFC 7638 thumbprint.
     pub key_id: String,
-    /// ECDSA P-256 with SHA-256 over [`Head::message`], DER.
+    /// ES256 over [`Head::message`]: R and S, 32 bytes each.
     pub signature: Vec<u8>,
 }
 
-/// The public halves of audit keys.
-#[derive(Clone, Default)]
-pub struct AuditKeys {
-    by_id: HashMap<String, Vec<u8>>,
-}
+/// The public halves of audit keys. Their ids are their RFC 7638 thumbprints, so that
+/// none can be passed off for another.
+#[derive(Debug, Clone, Default)]
+pub struct AuditKeys(Vec<Jwk>);
 
 impl AuditKeys {
-    /// Adds a key: its SubjectPublicKeyInfo, DER.
-    pub fn add(&mut self, key_id: impl Into<String>, public_key_der: Vec<u8>) {
-        self.by_id.insert(key_id.into(), public_key_der);
+    /// Adds a key.
+    pub fn add(&mut self, key: Jwk) {
+        self.0.push(key);
     }
 
-    /// Whether there is none.
-    pub fn is_empty(&self) -> bool {
-        self.by_id.is_empty()
+    /// Whether the key with this id is one of these.
+    pub fn has(&self, key_id: &str) -> bool {
+        self.0.iter().any(|key| key.thumbprint() == key_id)
     }
 
-    /// Each key with its id, in no order.
-    pub fn iter(&self) -> impl Iterator<Item = (&str, &[u8])> {
-        let keys = self.by_id.iter();
-        keys.map(|(key_id, der)| (key_id.as_str(), der.as_slice()))
-    }
-
-    /// Whether one of these keys signed this checkpoint.
+    /// Whether the key that this checkpoint names is one of these, and signed it.
     pub fn signed(&self, checkpoint: &Checkpoint) -> Result<(), NotSigned> {
-        let key = self.by_id.get(&checkpoint.key_id);
-        let key = key.ok_or_else(|| NotSigned::UnknownKey(checkpoint.key_id.clone()))?;
-        UnparsedPublicKey::new(&ECDSA_P256_SHA256_ASN1, key)
-            .verify(&checkpoint.head.message(), &checkpoint.signature)
-            .map_err(|_| NotSigned::WrongSignature(checkpoint.key_id.clone()))
-    }
-}
-
-impl fmt::Debug for AuditKeys {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_set().entries(self.by_id.keys()).finish()
+        let key_id = &checkpoint.key_id;
+        let key = self.0.iter().find(|key| key.thumbprint() == *key_id);
+        let key = key.ok_or_else(|| NotSigned::UnknownKey(key_id.clone()))?;
+        let message = checkpoint.head.message();
+        match key.verifies(Algorithm::Es256, &message, &checkpoint.signature) {
+            true => Ok(()),
+            false => Err(NotSigned::WrongSignature(key_id.clone())),
+        }
     }
 }
 

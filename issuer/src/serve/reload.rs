@@ -106,6 +106,7 @@ fn fixed(old: &Settings, new: &Settings) -> Vec<&'static str> {
         ("wit", old.lifecycle.wit != new.lifecycle.wit),
         ("reflection", old.reflection != new.reflection),
         ("otlp_endpoint", old.otlp_endpoint != new.otlp_endpoint),
+        ("audit", old.audit != new.audit),
     ];
     let changed = changed.into_iter().filter(|(_, changed)| *changed);
     changed.map(|(key, _)| key).collect()

@@ -3,10 +3,13 @@ use std::time::{Duration, SystemTime};
 use identity::TrustDomain;
 
 use super::{Foundation, Issuer, OpenError};
-use crate::authority::{KeyState, KeyUse};
-use crate::store::{
-    DataDirectory, Database, StoreError, audit,
-    audit::{Filter, StoredEvent},
+use crate::{
+    audit::lines::Recorded,
+    authority::{KeyState, KeyUse},
+    store::{
+        DataDirectory, Database, StoreError,
+        audit::{search, search::Filter},
+    },
 };
 
 fn foundation() -> Foundation {
@@ -64,11 +67,11 @@ async fn a_store_that_lost_its_trust_domain_or_its_ca_is_not_founded_anew() {
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
-async fn events(issuer: &Issuer) -> Vec<StoredEvent> {
+async fn events(issuer: &Issuer) -> Vec<Recorded> {
     let mut connection = issuer.store.read().await.unwrap();
     let all = Filter::default();
-    let read = audit::read(&mut connection, &all, 1, 100);
-    read.await.unwrap().0
+    let read = search::read(&mut connection, &all, 1, 100);
+    read.await.unwrap()
 }
 
 fn pin(issuer: &Issuer) -> String {
@@ -120,7 +123,7 @@ async fn first_again(home: &tempfile::TempDir, now: SystemTime) -> Issuer {
     open(home, now).await.unwrap()
 }
 
-async fn events_named(issuer: &Issuer, name: &str) -> Vec<StoredEvent> {
+async fn events_named(issuer: &Issuer, name: &str) -> Vec<Recorded> {
     let mut events = events(issuer).await;
     events.retain(|event| event.event == name);
     events

@@ -88,7 +88,7 @@ pub(super) struct Table {
 use Holds::{Bytes, Number, Text};
 
 /// In the order in which they are written.
-pub(super) const TABLES: [Table; 8] = [
+pub(super) const TABLES: [Table; 9] = [
     Table {
         name: "settings",
         columns: &[("key", Text), ("value", Text)],
@@ -190,6 +190,12 @@ pub(super) const TABLES: [Table; 8] = [
         ],
         followed: false,
         rest: "ORDER BY sequence",
+    },
+    Table {
+        name: "audit_cursors",
+        columns: &[("sink", Text), ("sequence", Number)],
+        followed: false,
+        rest: "ORDER BY sink",
     },
 ];
 

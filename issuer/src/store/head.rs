@@ -83,17 +83,23 @@ pub async fn read(connection: &mut AnyConnection) -> Result<Head, StoreError> {
     .ok_or_else(|| StoreError::Damaged("it has lost its head".to_owned()))?)
 }
 
-/// Reads the signature over it.
-pub async fn read_signature(connection: &mut AnyConnection) -> Result<HeadSignature, StoreError> {
-    let (key_id, time, signature): (String, i64, Vec<u8>) =
-        sqlx::query_as("SELECT key_id, signed, signature FROM head WHERE id = 1")
-            .fetch_one(connection)
-            .await?;
-    Ok(HeadSignature {
-        key_id,
-        time: from_millis(time),
-        signature,
-    })
+/// Reads it as committed, with the signature over it.
+pub async fn read_signed(
+    connection: &mut AnyConnection,
+) -> Result<(Head, HeadSignature), StoreError> {
+    let row = sqlx::query(
+        "SELECT sequence, hash, revision, forgotten, checkpoint, checkpoint_time, key_id, signed,
+             signature FROM head WHERE id = 1",
+    )
+    .fetch_optional(connection)
+    .await?
+    .ok_or_else(|| StoreError::Damaged("it has lost its head".to_owned()))?;
+    let signature = HeadSignature {
+        key_id: row.try_get("key_id")?,
+        time: from_millis(row.try_get("signed")?),
+        signature: row.try_get("signature")?,
+    };
+    Ok((Head::from_row(&row)?, signature))
 }
 
 /// Writes it back.

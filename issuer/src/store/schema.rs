@@ -123,6 +123,14 @@ CREATE TABLE head (
 );
 ";
 
+const V4: &str = "
+CREATE INDEX audit_events_by_event ON audit_events (event, sequence);
+CREATE TABLE audit_cursors (
+    sink TEXT PRIMARY KEY NOT NULL,
+    sequence BIGINT NOT NULL
+);
+";
+
 /// How often a migration is tried on a server on which others may migrate too.
 const ATTEMPTS: u32 = 8;
 
@@ -167,6 +175,7 @@ fn migrator(engine: Engine) -> Migrator {
         (1, "first tables", V1),
         (2, "copies found on issuance", V2),
         (3, "chained audit, several issuers", V3),
+        (4, "audit by event, sinks", V4),
     ];
     let migrations = steps.map(|(version, description, sql)| {
         let sql = match engine {

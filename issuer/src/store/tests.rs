@@ -2,7 +2,7 @@ use std::time::{Duration, SystemTime};
 
 use e2e::Postgres;
 
-use super::{Database, Store, StoreError, audit, head, settings, to_millis};
+use super::{Database, Store, StoreError, audit, head, settings};
 use crate::{
     access::changes,
     audit::{Event, EventName},
@@ -201,20 +201,13 @@ async fn two_issuers_on_one_database_count_together_and_see_each_other_within_a_
 pub(in crate::store) async fn verify(store: &Store) -> u64 {
     let mut connection = store.read().await.unwrap();
     let head = head::read(&mut connection).await.unwrap();
-    let all = audit::Filter::default();
-    let events = audit::read(&mut connection, &all, 1, 100_000);
-    let events = events.await.unwrap().0;
+    let all = audit::search::Filter::default();
+    let events = audit::search::read(&mut connection, &all, 1, 100_000);
+    let events = events.await.unwrap();
     assert_eq!(events.len() as u64, head.sequence);
     let mut hash = crate::audit::chain::START;
     for event in &events {
-        let record = crate::audit::chain::Record {
-            sequence: event.sequence,
-            time_ms: to_millis(event.time),
-            event: &event.event,
-            success: event.success,
-            fields: &event.fields,
-        };
-        hash = record.hash(&hash);
+        hash = event.record().hash(&hash);
     }
     assert_eq!(hash, head.hash);
     head.sequence

@@ -9,10 +9,6 @@ use super::value::Val;
 
 /// Most parts that one trace shows; macros over long lists have more.
 const MAX_PARTS: usize = 256;
-/// Most entries of a list or map that a trace shows.
-const MAX_ENTRIES: usize = 64;
-/// Longest text that a trace shows, in bytes.
-const MAX_TEXT: usize = 512;
 
 /// One part of an expression, the value it had, and the parts it is made of.
 /// Parts that were not evaluated, because the ones before decided, are absent.
@@ -68,7 +64,7 @@ impl<'a> Recorder<'a> {
             siblings.push(Trace {
                 expression: node.span.text(self.source).to_owned(),
                 start: usize::from(node.span.start),
-                value: result.as_ref().ok().map(|value| shown(value.to_json())),
+                value: result.as_ref().ok().map(Val::shown),
                 error: result.as_ref().err().map(EvaluationError::to_string),
                 parts,
             });
@@ -79,35 +75,6 @@ impl<'a> Recorder<'a> {
     pub(crate) fn finish(mut self) -> Option<Trace> {
         self.open.pop().and_then(|mut whole| whole.pop())
     }
-}
-
-/// A value, cut to what a person can read.
-fn shown(mut value: Json) -> Json {
-    match &mut value {
-        Json::String(text) if text.len() > MAX_TEXT => {
-            let end = (0..=MAX_TEXT).rev().find(|end| text.is_char_boundary(*end));
-            text.truncate(end.unwrap_or(0));
-            text.push('…');
-        }
-        Json::Array(items) => {
-            let more = items.len().saturating_sub(MAX_ENTRIES);
-            items.truncate(MAX_ENTRIES);
-            items.iter_mut().for_each(|item| *item = shown(item.take()));
-            if more > 0 {
-                items.push(format!("… {more} more").into());
-            }
-        }
-        Json::Object(entries) => {
-            let more = entries.len().saturating_sub(MAX_ENTRIES);
-            let kept = std::mem::take(entries).into_iter().take(MAX_ENTRIES);
-            *entries = kept.map(|(key, value)| (key, shown(value))).collect();
-            if more > 0 {
-                entries.insert("…".to_owned(), format!("{more} more").into());
-            }
-        }
-        _ => {}
-    }
-    value
 }
 
 fn is_literal(node: &Node) -> bool {

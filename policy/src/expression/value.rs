@@ -7,6 +7,11 @@ use std::rc::Rc;
 
 use crate::attributes::Value;
 
+/// Most entries of a list or map that are shown.
+const SHOWN_ENTRIES: usize = 64;
+/// Longest text that is shown, in bytes.
+const SHOWN_TEXT: usize = 512;
+
 /// A value while it is worked with.
 #[derive(Debug, Clone)]
 pub(crate) enum Val<'a> {
@@ -64,6 +69,38 @@ impl<'a> Val<'a> {
                 .map(|(key, value)| (key.text().to_owned(), value))
                 .collect::<serde_json::Map<_, _>>()
                 .into(),
+        }
+    }
+
+    /// As JSON, cut to what a person can read.
+    pub(super) fn shown(&self) -> serde_json::Value {
+        let more = |kept: usize| self.len().saturating_sub(kept);
+        match self {
+            Self::Text(text) if text.len() > SHOWN_TEXT => {
+                let end = (0..=SHOWN_TEXT)
+                    .rev()
+                    .find(|end| text.is_char_boundary(*end));
+                format!("{}…", &text[..end.unwrap_or(0)]).into()
+            }
+            Self::Text(_) | Self::Int(_) | Self::Bool(_) => self.to_json(),
+            Self::List(_) | Self::Texts(_) => {
+                let items = self.items().take(SHOWN_ENTRIES).map(|item| item.shown());
+                let rest = Some(more(SHOWN_ENTRIES)).filter(|more| *more > 0);
+                items
+                    .chain(rest.map(|more| format!("… {more} more").into()))
+                    .collect()
+            }
+            Self::Map(_) | Self::MultiMap(_) | Self::Entries(_) => {
+                let keys = self.keys().take(SHOWN_ENTRIES);
+                let entries =
+                    keys.filter_map(|key| Some((key.text().to_owned(), self.entry(&key)?.shown())));
+                let rest = Some(more(SHOWN_ENTRIES)).filter(|more| *more > 0);
+                let rest = rest.map(|more| ("…".to_owned(), format!("{more} more").into()));
+                entries
+                    .chain(rest)
+                    .collect::<serde_json::Map<_, _>>()
+                    .into()
+            }
         }
     }
 

@@ -1,8 +1,10 @@
 use aws_lc_rs::{
     encoding::{AsDer, PublicKeyX509Der},
     rand::SystemRandom,
-    signature::{ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair, KeyPair},
+    signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair},
 };
+
+use identity::Jwk;
 
 use super::{AuditKeys, Checkpoint, Fault, Hash, Head, NotSigned, Record, START, Verifier};
 
@@ -55,19 +57,20 @@ fn chain(records: &mut [Owned]) {
 
 struct Signer {
     key: EcdsaKeyPair,
-    key_id: &'static str,
+    public: Jwk,
 }
 
 impl Signer {
-    fn new(key_id: &'static str) -> Self {
-        let key = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_ASN1_SIGNING).unwrap();
-        Self { key, key_id }
+    fn new() -> Self {
+        let key = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).unwrap();
+        let der: PublicKeyX509Der<'_> = key.public_key().as_der().unwrap();
+        let public = Jwk::from_spki(der.as_ref()).unwrap();
+        Self { key, public }
     }
 
     fn keys(&self) -> AuditKeys {
-        let der: PublicKeyX509Der<'_> = self.key.public_key().as_der().unwrap();
         let mut keys = AuditKeys::default();
-        keys.add(self.key_id, der.as_ref().to_vec());
+        keys.add(self.public.clone());
         keys
     }
 
@@ -82,7 +85,7 @@ impl Signer {
         Checkpoint {
             signature: signature.unwrap().as_ref().to_vec(),
             head,
-            key_id: self.key_id.to_owned(),
+            key_id: self.public.thumbprint(),
         }
     }
 }
@@ -138,7 +141,7 @@ const HEAD: &str = "437afc5e90ae6b9529c50774591abe0b4652039592474d5e45fa3d251116
 
 #[test]
 fn an_untouched_trail_is_verified() {
-    let (signer, records) = (Signer::new("k"), trail(20));
+    let (signer, records) = (Signer::new(), trail(20));
     let signed = [signer.sign(&records[9]), signer.sign(&records[19])];
     let verified = walk(signer.keys(), &records, &signed).unwrap();
     assert_eq!((verified.first, verified.last), (1, 20));
@@ -228,7 +231,7 @@ fn whatever_is_done_to_a_record_is_found_and_named() {
             Fault::Rewritten { first: 1, last: 10 },
         ),
     ];
-    let signer = Signer::new("k");
+    let signer = Signer::new();
     for (name, tamper, fault) in cases {
         let mut records = trail(20);
         let signed = [signer.sign(&records[9]), signer.sign(&records[19])];
@@ -239,7 +242,7 @@ fn whatever_is_done_to_a_record_is_found_and_named() {
 
 #[test]
 fn records_beyond_the_signed_head_are_named() {
-    let signer = Signer::new("k");
+    let signer = Signer::new();
     let records = trail(20);
     let signed = [signer.sign(&records[16])];
     let fault = Fault::NeverSigned {
@@ -256,24 +259,29 @@ fn records_beyond_the_signed_head_are_named() {
 
 #[test]
 fn a_checkpoint_needs_the_right_key_and_trail() {
-    let (signer, other, records) = (Signer::new("k"), Signer::new("k"), trail(3));
+    let (signer, other, records) = (Signer::new(), Signer::new(), trail(3));
     let signed = signer.sign(&records[2]);
     let wrong = Fault::Checkpoint {
         sequence: 3,
-        why: NotSigned::WrongSignature("k".to_owned()),
+        why: NotSigned::WrongSignature(signer.public.thumbprint()),
     };
-    assert_eq!(
-        walk(other.keys(), &records, &[signed.clone()]),
-        Err(wrong.clone())
-    );
+    let mut passed_off = signed.clone();
+    passed_off.key_id = other.public.thumbprint();
+    assert!(matches!(
+        walk(other.keys(), &records, &[passed_off]),
+        Err(Fault::Checkpoint {
+            sequence: 3,
+            why: NotSigned::WrongSignature(_)
+        })
+    ));
     let unknown = Fault::Checkpoint {
         sequence: 3,
-        why: NotSigned::UnknownKey("k".to_owned()),
+        why: NotSigned::UnknownKey(signer.public.thumbprint()),
     };
-    assert_eq!(
-        walk(AuditKeys::default(), &records, &[signed.clone()]),
-        Err(unknown)
-    );
+    for keys in [other.keys(), AuditKeys::default()] {
+        let outcome = walk(keys, &records, &[signed.clone()]);
+        assert_eq!(outcome, Err(unknown.clone()));
+    }
     for tamper in [
         |head: &mut Head| head.trust_domain = "example.net".to_owned(),
         |head: &mut Head| head.time_ms += 1,
@@ -299,7 +307,7 @@ fn a_checkpoint_needs_the_right_key_and_trail() {
 
 #[test]
 fn a_checkpoint_kept_elsewhere_finds_a_chain_that_the_key_holder_made_anew() {
-    let signer = Signer::new("k");
+    let signer = Signer::new();
     let mut records = trail(20);
     let kept = signer.sign(&records[11]);
     records[3].success = !records[3].success;
@@ -317,7 +325,7 @@ fn a_checkpoint_kept_elsewhere_finds_a_chain_that_the_key_holder_made_anew() {
 
 #[test]
 fn a_part_is_verified_from_the_link_before_it() {
-    let (signer, records) = (Signer::new("k"), trail(20));
+    let (signer, records) = (Signer::new(), trail(20));
     let mut verifier = Verifier::after(signer.keys(), 10, records[9].hash);
     verifier.checkpoint(&signer.sign(&records[4])).unwrap();
     for record in &records[10..] {

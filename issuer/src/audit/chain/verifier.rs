@@ -2,6 +2,8 @@
 
 use std::collections::VecDeque;
 
+use identity::Jwk;
+
 use super::{AuditKeys, Checkpoint, Hash, NotSigned, Record, START};
 
 /// How many links are remembered, to know a record that was delivered twice.
@@ -34,6 +36,14 @@ pub enum Fault {
         "record {sequence} is not what was recorded: it was changed, or moved or inserted here"
     )]
     Changed {
+        /// Which one.
+        sequence: u64,
+    },
+    /// What a record is searched by is not what it says.
+    #[error(
+        "record {sequence} is hidden from searches: the columns it is searched by are not what it says"
+    )]
+    Hidden {
         /// Which one.
         sequence: u64,
     },
@@ -159,6 +169,16 @@ impl Verifier {
                 repeated: 0,
             },
         }
+    }
+
+    /// Trusts one more audit key.
+    pub fn trust(&mut self, key: Jwk) {
+        self.keys.add(key);
+    }
+
+    /// Whether it has the key that this checkpoint names.
+    pub fn knows_signer(&self, checkpoint: &Checkpoint) -> bool {
+        self.keys.has(&checkpoint.key_id)
     }
 
     /// Takes a checkpoint: its signature is checked at once, its link when the record

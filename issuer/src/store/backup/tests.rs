@@ -145,8 +145,9 @@ async fn a_backup_of_either_engine_is_restored_into_either() {
                 .await
                 .unwrap();
             assert!(token.is_none(), "it may have been used since");
-            let last = audit::read(&mut connection, &audit::Filter::default(), events + 1, 1).await;
-            assert_eq!(last.unwrap().0[0].event, "store.restore");
+            let all = audit::search::Filter::default();
+            let last = audit::search::read(&mut connection, &all, events + 1, 1).await;
+            assert_eq!(last.unwrap()[0].event, "store.restore");
             drop(connection);
 
             let again = restore::restore(&store, &file, "test", now).await;

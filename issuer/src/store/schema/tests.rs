@@ -3,13 +3,11 @@ use std::time::{Duration, SystemTime};
 use sqlx::{AssertSqlSafe, Connection};
 
 use crate::{
-    audit::chain::{Record, START},
+    audit::chain::START,
     authority::Lifecycle,
     resources::Kind,
     service::{Foundation, Issuer, KEY_FILE},
-    store::{
-        DataDirectory, Database, FILE, Store, audit, authorities, head, settings, to_millis, tokens,
-    },
+    store::{DataDirectory, Database, FILE, Store, audit, authorities, head, settings, tokens},
 };
 
 /// A real store of the first release, with the key of its keys.
@@ -58,19 +56,14 @@ async fn a_store_of_the_first_release_keeps_all_that_it_holds_and_gets_a_chain()
         let mut connection = store.read().await.unwrap();
         assert_eq!(authorities::list(&mut connection).await.unwrap().len(), 1);
         assert!(tokens::list(&mut connection, "").await.unwrap().is_empty());
-        let all = audit::Filter::default();
-        let events = audit::read(&mut connection, &all, 1, 1000).await.unwrap().0;
+        let all = audit::search::Filter::default();
+        let events = audit::search::read(&mut connection, &all, 1, 1000);
+        let events = events.await.unwrap();
         assert_eq!(events.len(), 27);
         let mut hash = START;
         for event in &events {
-            let record = Record {
-                sequence: event.sequence,
-                time_ms: to_millis(event.time),
-                event: &event.event,
-                success: event.success,
-                fields: &event.fields,
-            };
-            hash = record.hash(&hash);
+            hash = event.record().hash(&hash);
+            assert_eq!(hash, event.hash);
         }
         let head = head::read(&mut connection).await.unwrap();
         assert_eq!((head.sequence, head.hash), (27, hash));

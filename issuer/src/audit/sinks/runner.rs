@@ -1,0 +1,259 @@
+//! Moves records from the store to one sink.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use tokio::sync::watch;
+
+use super::{
+    Health, Held, Sink,
+    page::{Page, Pages},
+};
+use crate::store::{
+    Store, StoreError,
+    audit::{cursors, search, search::Filter},
+};
+
+/// Waits between attempts: from this,
+const BACKOFF_MIN: Duration = Duration::from_millis(100);
+/// doubled each time, to this.
+const BACKOFF_MAX: Duration = Duration::from_secs(10);
+/// How often the cursor is kept while records flow: after a crash, as much is
+/// delivered again.
+const KEEP_EVERY: Duration = Duration::from_secs(1);
+/// How often the log tells of a sink that is in trouble.
+const TELL_EVERY: Duration = Duration::from_secs(60);
+
+pub(super) struct Runner {
+    /// Which sink: its kind and where it leads. The store keeps its cursor by this.
+    pub(super) name: String,
+    /// What metrics call it.
+    pub(super) kind: &'static str,
+    pub(super) sink: Sink,
+    pub(super) pages: Pages,
+    pub(super) store: Store,
+    pub(super) stopping: watch::Receiver<bool>,
+    pub(super) health: Arc<Health>,
+}
+
+/// How far a sink is.
+struct Progress {
+    /// Number of the newest record that was delivered.
+    position: u64,
+    /// The same, as kept in the store.
+    kept: u64,
+    kept_at: Instant,
+    /// Read, and not delivered yet.
+    pending: Option<Arc<Page>>,
+    troubled_since: Option<Instant>,
+    told_at: Option<Instant>,
+    wait: Duration,
+}
+
+impl Runner {
+    pub(super) async fn run(mut self) {
+        let mut changes = self.store.changes();
+        let Some(mut progress) = self.begin().await else {
+            return;
+        };
+        loop {
+            let newest = changes.borrow_and_update().audit_sequence;
+            self.measure(newest, progress.position);
+            let step = match progress.position < newest {
+                true => self.step(&mut progress, newest).await,
+                false => Ok(()),
+            };
+            let step = match step {
+                Ok(()) => self.keep(&mut progress, newest).await,
+                error => error,
+            };
+            match step {
+                Ok(()) => self.recovered(&mut progress),
+                Err(why) => {
+                    self.troubled(&mut progress, &why, newest);
+                    if self.pause(&mut progress).await {
+                        return;
+                    }
+                    continue;
+                }
+            }
+            if progress.position < newest {
+                continue;
+            }
+            if *self.stopping.borrow() {
+                progress.kept_at = Instant::now() - KEEP_EVERY;
+                if let Err(why) = self.keep(&mut progress, newest).await {
+                    tracing::warn!(sink = self.name, why, "the cursor could not be kept");
+                }
+                return;
+            }
+            let keep_later = progress.kept < progress.position;
+            tokio::select! {
+                changed = changes.changed() => if changed.is_err() { return },
+                _ = self.stopping.wait_for(|stopping| *stopping) => {}
+                () = tokio::time::sleep(KEEP_EVERY), if keep_later => {}
+            }
+        }
+    }
+
+    /// Where to go on; none: the issuer stops before that is known.
+    async fn begin(&mut self) -> Option<Progress> {
+        let mut progress = Progress {
+            position: 0,
+            kept: 0,
+            kept_at: Instant::now(),
+            pending: None,
+            troubled_since: None,
+            told_at: None,
+            wait: BACKOFF_MIN,
+        };
+        loop {
+            match self.resume().await {
+                Ok((kept, position)) => {
+                    (progress.kept, progress.position) = (kept, position);
+                    self.recovered(&mut progress);
+                    tracing::info!(sink = self.name, after = position, "an audit sink begins");
+                    return Some(progress);
+                }
+                Err(why) => {
+                    let newest = self.store.changes().borrow().audit_sequence;
+                    self.measure(newest, progress.position);
+                    self.troubled(&mut progress, &why, newest);
+                    if self.pause(&mut progress).await {
+                        return None;
+                    }
+                }
+            }
+        }
+    }
+
+    async fn resume(&mut self) -> Result<(u64, u64), String> {
+        let failed = |error: StoreError| error.to_string();
+        let mut connection = self.store.read().await.map_err(failed)?;
+        let kept = cursors::read(&mut connection, &self.name)
+            .await
+            .map_err(failed)?;
+        let (position, link) = match self.sink.held().await? {
+            Held::Unknown => return Ok((kept, kept)),
+            Held::Exactly(position, link) => (position, link),
+            Held::AtLeast(position, link) => (position.max(kept), link),
+        };
+        let same = Filter {
+            to: Some(position),
+            ..Filter::default()
+        };
+        let found = search::read(&mut connection, &same, position, 1);
+        let found = found.await.map_err(failed)?;
+        // A cursor beyond the older file is of this store.
+        let is_same = found.first().is_some_and(|found| found.hash == link);
+        if is_same || (position == kept && !found.is_empty()) {
+            return Ok((kept, position));
+        }
+        tracing::error!(
+            sink = self.name,
+            has = position,
+            after = kept,
+            "the audit sink holds records that the store does not: the store was restored from a \
+             backup, or the sink is another issuer's; it goes on where the store says"
+        );
+        Ok((kept, kept))
+    }
+
+    /// One page.
+    async fn step(&mut self, progress: &mut Progress, newest: u64) -> Result<(), String> {
+        let page = match &progress.pending {
+            Some(page) => page.clone(),
+            None => {
+                let page = self.pages.after(progress.position).await;
+                let page = page.map_err(|error| error.to_string())?.ok_or_else(|| {
+                    let from = progress.position + 1;
+                    format!("the store has lost the records {from} to {newest}")
+                })?;
+                progress.pending.insert(Arc::new(page)).clone()
+            }
+        };
+        let last = page.last;
+        self.sink.deliver(page).await?;
+        progress.pending = None;
+        metrics::counter!("issuer_audit_sink_events_total", "sink" => self.kind)
+            .increment(last - progress.position);
+        progress.position = last;
+        self.measure(newest, last);
+        Ok(())
+    }
+
+    /// Keeps the cursor, when it is time.
+    async fn keep(&mut self, progress: &mut Progress, newest: u64) -> Result<(), String> {
+        let due = progress.kept_at.elapsed() >= KEEP_EVERY;
+        if progress.kept >= progress.position || !due {
+            return Ok(());
+        }
+        self.sink.sync().await?;
+        let (sink, position) = (self.name.clone(), progress.position);
+        let written = self
+            .store
+            .write::<_, StoreError, _>(move |tx| {
+                let sink = sink.clone();
+                Box::pin(async move { cursors::advance(tx, &sink, position).await })
+            })
+            .await;
+        if let Err(error) = written {
+            // The next time will do: what was delivered is delivered.
+            tracing::debug!(%error, sink = self.name, newest, "the cursor was not kept");
+        } else {
+            progress.kept = position;
+        }
+        progress.kept_at = Instant::now();
+        Ok(())
+    }
+
+    fn measure(&self, newest: u64, position: u64) {
+        let lag = newest.saturating_sub(position);
+        metrics::gauge!("issuer_audit_sink_lag_events", "sink" => self.kind).set(lag as f64);
+    }
+
+    fn recovered(&self, progress: &mut Progress) {
+        if let Some(since) = progress.troubled_since.take() {
+            let after = since.elapsed();
+            tracing::info!(sink = self.name, ?after, "an audit sink works again");
+        }
+        progress.told_at = None;
+        progress.wait = BACKOFF_MIN;
+        metrics::gauge!("issuer_audit_sink_up", "sink" => self.kind).set(1.0);
+        self.health.set(&self.name, None);
+    }
+
+    fn troubled(&self, progress: &mut Progress, why: &str, newest: u64) {
+        let behind = newest.saturating_sub(progress.position);
+        metrics::counter!("issuer_audit_sink_failures_total", "sink" => self.kind).increment(1);
+        metrics::gauge!("issuer_audit_sink_up", "sink" => self.kind).set(0.0);
+        progress.troubled_since.get_or_insert_with(Instant::now);
+        let told = progress.told_at;
+        if told.is_none_or(|told| told.elapsed() >= TELL_EVERY) {
+            progress.told_at = Some(Instant::now());
+            tracing::error!(
+                sink = self.name,
+                why,
+                behind,
+                "an audit sink is behind; nothing is lost, it is tried again"
+            );
+        }
+        let warning = format!(
+            "the audit sink {} is {behind} records behind: {why}",
+            self.name
+        );
+        self.health.set(&self.name, Some(warning));
+    }
+
+    /// Waits before the next attempt; whether the issuer stops instead.
+    async fn pause(&mut self, progress: &mut Progress) -> bool {
+        let wait = progress.wait;
+        progress.wait = (wait * 2).min(BACKOFF_MAX);
+        tokio::select! {
+            () = tokio::time::sleep(wait) => false,
+            _ = self.stopping.wait_for(|stopping| *stopping) => true,
+        }
+    }
+}

@@ -1,0 +1,99 @@
+//! Reads the trail of a store that need not be served by anybody, as of one moment.
+//! Nothing is written, not even beside the database.
+
+use identity::Jwk;
+use sqlx::{AnyConnection, FromRow, Row, any::AnyRow};
+
+use super::{checkpoints, rows::Index};
+use crate::{
+    audit::{
+        chain::{Checkpoint, Hash, START},
+        lines::Recorded,
+    },
+    store::{Database, StoreError, head::hash_of, to_i64},
+};
+
+/// Records that are read at once.
+const PAGE: i64 = 1000;
+
+/// An open snapshot.
+#[derive(Debug)]
+pub struct Offline {
+    connection: AnyConnection,
+}
+
+impl Offline {
+    /// Opens a store for reading only.
+    pub async fn open(database: &Database) -> Result<Self, StoreError> {
+        let mut connection = database.connect_offline().await?;
+        sqlx::query(database.engine().begin_snapshot())
+            .execute(&mut connection)
+            .await?;
+        Ok(Self { connection })
+    }
+
+    /// See [`checkpoints::newest`].
+    pub async fn head(&mut self) -> Result<(u64, Option<Checkpoint>), StoreError> {
+        checkpoints::newest(&mut self.connection).await
+    }
+
+    /// See [`checkpoints::keys`].
+    pub async fn keys(&mut self) -> Result<Vec<Jwk>, StoreError> {
+        checkpoints::keys(&mut self.connection).await
+    }
+
+    /// All kept checkpoints of these records.
+    pub async fn checkpoints(&mut self, from: u64, to: u64) -> Result<Vec<Checkpoint>, StoreError> {
+        checkpoints::read(&mut self.connection, from, to, u32::MAX).await
+    }
+
+    /// The link of a record; of 0 that before all.
+    pub async fn link(&mut self, sequence: u64) -> Result<Hash, StoreError> {
+        if sequence == 0 {
+            return Ok(START);
+        }
+        let row = sqlx::query("SELECT hash FROM audit_events WHERE sequence = $1")
+            .bind(to_i64(sequence))
+            .fetch_optional(&mut self.connection)
+            .await?;
+        let row =
+            row.ok_or_else(|| StoreError::Damaged(format!("audit record {sequence} is missing")))?;
+        Ok(hash_of(&row, "hash")?)
+    }
+
+    /// The next records, each with whether searches find it by what it says.
+    pub async fn page(&mut self, from: u64, to: u64) -> Result<Vec<(Recorded, bool)>, StoreError> {
+        let rows: Vec<Indexed> = sqlx::query_as(
+            "SELECT sequence, time, event, success, fields, hash, bot_name, spiffe_id, serial
+             FROM audit_events WHERE sequence >= $1 AND sequence <= $2 ORDER BY sequence LIMIT $3",
+        )
+        .bind(to_i64(from))
+        .bind(to_i64(to))
+        .bind(PAGE)
+        .fetch_all(&mut self.connection)
+        .await?;
+        let told = |Indexed { record, index }: Indexed| {
+            let is_found = index == Index::of_json(&record.fields);
+            (record, is_found)
+        };
+        Ok(rows.into_iter().map(told).collect())
+    }
+}
+
+struct Indexed {
+    record: Recorded,
+    index: Index,
+}
+
+impl FromRow<'_, AnyRow> for Indexed {
+    fn from_row(row: &AnyRow) -> sqlx::Result<Self> {
+        Ok(Self {
+            record: Recorded::from_row(row)?,
+            index: Index {
+                bot_name: row.try_get("bot_name")?,
+                spiffe_id: row.try_get("spiffe_id")?,
+                serial: row.try_get("serial")?,
+            },
+        })
+    }
+}
