@@ -108,7 +108,19 @@ impl Store {
         T: Send + 'static,
         E: Failure,
     {
-        self.writer.write(work).await
+        self.writer.write(writer::PATIENCE, work).await
+    }
+
+    /// The same for work that takes its time: nobody else writes meanwhile.
+    pub(crate) async fn write_long<T, E, W>(&self, work: W) -> Result<T, E>
+    where
+        W: for<'t> FnMut(&'t mut Tx) -> BoxFuture<'t, Result<T, E>> + Send + 'static,
+        T: Send + 'static,
+        E: Failure,
+    {
+        self.writer
+            .write(Duration::from_secs(24 * 3600), work)
+            .await
     }
 
     /// A connection that reads what is committed.

@@ -36,6 +36,20 @@ impl Engine {
         }
     }
 
+    /// What the connection that writes is set to, so that what is committed is on the
+    /// disk; and that an issuer that stops in a transaction (a frozen machine) does not
+    /// stop those that wait for its end.
+    fn writer_settings(self) -> &'static [&'static str] {
+        match self {
+            Self::Sqlite => &["PRAGMA journal_mode = WAL", "PRAGMA synchronous = FULL"],
+            Self::Postgres => &[
+                "SELECT set_config('synchronous_commit', 'on', false)
+                 WHERE current_setting('synchronous_commit') = 'off'",
+                "SET idle_in_transaction_session_timeout = '5s'",
+            ],
+        }
+    }
+
     /// How a transaction begins that reads several tables as of one moment.
     pub(super) fn begin_snapshot(self) -> &'static str {
         match self {
@@ -124,12 +138,14 @@ impl Database {
     /// Opens the connection that writes, making the file if there is none.
     pub(super) async fn connect(&self) -> Result<AnyConnection, StoreError> {
         let mut connection = self.connect_for(Access::Write).await?;
-        if let Self::Sqlite { .. } = self {
-            for pragma in ["PRAGMA journal_mode = WAL", "PRAGMA synchronous = FULL"] {
-                sqlx::query(pragma)
-                    .execute(&mut connection)
-                    .await
-                    .map_err(|error| self.cannot_open(error.to_string()))?;
+        for setting in self.engine().writer_settings() {
+            match sqlx::query(*setting).execute(&mut connection).await {
+                Ok(_) => {}
+                // What speaks PostgreSQL's protocol need not have all its settings.
+                Err(sqlx::Error::Database(error)) if self.engine() == Engine::Postgres => {
+                    tracing::debug!(%error, setting, "the database does not know a setting");
+                }
+                Err(error) => return Err(self.cannot_open(error.to_string())),
             }
         }
         Ok(connection)

@@ -33,6 +33,8 @@ pub(super) const INSTANCE: &str = "bot_instance";
 pub(super) const AUTHORITY: &str = "authority";
 /// How often another issuer's changes are looked for.
 const POLL: Duration = Duration::from_millis(250);
+/// How long a server may take to say what is new.
+const LOOK_PATIENCE: Duration = Duration::from_secs(10);
 /// How long it is until a lost listener tries again.
 const LISTEN_AGAIN: Duration = Duration::from_secs(5);
 /// Where issuers tell each other of changes.
@@ -205,7 +207,12 @@ pub(super) async fn follow(readers: AnyPool, publisher: Arc<Publisher>, address:
             () = tokio::time::sleep(POLL) => {}
             () = hint.notified() => {}
         }
-        match look(&readers, &publisher, engine).await {
+        let looked = tokio::time::timeout(LOOK_PATIENCE, look(&readers, &publisher, engine));
+        let looked = looked.await.unwrap_or_else(|_| {
+            let why = format!("the database has not answered within {LOOK_PATIENCE:?}");
+            Err(StoreError::Unavailable(why))
+        });
+        match looked {
             Ok(()) => failing = false,
             Err(_) if readers.is_closed() => return,
             Err(error) => {

@@ -51,7 +51,7 @@ pub async fn restore(
     let header = check(file)?;
     let (file, user) = (file.to_owned(), user.to_owned());
     store
-        .write(move |tx| {
+        .write_long(move |tx| {
             let (file, user, header) = (file.clone(), user.clone(), header.clone());
             Box::pin(async move { restore_within(tx, &file, header, &user, now).await })
         })

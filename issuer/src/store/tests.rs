@@ -231,6 +231,49 @@ async fn what_the_database_refuses_for_order_is_run_again() {
 }
 
 #[tokio::test]
+async fn a_commit_waits_for_the_servers_disk_and_nobody_for_an_issuer_that_stopped() {
+    let home = Home::postgres(&["-c", "fsync=off", "-c", "synchronous_commit=off"]);
+    let store = home.open().await;
+    let shown: Result<[String; 2], StoreError> = store
+        .write(|tx| {
+            Box::pin(async move {
+                let mut shown = [String::new(), String::new()];
+                let settings = ["synchronous_commit", "idle_in_transaction_session_timeout"];
+                for (shown, setting) in shown.iter_mut().zip(settings) {
+                    let (value,): (String,) = sqlx::query_as("SELECT current_setting($1)")
+                        .bind(setting)
+                        .fetch_one(tx.connection().await?)
+                        .await?;
+                    *shown = value;
+                }
+                Ok(shown)
+            })
+        })
+        .await;
+    assert_eq!(shown.unwrap(), ["on", "5s"]);
+}
+
+#[tokio::test]
+async fn a_server_that_is_frozen_is_not_waited_for_and_work_goes_on_when_it_thaws() {
+    let home = Home::postgres(&["-c", "fsync=off"]);
+    let store = home.open().await;
+    record(&store, false).await.unwrap();
+    let postgres = home.postgres.as_ref().unwrap();
+    postgres.freeze();
+    let refused = record(&store, false).await;
+    assert!(
+        matches!(
+            refused,
+            Err(StoreError::Unavailable(_) | StoreError::Open { .. })
+        ),
+        "{refused:?}"
+    );
+    postgres.thaw();
+    record(&store, false).await.unwrap();
+    verify(&store).await;
+}
+
+#[tokio::test]
 async fn while_the_server_is_away_writes_are_refused_and_then_they_go_on() {
     let mut home = Home::postgres(&["-c", "fsync=off"]);
     let store = home.open().await;

@@ -10,7 +10,7 @@
 //! deadlock), and when the connection was lost before the commit was asked for.
 //! When the answer to a commit is lost, nobody knows what became of it: those who
 //! waited are told that the store is unavailable, and what may be recorded was
-//! granted to nobody.
+//! granted to nobody. A server that does not answer at all is not waited for.
 
 use std::{
     any::Any,
@@ -37,6 +37,12 @@ use super::{
 const BATCH_MAX: usize = 128;
 /// How many may wait; beyond that, callers wait to be let in.
 const QUEUE: usize = 1024;
+/// How long a piece of work may wait for a server.
+pub(super) const PATIENCE: Duration = Duration::from_secs(10);
+/// How long a server may take to begin, and to commit.
+const END_PATIENCE: Duration = Duration::from_secs(20);
+/// How long a server may take to undo.
+const UNDO_PATIENCE: Duration = Duration::from_secs(1);
 /// How often work is run before it is given up.
 const RUNS_MAX: u32 = 12;
 
@@ -63,12 +69,15 @@ enum Verdict {
 /// A piece of work and the caller who waits for it.
 trait Work: Send {
     fn run<'t>(&'t mut self, tx: &'t mut Tx) -> BoxFuture<'t, Verdict>;
+    /// How long it may wait for a server.
+    fn patience(&self) -> Duration;
     /// Tells the caller, once the commit's fate is known.
     fn answer(self: Box<Self>, trouble: Option<&StoreError>);
 }
 
 struct Piece<W, T, E> {
     work: W,
+    patience: Duration,
     result: Option<Result<T, E>>,
     caller: oneshot::Sender<Result<T, E>>,
     /// The request that it is done for, and its span.
@@ -95,6 +104,10 @@ where
             verdict
         }
         .boxed()
+    }
+
+    fn patience(&self) -> Duration {
+        self.patience
     }
 
     fn answer(self: Box<Self>, trouble: Option<&StoreError>) {
@@ -147,7 +160,7 @@ impl Writer {
     /// Runs `work` in a transaction and returns what it returned, after the
     /// commit. If the caller goes away the work is still finished: what was
     /// decided is recorded.
-    pub(super) async fn write<T, E, W>(&self, work: W) -> Result<T, E>
+    pub(super) async fn write<T, E, W>(&self, patience: Duration, work: W) -> Result<T, E>
     where
         W: for<'t> FnMut(&'t mut Tx) -> BoxFuture<'t, Result<T, E>> + Send + 'static,
         T: Send + 'static,
@@ -162,6 +175,7 @@ impl Writer {
         let span = tracing::debug_span!("store_commit");
         let piece = Box::new(Piece {
             work,
+            patience,
             result: None,
             caller,
             context: Context::current().with_span(&span),
@@ -240,10 +254,11 @@ impl WriterTask {
                 }
             }
         }
-        if let Some(connection) = self.connection
-            && let Err(error) = connection.close().await
-        {
-            tracing::warn!(%error, "the store did not close cleanly");
+        if let Some(connection) = self.connection {
+            let close = async { Ok(connection.close().await?) };
+            if let Err(error) = within(self.engine, END_PATIENCE, close).await {
+                tracing::warn!(%error, "the store did not close cleanly");
+            }
         }
         // Dropping the receiver now tells `close` that the database is closed.
         drop(self.work);
@@ -285,9 +300,9 @@ impl WriterTask {
         let Some(mut connection) = self.connection.take() else {
             return;
         };
-        match sqlx::query(NOTIFY).execute(&mut connection).await {
-            Ok(_) => self.connection = Some(connection),
-            Err(error) => self.put_back(connection, &error.into()).await,
+        let notify = async { Ok(sqlx::query(NOTIFY).execute(&mut connection).await?) };
+        if within(self.engine, UNDO_PATIENCE, notify).await.is_ok() {
+            self.connection = Some(connection);
         }
     }
 
@@ -321,7 +336,8 @@ impl WriterTask {
             None => self.database.connect().await?,
         };
         let published = self.publisher.catalog();
-        let mut tx = match Tx::begin(connection, self.engine, published).await {
+        let begin = async { Ok(Tx::begin(connection, self.engine, published).await) };
+        let mut tx = match within(self.engine, END_PATIENCE, begin).await? {
             Ok(tx) => tx,
             Err((connection, error)) => {
                 self.put_back(connection, &error).await;
@@ -334,7 +350,17 @@ impl WriterTask {
             .unwrap_or_else(PoisonError::into_inner)
             .clone();
         let result = match self.pieces(&mut tx, group).await {
-            Ok(()) => tx.commit(signing.as_deref(), SystemTime::now()).await,
+            Ok(()) => {
+                let commit = tx.commit(signing.as_deref(), SystemTime::now());
+                let commit = async { Ok(commit.await) };
+                let committed = within(self.engine, END_PATIENCE, commit).await;
+                committed.unwrap_or_else(|error| {
+                    Err(NotCommitted {
+                        error,
+                        in_doubt: true,
+                    })
+                })
+            }
             Err(error) => Err(error.into()),
         };
         match result {
@@ -343,8 +369,14 @@ impl WriterTask {
                 Ok(committed)
             }
             Err(failed) => {
-                tx.rollback().await;
-                self.put_back(tx.into_connection(), &failed.error).await;
+                let undo = async {
+                    tx.rollback().await;
+                    Ok(())
+                };
+                // What does not even answer to this is dropped.
+                if within(self.engine, UNDO_PATIENCE, undo).await.is_ok() {
+                    self.put_back(tx.into_connection(), &failed.error).await;
+                }
                 Err(failed)
             }
         }
@@ -355,8 +387,8 @@ impl WriterTask {
         let good = match (self.engine, error) {
             (Engine::Sqlite, _) | (_, StoreError::Conflict(_)) => true,
             (Engine::Postgres, _) => {
-                let ping = tokio::time::timeout(Duration::from_secs(1), connection.ping());
-                ping.await.is_ok_and(|ping| ping.is_ok())
+                let ping = async { Ok(connection.ping().await?) };
+                within(self.engine, UNDO_PATIENCE, ping).await.is_ok()
             }
         };
         if good {
@@ -376,20 +408,43 @@ impl WriterTask {
                 };
                 group.push(Some(work));
             }
-            run_piece(tx, &mut group[next]).await?;
+            run_piece(self.engine, tx, &mut group[next]).await?;
             next += 1;
         }
     }
 }
 
-async fn run_piece(tx: &mut Tx, piece: &mut Option<Box<dyn Work>>) -> Result<(), StoreError> {
+/// Waits for a server no longer than this. (A file answers when its disk does; to
+/// stop waiting for it would leave the work under way.)
+async fn within<T>(
+    engine: Engine,
+    limit: Duration,
+    work: impl Future<Output = Result<T, StoreError>>,
+) -> Result<T, StoreError> {
+    match engine {
+        Engine::Sqlite => work.await,
+        Engine::Postgres => match tokio::time::timeout(limit, work).await {
+            Ok(done) => done,
+            Err(_) => Err(StoreError::Unavailable(format!(
+                "the database has not answered within {limit:?}"
+            ))),
+        },
+    }
+}
+
+async fn run_piece(
+    engine: Engine,
+    tx: &mut Tx,
+    piece: &mut Option<Box<dyn Work>>,
+) -> Result<(), StoreError> {
     let Some(work) = piece else {
         return Ok(());
     };
     let mark = tx.mark();
     // A panic in one request must not stop the authority.
-    let verdict = AssertUnwindSafe(work.run(tx)).catch_unwind().await;
-    match verdict {
+    let patience = work.patience();
+    let run = async { Ok(AssertUnwindSafe(work.run(tx)).catch_unwind().await) };
+    match within(engine, patience, run).await? {
         Ok(Verdict::Keep) => tx.keep().await,
         Ok(Verdict::Undo) => tx.undo(mark).await,
         Ok(Verdict::RunAgain(conflict)) => Err(conflict),
