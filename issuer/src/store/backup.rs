@@ -134,6 +134,7 @@ pub(super) const TABLES: [Table; 9] = [
             ("expires", Number),
             ("used_at", Number),
             ("used_by", Text),
+            ("description", Text),
         ],
         followed: false,
         rest: "WHERE used_at IS NOT NULL ORDER BY name",
