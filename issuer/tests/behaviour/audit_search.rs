@@ -7,7 +7,7 @@ use std::{
 
 use serde_json::Value;
 
-use super::harness::{Issuer, block_on};
+use super::harness::{Issuer, block_on, serial};
 
 fn found(issuer: &Issuer, filter: &[&str]) -> Vec<Value> {
     let base = ["audit", "search", "-o", "json"];
@@ -31,19 +31,16 @@ fn a_record_is_found_by_whatever_is_known_of_it() {
     let all = found(&issuer, &[]);
     assert_eq!(all, issuer.audit());
 
-    let colons: Vec<_> = first
-        .serial_number
+    let plain = serial(&first);
+    let colons: Vec<_> = plain
         .as_bytes()
         .chunks(2)
         .map(|pair| std::str::from_utf8(pair).unwrap().to_uppercase())
         .collect();
-    for serial in [first.serial_number.clone(), colons.join(":")] {
+    for serial in [plain.clone(), colons.join(":")] {
         let one = found(&issuer, &["--serial", &serial]);
         assert_eq!(one.len(), 1, "{serial}");
-        assert_eq!(
-            one[0]["fields"]["serial_number"],
-            first.serial_number.as_str()
-        );
+        assert_eq!(one[0]["fields"]["serial_number"], plain.as_str());
         assert_eq!(one[0]["code"], "TSPIFFE000I");
     }
     let by_id = found(&issuer, &["--id", &second.spiffe_id]);

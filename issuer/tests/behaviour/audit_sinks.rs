@@ -9,12 +9,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use proto::issue::v1::{IssueX509SvidRequest, issue_service_client::IssueServiceClient};
+use proto::issue::v1::issue_service_client::IssueServiceClient;
 use rcgen::KeyPair;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use super::harness::{Bot, Issuer, block_on, csr, serve_command, signal};
+use super::harness::{Bot, Issuer, block_on, csr, serve_command, signal, the_svid, x509};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -120,17 +120,13 @@ fn metric(issuer: &Issuer, name: &str, sink: &str) -> f64 {
 /// Asks for SVIDs until the issuer is gone or enough were given.
 async fn load(issuer: &Issuer, bot: &Bot, enough: usize) {
     let channel = issuer.as_bot(bot).await;
-    let request = IssueX509SvidRequest {
-        workload_identity: "app".to_owned(),
-        csr_der: csr(&KeyPair::generate().unwrap()),
-        ttl: None,
-    };
+    let request = x509("app", &csr(&KeyPair::generate().unwrap()), None);
     let callers = (0..8).map(|_| {
         let mut client = IssueServiceClient::new(channel.clone());
         let request = request.clone();
         async move {
             for _ in 0..enough / 8 {
-                if client.issue_x509_svid(request.clone()).await.is_err() {
+                if the_svid(client.issue_svids(request.clone()).await).is_err() {
                     break;
                 }
             }
