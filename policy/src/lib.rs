@@ -1,7 +1,7 @@
 //! Who may, and why: rules over SPIFFE IDs, rules and templates over the
 //! attributes of a caller, and what they saw when they decided. No I/O, no clock.
 //!
-//! [`peer`] decides on a peer by its SPIFFE ID. The rest decides which identity
+//! `peer` decides on a peer by its SPIFFE ID. The rest decides which identity
 //! a workload gets: the [`schema`] says what can be known of a caller,
 //! [`Attributes`] hold what is known of one, an [`Expression`] asks them,
 //! [`Rules`] say who may, and a [`Template`] makes the id.
