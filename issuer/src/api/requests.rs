@@ -254,7 +254,8 @@ where
         return Ok(Status::unimplemented("no such method").into_http());
     };
     let name = method.name;
-    let span = tracing::info_span!(
+    // Of the highest level, so that no filter takes it from a line that it lets through.
+    let span = tracing::error_span!(
         "request",
         request_id = %id,
         method = name,
@@ -269,7 +270,7 @@ where
     if let Some(caller) = &caller {
         span.record("bot", caller.id.as_str());
     }
-    let context = Context::new(id.clone(), span);
+    let context = Context::new(id.clone(), span.clone());
     let flight = Flight::begin(name);
     let served = context.run(async {
         let slot = match &caller {
@@ -315,6 +316,8 @@ where
     response.headers_mut().insert(HEADER, id.header_value());
     let code = Status::from_header_map(response.headers()).map_or(Code::Ok, |s| s.code());
     measure(name, code, begun);
+    let code = code_name(code);
+    tracing::debug!(parent: &span, code, took = ?begun.elapsed(), "answered");
     Ok(response)
 }
 

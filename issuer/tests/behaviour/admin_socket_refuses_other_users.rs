@@ -74,6 +74,48 @@ fn only_admitted_users_are_answered() {
 }
 
 #[test]
+fn a_reload_admits_a_user_and_shuts_one_out() {
+    use std::os::unix::fs::PermissionsExt;
+    if !rustix::process::geteuid().is_root() {
+        println!("needs root to become other users");
+        return;
+    }
+    let open = tempfile::tempdir().unwrap();
+    std::fs::set_permissions(open.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
+    let (socket, file) = (open.path().join("admin.sock"), open.path().join("i.yaml"));
+    std::fs::write(&file, "log_level: info\n").unwrap();
+    let paths = [&socket, &file].map(|path| path.to_str().unwrap().to_owned());
+    let issuer = Issuer::start_with(&["--socket", &paths[0], "--config", &paths[1]]);
+    let home = issuer.home.path();
+    std::fs::set_permissions(home, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let is_answered = || as_user(&issuer, &socket, ADMITTED).status.success();
+    assert!(!is_answered());
+    for (text, wait_for, answered) in [
+        (
+            format!("admin_uids: [{ADMITTED}]\nlog_level: debug\n"),
+            "first",
+            true,
+        ),
+        ("log_level: info\n".to_owned(), "second", false),
+    ] {
+        let reloads = || issuer.log.text().matches("is reloaded").count();
+        let before = reloads();
+        std::fs::write(&file, text).unwrap();
+        super::harness::signal("HUP", issuer.process.id());
+        let patience = std::time::Instant::now() + std::time::Duration::from_secs(60);
+        // In force a moment after it is told.
+        while reloads() == before || is_answered() != answered {
+            assert!(
+                std::time::Instant::now() < patience,
+                "the {wait_for} reload"
+            );
+        }
+    }
+    let mode = std::fs::metadata(&socket).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+}
+
+#[test]
 fn by_default_the_socket_is_closed_to_others() {
     use std::os::unix::fs::PermissionsExt;
     let issuer = Issuer::start();

@@ -4,7 +4,7 @@ use proto::issue::v1::{IssueSvidsRequest, issue_service_client::IssueServiceClie
 use rcgen::KeyPair;
 use tonic::{Request, metadata::MetadataMap};
 
-use super::harness::{Issuer, block_on, csr, x509};
+use super::harness::{Issuer, block_on, csr, signal, x509};
 
 fn request(id: Option<&str>, name: &str) -> Request<IssueSvidsRequest> {
     let csr = csr(&KeyPair::generate().unwrap());
@@ -66,4 +66,36 @@ fn the_callers_id_is_in_log_event_and_answer() {
     // What nobody asked for over the API has none.
     let created = issuer.last_event("authority.create");
     assert_eq!(created["fields"]["request_id"], serde_json::Value::Null);
+}
+
+#[test]
+fn a_log_of_warnings_only_has_the_ids_too() {
+    let home = tempfile::tempdir().unwrap();
+    let file = home.path().join("issuer.yaml");
+    std::fs::write(&file, "log_level: info\n").unwrap();
+    let issuer = Issuer::start_with(&["--config", file.to_str().unwrap()]);
+    std::fs::write(&file, "log_level: warn\n").unwrap();
+    signal("HUP", issuer.process.id());
+    let url = format!("http://{}/metrics", issuer.diagnostics);
+    let in_force = || {
+        let output = std::process::Command::new("curl")
+            .args(["-s", &url])
+            .output();
+        let text = String::from_utf8(output.unwrap().stdout).unwrap();
+        text.contains("issuer_config_reloads_total{result=\"success\"} 1")
+    };
+    while !in_force() {}
+    block_on(async {
+        let bot = issuer.joined("app").await;
+        let mut client = IssueServiceClient::new(issuer.as_bot(&bot).await);
+        let answer = client.issue_svids(request(Some("call-3"), "other")).await;
+        assert!(answer.unwrap().into_inner().results[0].refusal.is_some());
+        issuer.log.wait_for("an SVID was refused");
+        let log = issuer.log.text();
+        let line = log
+            .lines()
+            .find(|line| line.contains("an SVID was refused"));
+        assert!(line.unwrap().contains("request_id=call-3"), "{log}");
+        assert!(!log.contains("a bot joined"), "{log}");
+    });
 }

@@ -31,7 +31,8 @@ impl Service<http::Request<Body>> for Calls {
     fn call(&mut self, mut request: http::Request<Body>) -> Self::Future {
         let id = RequestId::generate();
         let method = request.uri().path().trim_start_matches('/').to_owned();
-        let span = tracing::info_span!("call", request_id = %id, method, code = Empty);
+        // Of the highest level, so that no filter takes it from a line that it lets through.
+        let span = tracing::error_span!("call", request_id = %id, method, code = Empty);
         request.headers_mut().insert(HEADER, id.header_value());
         telemetry::trace::inject(&span, request.headers_mut());
         // The one that is ready, in place of which its clone waits.
