@@ -137,6 +137,12 @@ fn a_trace_spans_agent_and_issuer_and_holds_no_secret() {
 
 /// Methods, and the spans of the issuer in a call of each.
 const METHODS: [(&str, &[&str]); 2] = [
-    ("JoinService/Join", &["request", "store_commit", "sign"]),
-    ("/IssueSvids", &["request", "store_commit", "sign"]),
+    (
+        "JoinService/Join",
+        &["request", "join", "store_commit", "sign"],
+    ),
+    (
+        "/IssueSvids",
+        &["request", "issue", "decide", "sign", "store_commit"],
+    ),
 ];

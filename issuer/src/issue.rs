@@ -78,6 +78,7 @@ pub struct Approved {
 
 /// Issues what a bot asks for; every grant and every refusal is recorded when this
 /// returns. One outcome for each request, in their order. Errors: the store.
+#[tracing::instrument(level = "debug", skip_all)]
 pub async fn issue(
     issuer: &Issuer,
     caller: Arc<Caller>,

@@ -142,6 +142,7 @@ impl BotGrant {
 }
 
 /// Joins by a token, or refuses; either is recorded when this returns.
+#[tracing::instrument(name = "join", level = "debug", skip_all)]
 pub async fn join_by_token(
     issuer: &Issuer,
     request: TokenJoin,
@@ -172,6 +173,7 @@ pub struct JoinedAndIssued {
 }
 
 /// Joins, and issues as the bot that joined: both or neither, in one transaction.
+#[tracing::instrument(name = "join", level = "debug", skip_all)]
 pub async fn join_and_issue(
     issuer: &Issuer,
     mut request: TokenJoin,
@@ -347,6 +349,7 @@ async fn record_join(
 }
 
 /// Renews, or refuses; either is recorded when this returns.
+#[tracing::instrument(name = "renew", level = "debug", skip_all)]
 pub async fn renew(
     issuer: &Issuer,
     request: Renewal,

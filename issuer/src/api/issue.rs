@@ -59,10 +59,15 @@ impl IssueService for IssueApi {
             let refusal = recorded(&self.issuer, &caller, EventName::SvidIssued, refusal).await;
             return Err(status(refusal));
         }
-        self.requests.charge(&caller, wanted(&requests) - 1).await?;
+        let wanted = wanted(&requests);
+        self.requests.charge(&caller, wanted - 1).await?;
         let (bot, names) = (caller.id.clone(), told(&requests));
-        let outcomes = issue::issue(&self.issuer, Arc::new(caller), requests, now).await;
+        let caller = Arc::new(caller);
+        let outcomes = issue::issue(&self.issuer, caller.clone(), requests, now).await;
         let outcomes = outcomes.map_err(status)?;
+        let granted: usize = outcomes.iter().map(|outcome| outcome.grants.len()).sum();
+        let granted = u32::try_from(granted).unwrap_or(u32::MAX);
+        self.requests.owe(&caller, granted.saturating_sub(wanted));
         let results = results(&bot, &names, outcomes);
         Ok(Response::new(pb::IssueSvidsResponse { results }))
     }

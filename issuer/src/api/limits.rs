@@ -122,6 +122,13 @@ impl Limits {
         }
     }
 
+    /// Charges without refusing: for what was found only while it was done.
+    pub fn owe(&self, caller: &Caller, more: u32, now: Instant) {
+        if more > 0 {
+            self.lock().owe(caller, more, now);
+        }
+    }
+
     fn leave(&self, id: &str, weight: Weight) {
         let mut state = self.lock();
         let Some(open) = state.under_way.get_mut(id) else {
@@ -144,15 +151,7 @@ impl Limits {
 impl State {
     fn charge(&mut self, caller: &Caller, count: u32, now: Instant) -> Result<(), Limited> {
         let (bot, id) = (caller.bot_name.as_str(), caller.id.as_str());
-        let settings = self.settings;
-        let of_bot = Rate {
-            per_second: settings.issue_per_second_per_bot,
-            burst: settings.issue_burst_per_bot,
-        };
-        let of_instance = Rate {
-            per_second: settings.issue_per_second_per_instance,
-            burst: settings.issue_burst_per_instance,
-        };
+        let (of_bot, of_instance) = self.rates();
         // Both are looked at before either is charged.
         let in_debt = |limit: Limit, rate: Rate| {
             move |wait: Duration| Limited::new(limit, rate.per_second, wait)
@@ -163,9 +162,29 @@ impl State {
         self.bots
             .check(bot, of_bot, now)
             .map_err(in_debt(Limit::Bot, of_bot))?;
-        self.instances.charge(id, of_instance, count, now);
-        self.bots.charge(bot, of_bot, count, now);
+        self.owe(caller, count, now);
         Ok(())
+    }
+
+    fn owe(&mut self, caller: &Caller, count: u32, now: Instant) {
+        let (of_bot, of_instance) = self.rates();
+        self.instances
+            .charge(caller.id.as_str(), of_instance, count, now);
+        self.bots.charge(&caller.bot_name, of_bot, count, now);
+    }
+
+    /// Of a bot, of an instance.
+    fn rates(&self) -> (Rate, Rate) {
+        let settings = &self.settings;
+        let of_bot = Rate {
+            per_second: settings.issue_per_second_per_bot,
+            burst: settings.issue_burst_per_bot,
+        };
+        let of_instance = Rate {
+            per_second: settings.issue_per_second_per_instance,
+            burst: settings.issue_burst_per_instance,
+        };
+        (of_bot, of_instance)
     }
 }
 

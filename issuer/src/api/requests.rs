@@ -148,6 +148,12 @@ impl Requests {
             Err(limited) => Err(self.0.refuse(caller, &limited).await),
         }
     }
+
+    /// Charges a call that got more SVIDs than it was charged with: by labels, nobody
+    /// knows before how many there are.
+    pub fn owe(&self, caller: &Caller, more: u32) {
+        self.0.limits.owe(caller, more, Instant::now());
+    }
 }
 
 impl Shared {
@@ -175,28 +181,6 @@ impl Shared {
                 tracing::error!(%error, "a refusal could not be recorded");
                 Status::unavailable("the issuer's store is unavailable: try again")
             }
-        }
-    }
-}
-
-/// Charges the caller for what its call asks for, in the extensions of its request.
-#[derive(Debug, Clone)]
-pub struct Charge {
-    shared: Arc<Shared>,
-    caller: Caller,
-}
-
-impl Charge {
-    /// For a call that asks for `count` SVIDs; it has been charged with one.
-    pub async fn for_svids(&self, count: usize) -> Result<(), Status> {
-        let more = u32::try_from(count.saturating_sub(1)).unwrap_or(u32::MAX);
-        let charged = self
-            .shared
-            .limits
-            .charge(&self.caller, more, Instant::now());
-        match charged {
-            Ok(()) => Ok(()),
-            Err(limited) => Err(self.shared.refuse(&self.caller, &limited).await),
         }
     }
 }
@@ -299,10 +283,6 @@ where
                 draining: until_drained(),
             })
         });
-        if let Some(caller) = caller.clone() {
-            let shared = shared.clone();
-            request.extensions_mut().insert(Charge { shared, caller });
-        }
         let response = inner.call(request).await?;
         Ok(response.map(|inner| {
             Body::new(Held {

@@ -129,6 +129,7 @@ impl Batch {
     }
 
     /// Decides on all of it.
+    #[tracing::instrument(name = "decide", level = "debug", skip_all)]
     pub(super) fn plan(&self, catalog: &Catalog) -> Plan {
         let standing = Standing::of(catalog, &self.asker, self.now);
         let mut room = Room {
