@@ -71,42 +71,6 @@ fn a_flood_by_one_bot_is_cut_to_its_share_and_another_gets_all_of_its_own() {
 }
 
 #[test]
-fn every_svid_of_a_batch_counts() {
-    use proto::issue::v1::{JwtRequest, SvidRequest, svid_request};
-    let (_home, issuer) = start("issue_per_second_per_instance: 1, issue_burst_per_instance: 50");
-    block_on(async {
-        let bot = issuer.joined("app").await;
-        let mut client = IssueServiceClient::new(issuer.as_bot(&bot).await);
-        let mut batch = x509("app", &[], None);
-        batch.requests = vec![
-            SvidRequest {
-                selector: Some(svid_request::Selector::Name("app".to_owned())),
-                document: Some(svid_request::Document::Jwt(JwtRequest {
-                    audiences: vec!["here".to_owned()],
-                })),
-                ttl: None,
-                workload_attributes: None,
-            };
-            150
-        ];
-        // Let in whole, and paid for afterwards: at one a second that takes longer than
-        // any machine needs for the next call.
-        let answer = client.issue_svids(batch.clone()).await.unwrap();
-        let results = answer.into_inner().results;
-        assert!(results.iter().all(|result| result.svids.len() == 1));
-        assert_eq!(results.len(), 150);
-        let status = client.issue_svids(batch).await.err().unwrap();
-        assert_eq!(status.code(), Code::ResourceExhausted, "{status}");
-        let retry = status
-            .get_details_retry_info()
-            .unwrap()
-            .retry_delay
-            .unwrap();
-        assert!((60..=101).contains(&retry.as_secs()), "{retry:?}");
-    });
-}
-
-#[test]
 fn calls_under_way_and_streams_of_an_instance_are_bounded_over_all_its_connections() {
     use proto::issue::v1::WatchRequest;
     let (_home, issuer) = start("streams_per_instance: 2");
