@@ -77,6 +77,20 @@ impl Document {
         (resolved, report.mistakes)
     }
 
+    /// The whole document as a value of any shape; see [`Free`].
+    pub fn free(&self) -> Result<Free, Mistakes> {
+        let mut report = Report {
+            file: self.file.clone(),
+            mistakes: vec![],
+        };
+        let mut refuse = |node: &Node, message: &str| report.mistake(node.position, message);
+        let value = Free::read(&self.root, &mut refuse);
+        match report.mistakes.is_empty() {
+            true => Ok(value),
+            false => Err(Mistakes::sorted(report.mistakes)),
+        }
+    }
+
     /// Line and column (from 1) of where it begins.
     pub fn position(&self) -> (usize, usize) {
         (self.root.position.line, self.root.position.column)

@@ -89,11 +89,7 @@ impl TrustBundle {
 
     /// PEM of the X.509 authorities, concatenated.
     pub fn to_pem(&self) -> String {
-        let mut text = String::new();
-        for der in self.x509_authorities() {
-            certificate::pem("CERTIFICATE", der, &mut text);
-        }
-        text
+        certificate::certificates_pem(self.x509_authorities())
     }
 
     /// Its trust domain.

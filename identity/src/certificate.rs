@@ -116,6 +116,15 @@ pub(crate) fn hex(bytes: &[u8]) -> String {
         })
 }
 
+/// Certificates (DER) as concatenated PEM (RFC 7468), in their order.
+pub fn certificates_pem<D: AsRef<[u8]>>(certificates: impl IntoIterator<Item = D>) -> String {
+    let mut text = String::new();
+    for der in certificates {
+        pem("CERTIFICATE", der.as_ref(), &mut text);
+    }
+    text
+}
+
 /// PEM of one section, 64 characters a line.
 pub(crate) fn pem(label: &str, der: &[u8], text: &mut String) {
     use base64::{Engine as _, engine::general_purpose::STANDARD};

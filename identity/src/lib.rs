@@ -17,6 +17,7 @@ pub mod verify;
 pub mod wit_svid;
 
 pub use bundle::{BundleError, KeyAuthority, TrustBundle, TrustBundleSet};
+pub use certificate::certificates_pem;
 pub use id::{IdError, SpiffeId, TrustDomain};
 pub use jose::{Algorithm, ClaimsError, Jwk, TokenError};
 pub use jwt_svid::{JwtClaims, JwtSvid, Leeway};

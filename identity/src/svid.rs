@@ -130,11 +130,7 @@ impl X509Svid {
 
     /// Chain as PEM.
     pub fn chain_pem(&self) -> String {
-        let mut text = String::new();
-        for der in self.chain() {
-            pem("CERTIFICATE", der, &mut text);
-        }
-        text
+        certificate::certificates_pem(self.chain())
     }
 
     /// Key as PEM (PKCS#8), wiped when dropped.

@@ -11,9 +11,11 @@ mod check;
 mod client;
 mod delete;
 mod edit;
+mod explain;
 mod lock;
 mod log;
 mod output;
+mod policy_test;
 mod resource;
 mod resource_files;
 mod status;
@@ -35,8 +37,10 @@ use self::{
     client::Target,
     delete::DeleteArgs,
     edit::EditArgs,
+    explain::ExplainArgs,
     lock::LockArgs,
     log::LogArgs,
+    policy_test::TestArgs,
     resource::GetArgs,
     status::{BundleArgs, RenewNowArgs, StatusArgs},
 };
@@ -77,6 +81,10 @@ enum Command {
     /// List and rotate the issuer's own keys.
     #[command(subcommand)]
     Authority(AuthorityCommand),
+    /// Say why a bot gets an identity, or does not.
+    Explain(ExplainArgs),
+    /// Run table tests of policy, on files or on the running issuer.
+    Test(TestArgs),
     /// Search, follow, verify and export the audit trail.
     Audit(AuditArgs),
     /// Tell every agent to renew its identities now.
@@ -161,6 +169,10 @@ struct ServeArgs {
         default_missing_value = "true"
     )]
     wit: Option<bool>,
+    /// `iss` of JWT-SVIDs: the https URL under which OIDC libraries reach this issuer's
+    /// port [default: JWT-SVIDs have no iss].
+    #[arg(long, env = "ISSUER_JWT_ISSUER", value_name = "URL")]
+    jwt_issuer: Option<String>,
     /// Let agents ask which gRPC services there are (reflection). Operators always may.
     #[arg(
         long,
@@ -201,6 +213,7 @@ impl ServeArgs {
             bot_ttl: self.bot_ttl,
             ca_ttl: self.ca_ttl,
             wit: self.wit,
+            jwt_issuer: self.jwt_issuer,
             log_level: self.log.log_level,
             reflection: self.reflection,
             otlp_endpoint: self.otlp_endpoint.filter(|endpoint| !endpoint.is_empty()),
@@ -252,6 +265,8 @@ async fn execute(command: Command) -> anyhow::Result<()> {
         Command::Attributes(args) => attributes::attributes(&args),
         Command::Bot(command) => bot::run(command).await,
         Command::Authority(command) => authority::run(command).await,
+        Command::Explain(args) => explain::explain(args).await,
+        Command::Test(args) => policy_test::test(args).await,
         Command::Audit(args) => audit::run(args).await,
         Command::RenewNow(args) => status::renew_now(args).await,
         Command::Backup(args) => backup::backup(args).await,

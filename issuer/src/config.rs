@@ -77,6 +77,8 @@ pub struct Given {
     pub ca_ttl: Option<String>,
     /// `--wit`, `wit`.
     pub wit: Option<bool>,
+    /// `--jwt-issuer`, `jwt_issuer`.
+    pub jwt_issuer: Option<String>,
     /// `--log-level`, `log_level`.
     pub log_level: Option<String>,
     /// `--reflection`, `reflection`.
@@ -153,6 +155,7 @@ impl Given {
             bot_ttl: self.bot_ttl.or(other.bot_ttl),
             ca_ttl: self.ca_ttl.or(other.ca_ttl),
             wit: self.wit.or(other.wit),
+            jwt_issuer: self.jwt_issuer.or(other.jwt_issuer),
             log_level: self.log_level.or(other.log_level),
             reflection: self.reflection.or(other.reflection),
             otlp_endpoint: self.otlp_endpoint.or(other.otlp_endpoint),
@@ -208,6 +211,9 @@ impl Given {
             checked(&mut wrong, parse_otlp_endpoint(endpoint));
         }
         let audit = checked(&mut wrong, self.audit.resolve()).unwrap_or_default();
+        if let Some(url) = &self.jwt_issuer {
+            checked(&mut wrong, check_jwt_issuer(url));
+        }
         let trust_domain = self
             .trust_domain
             .as_deref()
@@ -233,6 +239,7 @@ impl Given {
                 admin_socket,
                 admin_uids: self.admin_uids,
                 bot_ttl,
+                jwt_issuer: self.jwt_issuer,
                 lifecycle: Lifecycle {
                     life: ca_ttl,
                     wit: self.wit.unwrap_or(false),
@@ -281,6 +288,8 @@ pub struct Settings {
     pub bot_ttl: Duration,
     /// Life of the issuer's keys, and which there are.
     pub lifecycle: Lifecycle,
+    /// `iss` of JWT-SVIDs.
+    pub jwt_issuer: Option<String>,
     /// What the log lets through.
     pub log_level: String,
     /// Whether agents may ask which services there are (gRPC reflection).
@@ -337,6 +346,10 @@ fn read(fields: &mut Fields<'_>) -> Option<Given> {
             text.parse()
                 .map_err(|_| format!("{text:?} is neither true nor false"))
         }),
+        jwt_issuer: fields.optional("jwt_issuer", |value| {
+            check_jwt_issuer(value)?;
+            text(value)
+        }),
         log_level: fields.optional("log_level", |value| {
             parse_log_level(value)?;
             text(value)
@@ -351,6 +364,20 @@ fn read(fields: &mut Fields<'_>) -> Option<Given> {
             .mapping("audit", AuditGiven::read)
             .unwrap_or_default(),
     })
+}
+
+/// An issuer identifier: an https URL without query and fragment (OpenID Connect
+/// Discovery 1.0, section 3).
+fn check_jwt_issuer(text: &str) -> Result<(), String> {
+    let host = text.strip_prefix("https://").unwrap_or_default();
+    let is_plain = text.bytes().all(|byte| byte.is_ascii_graphic());
+    if host.is_empty() || host.starts_with('/') || !is_plain || text.contains(['?', '#', '"', '\\'])
+    {
+        return Err(format!(
+            "{text:?} is no issuer URL: write https://host, without query and fragment"
+        ));
+    }
+    Ok(())
 }
 
 /// Whether `file` lies in `directory` or below, neither of which need exist.

@@ -13,6 +13,7 @@ pub mod authority;
 pub mod catalog;
 pub mod cli;
 pub mod config;
+pub mod explain;
 pub mod issue;
 pub mod join;
 pub mod metrics;

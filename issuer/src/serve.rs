@@ -24,7 +24,10 @@ use tokio::{
     sync::{mpsc, watch},
 };
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::{service::RoutesBuilder, transport::Server};
+use tonic::{
+    service::{Routes, RoutesBuilder},
+    transport::Server,
+};
 use tonic_health::pb::health_server::HealthServer;
 
 use self::reload::Reload;
@@ -36,6 +39,8 @@ use crate::{
         admin_socket::SocketFile,
         diagnostics, drained,
         health::HealthApi,
+        http,
+        http::HttpApi,
         issue::IssueApi,
         join::JoinApi,
         limits::Limits,
@@ -151,7 +156,9 @@ impl Running {
             .clone()
             .unwrap_or_else(|| Database::sqlite(directory.file(FILE)));
         let issuer = Issuer::open_on(&database, &directory, &foundation, SystemTime::now());
-        let issuer = Arc::new(issuer.await?);
+        let mut issuer = issuer.await?;
+        issuer.jwt_issuer = settings.jwt_issuer.clone();
+        let issuer = Arc::new(issuer);
         let (admin, admin_socket) =
             admin_socket::bind(&settings.admin_socket, &settings.admin_uids)
                 .await
@@ -164,12 +171,13 @@ impl Running {
             crate::metrics::install().map_err(|error| ServeError::Start(error.to_string()))?;
         let sinks = Sinks::start(&settings.audit.sinks, &issuer.store, issuer.trust_domain());
         let (draining, drain) = watch::channel(false);
-        let identity = own_svid::start(issuer.clone(), drain.clone())
+        let names = own_svid::Names::of(settings.public_address.as_deref(), grpc_address.ip());
+        let identity = own_svid::start(issuer.clone(), names, drain.clone())
             .await
             .map_err(|error| ServeError::Start(error.to_string()))?;
         tokio::spawn(issuer.clone().keep_keys(drain.clone()));
         let options = ServerOptions {
-            alpn: vec![b"h2".to_vec()],
+            alpn: vec![b"h2".to_vec(), b"http/1.1".to_vec()],
             client_auth_optional: true,
             tls12: false,
             // The certificate of *this* connection tells the generation: a
@@ -323,12 +331,15 @@ fn serve_agents(
         settings: common.settings.clone(),
         failed: Default::default(),
     });
-    let issue = IssueApi {
+    let issue = Arc::new(IssueApi {
         issuer: issuer.clone(),
         join: join.clone(),
         requests: common.requests.clone(),
         draining: common.draining.clone(),
-    };
+    });
+    let http_routes = http::routes(HttpApi {
+        issue: issue.clone(),
+    });
     // The bound of the largest method; that of each holds before (`api::requests`).
     let issue_max = request_max("tbot.issue.v1.IssueService/IssueSvids");
     let join_max = request_max("tbot.join.v1.JoinService/Join");
@@ -336,11 +347,18 @@ fn serve_agents(
     let mut routes = common.routes(NETWORK_SERVICES, reflection)?;
     routes
         .add_service(JoinServiceServer::from_arc(join).max_decoding_message_size(join_max))
-        .add_service(IssueServiceServer::new(issue).max_decoding_message_size(issue_max));
-    let routes = routes.routes();
+        .add_service(IssueServiceServer::from_arc(issue).max_decoding_message_size(issue_max));
+    let routes = Routes::from(
+        routes
+            .routes()
+            .into_axum_router()
+            .merge(http_routes)
+            .fallback(http::nothing),
+    );
     // Two servers that differ in what one connection may have under way.
     let serve = |calls_max: u32, connections: mpsc::Receiver<io::Result<listener::Connection>>| {
         let router = server()
+            .accept_http1(true)
             .max_concurrent_streams(calls_max)
             .initial_stream_window_size(WINDOW)
             .initial_connection_window_size(WINDOW)

@@ -20,6 +20,7 @@ mod behaviour {
     mod bad_input;
     mod copied_identity_is_locked;
     mod drain;
+    mod explain;
     mod failed_joins_are_bounded;
     mod health_and_reflection;
     mod issue;
@@ -36,5 +37,6 @@ mod behaviour {
     mod secrets_reach_nothing;
     mod shared_database;
     mod store_failure_refuses;
+    mod token_exchange;
     mod watch;
 }

@@ -241,6 +241,14 @@ impl AdminService for AdminApi {
         Ok(Response::new(rotated))
     }
 
+    async fn explain(
+        &self,
+        request: Request<pb::ExplainRequest>,
+    ) -> Result<Response<pb::ExplainResponse>, Status> {
+        let answer = super::explain::answer(&self.issuer, request.into_inner()).await?;
+        Ok(Response::new(answer))
+    }
+
     type SearchAuditStream = ReceiverStream<Result<pb::AuditEvent, Status>>;
 
     async fn search_audit(

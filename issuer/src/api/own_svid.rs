@@ -2,6 +2,7 @@
 //! half of its life, recorded like every other.
 
 use std::{
+    net::{IpAddr, Ipv4Addr},
     sync::Arc,
     time::{Duration, SystemTime},
 };
@@ -18,6 +19,7 @@ use super::drained;
 use crate::{
     audit::{Event, EventName},
     authority::{Keyring, LeafTemplate, SignError, SubjectKey},
+    resources::DnsName,
     service::Issuer,
     store::{StoreError, audit},
 };
@@ -27,15 +29,59 @@ const TTL: Duration = Duration::from_secs(24 * 3600);
 /// When to try again after a failure.
 const RETRY: Duration = Duration::from_secs(10);
 
+/// What the issuer is called by callers that check names, as HTTP clients do. (Agents
+/// check the SPIFFE ID.)
+#[derive(Debug, Clone, Default)]
+pub struct Names {
+    dns: Vec<DnsName>,
+    ip: Vec<IpAddr>,
+}
+
+impl Names {
+    /// The host of the public address, what the listener is bound to, and this host's
+    /// own name for itself.
+    pub fn of(public_address: Option<&str>, listen: IpAddr) -> Self {
+        let mut names = Self::default();
+        let host = public_address
+            .and_then(|address| address.rsplit_once(':'))
+            .map(|(host, _)| host.trim_start_matches('[').trim_end_matches(']'));
+        for host in host.into_iter().chain(["localhost"]) {
+            names.add(host);
+        }
+        match listen.is_unspecified() {
+            true => names.add_ip(Ipv4Addr::LOCALHOST.into()),
+            false => names.add_ip(listen),
+        }
+        names
+    }
+
+    fn add(&mut self, host: &str) {
+        if let Ok(address) = host.parse() {
+            self.add_ip(address);
+        } else if let Ok(name) = DnsName::parse(host)
+            && !self.dns.contains(&name)
+        {
+            self.dns.push(name);
+        }
+    }
+
+    fn add_ip(&mut self, address: IpAddr) {
+        if !self.ip.contains(&address) {
+            self.ip.push(address);
+        }
+    }
+}
+
 /// The source that the listener's TLS follows, with a first SVID in it.
 pub async fn start(
     issuer: Arc<Issuer>,
+    names: Names,
     mut draining: watch::Receiver<bool>,
 ) -> anyhow::Result<Arc<IdentitySource>> {
     // Subscribed before the first look, so that no change falls between.
     let mut keyrings = issuer.keyrings();
     let mut keyring = keyrings.borrow_and_update().clone();
-    let svid = make(&issuer, &keyring, SystemTime::now()).await?;
+    let svid = make(&issuer, &names, &keyring, SystemTime::now()).await?;
     let mut next = half_life(&svid);
     let source = IdentitySource::with(svid, bundles(&keyring));
     let renewed = source.clone();
@@ -58,7 +104,7 @@ pub async fn start(
                 }
                 () = drained(&mut draining) => return,
             }
-            next = match make(&issuer, &keyring, SystemTime::now()).await {
+            next = match make(&issuer, &names, &keyring, SystemTime::now()).await {
                 Ok(svid) => {
                     let next = half_life(&svid);
                     renewed.set(Arc::new(svid), bundles(&keyring));
@@ -83,13 +129,22 @@ fn bundles(keyring: &Keyring) -> TrustBundleSet {
     TrustBundleSet::new([keyring.bundle().as_ref().clone()])
 }
 
-async fn make(issuer: &Issuer, keyring: &Keyring, now: SystemTime) -> anyhow::Result<X509Svid> {
+async fn make(
+    issuer: &Issuer,
+    names: &Names,
+    keyring: &Keyring,
+    now: SystemTime,
+) -> anyhow::Result<X509Svid> {
     let id = SpiffeId::new(issuer.trust_domain(), "/issuer")?;
     let pair = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_ASN1_SIGNING).map_err(|_| SignError)?;
     let public: PublicKeyX509Der<'_> = pair.public_key().as_der().map_err(|_| SignError)?;
     let key = SubjectKey::from_own_key(public.as_ref());
     let validity = keyring.validity(now, TTL)?;
-    let leaf = keyring.sign_leaf(&LeafTemplate::new(&id, &key, validity))?;
+    let leaf = keyring.sign_leaf(&LeafTemplate {
+        dns_sans: &names.dns,
+        ip_sans: &names.ip,
+        ..LeafTemplate::new(&id, &key, validity)
+    })?;
     let event = Event::success(EventName::SvidIssued)
         .with("spiffe_id", id.as_str())
         .with("svid_type", "x509")

@@ -44,6 +44,13 @@ impl SealingKey {
         }
     }
 
+    /// A key that is in no file, and gone with this.
+    pub fn ephemeral() -> Result<Self, KeyFileError> {
+        let mut bytes = Zeroizing::new([0u8; KEY_LEN]);
+        aws_lc_rs::rand::fill(bytes.as_mut_slice()).map_err(|_| KeyFileError::Seal)?;
+        Self::new(Path::new(""), &bytes)
+    }
+
     fn read(path: &Path, file: File) -> Result<Self, KeyFileError> {
         let unreadable = |source| KeyFileError::Unreadable {
             path: path.to_owned(),

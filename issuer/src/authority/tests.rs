@@ -399,7 +399,7 @@ fn a_request_must_be_whole_and_signed_by_its_own_key() {
         (forged, CsrError::Signature),
         (trailing, CsrError::Malformed),
         (der[..der.len() - 1].to_vec(), CsrError::Malformed),
-        (Vec::new(), CsrError::Malformed),
+        (Vec::new(), CsrError::Absent),
         (vec![0x30; 20_000], CsrError::TooLong(20_000)),
     ] {
         assert_eq!(SubjectKey::from_csr(&bytes).unwrap_err(), expected);

@@ -8,7 +8,6 @@ use aws_lc_rs::{
     rsa,
     signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair, RSA_PKCS1_SHA256},
 };
-use der::{Encode, asn1::UintRef};
 use identity::{Algorithm, Jwk, KeyAuthority};
 use zeroize::Zeroizing;
 
@@ -136,16 +135,8 @@ impl HeadSigner for TokenKey {
     }
 
     fn sign(&self, message: &[u8]) -> Result<Vec<u8>, String> {
-        let fixed = Self::sign(self, message).map_err(|error| error.to_string())?;
-        der_signature(&fixed).map_err(|error| error.to_string())
+        Self::sign(self, message).map_err(|error| error.to_string())
     }
-}
-
-/// An ECDSA signature as X.509 has it (RFC 3279 2.2.3), of the form that JWS has.
-fn der_signature(fixed: &[u8]) -> der::Result<Vec<u8>> {
-    let (r, s) = fixed.split_at(fixed.len() / 2);
-    let parts = [UintRef::new(r)?, UintRef::new(s)?];
-    parts.to_der()
 }
 
 impl fmt::Debug for TokenKey {

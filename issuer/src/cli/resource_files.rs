@@ -94,7 +94,8 @@ fn shown(names: &[impl ToString]) -> String {
     names.join(", ")
 }
 
-fn text(file: &Path) -> anyhow::Result<String> {
+/// The text of a file; `-`: standard input.
+pub(super) fn text(file: &Path) -> anyhow::Result<String> {
     if file.as_os_str() == "-" {
         let mut text = String::new();
         std::io::stdin()

@@ -57,8 +57,9 @@ pub(super) fn render(
     };
     match kind {
         SvidKind::X509 => {
-            rendered.dns_sans = renderer.list("dns_sans", &spec.dns_sans, DnsName::parse)?;
-            rendered.ip_sans = renderer.list("ip_sans", &spec.ip_sans, |text| text.parse())?;
+            rendered.dns_sans = renderer.list("dns_sans", &spec.dns_sans, dns_name)?;
+            rendered.ip_sans =
+                renderer.list("ip_sans", &spec.ip_sans, |_, text| text.parse::<IpAddr>())?;
             rendered.subject = renderer.subject(spec)?;
         }
         SvidKind::Jwt => rendered.claims = renderer.claims(spec)?,
@@ -109,7 +110,7 @@ impl Renderer<'_> {
         &self,
         field: &str,
         templates: &[Template],
-        parse: impl Fn(&str) -> Result<T, E>,
+        parse: impl Fn(&Template, &str) -> Result<T, E>,
     ) -> Result<Vec<T>, Refused>
     where
         T: Clone + Eq + Hash,
@@ -119,7 +120,7 @@ impl Renderer<'_> {
         let mut values = Vec::with_capacity(templates.len());
         for template in templates {
             let text = self.text(field, template)?;
-            let value = parse(&text).map_err(|error| {
+            let value = parse(template, &text).map_err(|error| {
                 let shown: String = text.chars().take(64).collect();
                 unrendered(field, &format!("{shown:?}: {error}"))
             })?;
@@ -155,6 +156,15 @@ impl Renderer<'_> {
         }
         Ok(claims)
     }
+}
+
+/// A wildcard is what the resource's author wrote, never what an attribute's value
+/// makes of a name.
+fn dns_name(template: &Template, text: &str) -> Result<DnsName, String> {
+    if text.contains('*') && !template.source().starts_with("*.") {
+        return Err("an attribute's value makes it a wildcard".to_owned());
+    }
+    DnsName::parse(text).map_err(|error| error.to_string())
 }
 
 fn unrendered(field: &str, why: &dyn fmt::Display) -> Refused {

@@ -1,14 +1,14 @@
 //! What each kind of resource has.
 
-use std::{collections::BTreeMap, fmt, time::Duration};
+use std::{collections::BTreeMap, fmt, str::FromStr, time::Duration};
 
 use identity::{TrustBundle, TrustDomain};
 use policy::{PathTemplate, Rules, Template};
 use proto::admin::v1 as pb;
 
 use super::{
-    ClaimsTemplate, InvalidResource, JWT_TTL_CAP, LabelSelector, ResourceName, Spec, TokenSecret,
-    X509_TTL_CAP, wire,
+    ClaimsTemplate, InvalidResource, JWT_TTL_CAP, LabelSelector, NameError, ResourceName, Spec,
+    TokenSecret, X509_TTL_CAP, wire,
 };
 
 /// Kind `bot`.
@@ -125,6 +125,17 @@ pub enum SvidKind {
     Jwt,
     /// Workload identity token (a JWT bound to a key).
     Wit,
+}
+
+impl FromStr for SvidKind {
+    type Err = NameError;
+
+    fn from_str(text: &str) -> Result<Self, NameError> {
+        [Self::X509, Self::Jwt, Self::Wit]
+            .into_iter()
+            .find(|kind| kind.as_str() == text)
+            .ok_or_else(|| NameError::new("SVID type", text, "it is one of x509, jwt, wit"))
+    }
 }
 
 impl SvidKind {

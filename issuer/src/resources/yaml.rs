@@ -33,7 +33,7 @@ use proto::admin::v1 as pb;
 
 use super::{Kind, wire};
 
-pub use self::json::to_json;
+pub use self::json::{to_json, value as free_to_json};
 
 /// Reads every document of `text`, each checked as the server will check it.
 /// The error lists every mistake, one a line, each with `file:line:column`.

@@ -11,7 +11,8 @@ pub fn to_json(resource: &pb::Resource) -> Value {
     value(shape::of(resource))
 }
 
-pub(super) fn value(free: Free) -> Value {
+/// A value of any shape as JSON.
+pub fn value(free: Free) -> Value {
     match free {
         Free::Null => Value::Null,
         Free::Boolean(value) => Value::from(value),

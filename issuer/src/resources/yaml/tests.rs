@@ -205,7 +205,7 @@ spec:
               values: ['acme/web', 'acme/api']
           - attribute: user.name
             not_eq:
-              value: ''
+              value: root
     deny:
       - conditions:
           - attribute: join.meta.join_method
@@ -321,10 +321,12 @@ fn rule() -> impl Strategy<Value = pb::Rule> {
         "join.github.repository",
         "join.meta.join_method",
     ]);
-    let values = || collection::vec(text(40), 1..4).prop_map(|values| pb::Values { values });
+    // What is compared with nothing is refused: an attribute is never empty.
+    let set = || text(40).prop_filter("empty", |text| !text.is_empty());
+    let values = || collection::vec(set(), 1..4).prop_map(|values| pb::Values { values });
     let operator = prop_oneof![
-        text(40).prop_map(Operator::Eq),
-        text(40).prop_map(Operator::NotEq),
+        set().prop_map(Operator::Eq),
+        set().prop_map(Operator::NotEq),
         values().prop_map(Operator::In),
         values().prop_map(Operator::NotIn),
         Just(Operator::Matches("a.*[b]".to_owned())),

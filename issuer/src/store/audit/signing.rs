@@ -15,7 +15,7 @@ pub trait HeadSigner: Send + Sync + 'static {
     /// Names the key, as the store's `authorities` do.
     fn key_id(&self) -> String;
 
-    /// Signs `message` (ECDSA P-256 with SHA-256, DER). An error fails the commit: what cannot be vouched for is
+    /// Signs `message` (ES256: ECDSA P-256 with SHA-256; R and S, 32 bytes each). An error fails the commit: what cannot be vouched for is
     /// not recorded, so not granted.
     fn sign(&self, message: &[u8]) -> Result<Vec<u8>, String>;
 }
