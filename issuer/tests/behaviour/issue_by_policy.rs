@@ -1,12 +1,15 @@
 //! Roles, rules, templates and locks decide what is issued; every refusal has exactly
 //! one event that names its reason, and every grant one that tells what led to it.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::SystemTime};
 
+use identity::{JwtSvid, Leeway, TrustBundle, TrustBundleSet, TrustDomain, UnprovenWit};
 use proto::issue::v1::{
-    JwtRequest, LabelSelector, LabelSelectors, SvidRequest, SvidResult, WitRequest, X509Request,
-    svid::Document, svid_request::Document as Wanted, svid_request::Selector,
+    JoinAndIssueRequest, JwtRequest, LabelSelector, LabelSelectors, SvidRequest, SvidResult,
+    WitRequest, X509Request, issue_service_client::IssueServiceClient, svid::Document,
+    svid_request::Document as Wanted, svid_request::Selector,
 };
+use proto::join::v1::{JoinRequest, TokenEvidence, join_request::Evidence};
 use rcgen::KeyPair;
 use serde_json::{Value, json};
 use tonic::Code;
@@ -134,7 +137,8 @@ fn issued(issuer: &Issuer) -> Vec<Value> {
     let events = issuer.audit().into_iter();
     events
         .filter(|event| event["event"] == "spiffe.svid.issued")
-        .filter(|event| event["fields"]["user"] != "issuer")
+        // The issuer records its own SVID, too.
+        .filter(|event| event["fields"]["bot_name"].is_string())
         .collect()
 }
 
@@ -637,17 +641,184 @@ fn no_two_svids_of_a_batch_share_a_key() {
     });
 }
 
+fn bundles(bot: &Bot) -> TrustBundleSet {
+    let trust_domain = TrustDomain::parse(&bot.bundle.trust_domain).unwrap();
+    let json = &bot.bundle.spiffe_bundle_json;
+    TrustBundleSet::new([TrustBundle::from_spiffe_json(trust_domain, json).unwrap()])
+}
+
 #[test]
-fn what_federates_needs_its_partner_and_names_it() {
+fn jw_01_jw_08_jw_12_tokens_are_valid_for_their_audience_and_live_no_longer_than_granted() {
+    block_on(async {
+        let (issuer, bot) = world(&["--wit"]).await;
+        issuer.apply(
+            "kind: workload_identity\nversion: v1\nmetadata: { name: rsa, labels: { app: web } }\n\
+             spec: { spiffe: { id: /rsa, jwt: { algorithm: RS256, maximum_ttl: 2m } } }\n",
+        );
+        let bundles = bundles(&bot);
+        let mut ids = Vec::new();
+        for (name, wanted, granted) in [
+            ("plain", None, 300),
+            ("rsa", None, 120),
+            ("plain", Some(60), 60),
+            ("rsa", Some(3600), 120),
+        ] {
+            let mut request = by_name(name, jwt(&["db"]), json!({}));
+            request.ttl = wanted.map(|seconds| prost_types::Duration { seconds, nanos: 0 });
+            let result = one(&issuer, &bot, request).await;
+            assert!(result.refusal.is_none(), "{name}: {result:?}");
+            let svid = &result.svids[0];
+            assert_eq!(svid.ttl.unwrap().seconds, granted, "{name}");
+            let Some(Document::Jwt(token)) = &svid.document else {
+                panic!("{svid:?}");
+            };
+            let now = SystemTime::now();
+            let leeway = Leeway::default();
+            let valid = JwtSvid::validate(&token.token, "db", &bundles, now, leeway).unwrap();
+            assert_eq!(valid.id().as_str(), svid.spiffe_id);
+            assert_eq!(valid.claims()["jti"], token.jti.as_str());
+            assert!(valid.claims().get("iss").is_none());
+            let other = JwtSvid::validate(&token.token, "cache", &bundles, now, leeway);
+            assert!(other.is_err(), "of another audience");
+            let late = now + std::time::Duration::from_secs(granted as u64 + 61);
+            let late = JwtSvid::validate(&token.token, "db", &bundles, late, leeway);
+            assert!(late.is_err(), "outlived");
+            ids.push(token.jti.clone());
+        }
+        ids.sort();
+        ids.dedup();
+        assert_eq!(ids.len(), 4);
+
+        let key = csr(&KeyPair::generate().unwrap());
+        let wit = Wanted::Wit(WitRequest {
+            csrs_der: vec![key],
+        });
+        let result = one(&issuer, &bot, by_name("plain", wit, json!({}))).await;
+        let Some(Document::Wit(token)) = &result.svids[0].document else {
+            panic!("{result:?}");
+        };
+        UnprovenWit::validate(&token.token, &bundles, SystemTime::now(), Leeway::default())
+            .unwrap();
+        // A WIT-SVID is no JWT-SVID.
+        let confused = JwtSvid::validate(
+            &token.token,
+            "db",
+            &bundles,
+            SystemTime::now(),
+            Leeway::default(),
+        );
+        assert!(confused.is_err());
+    });
+}
+
+#[test]
+fn one_call_joins_and_issues_both_or_neither() {
+    block_on(async {
+        let issuer = Issuer::start();
+        issuer.apply(RESOURCES);
+        let token = issuer.token("web");
+        let key = csr(&KeyPair::generate().unwrap());
+        let request = |token: &str, csr_der: Vec<u8>| JoinAndIssueRequest {
+            join: Some(JoinRequest {
+                csr_der,
+                evidence: Some(Evidence::Token(TokenEvidence {
+                    token: token.to_owned(),
+                })),
+                agent: None,
+            }),
+            requests: vec![
+                by_name("plain", x509(1), json!({})),
+                by_name("web", jwt(&["db"]), good()),
+                by_name("other", x509(1), json!({})),
+            ],
+        };
+        let mut client = IssueServiceClient::new(issuer.anonymous().await);
+        // Refused: nothing is issued.
+        let status = client
+            .join_and_issue(request(&"0".repeat(64), key.clone()))
+            .await;
+        assert_eq!(status.unwrap_err().code(), Code::Unauthenticated);
+        assert!(issued(&issuer).is_empty());
+
+        let answer = client
+            .join_and_issue(request(&token, key.clone()))
+            .await
+            .unwrap()
+            .into_inner();
+        let certificate = answer.join.unwrap().certificate.unwrap();
+        let granted: Vec<_> = answer
+            .results
+            .iter()
+            .map(|result| result.svids.len())
+            .collect();
+        assert_eq!(granted, [1, 1, 0]);
+        let events = issued(&issuer);
+        assert_eq!(events.len(), 3);
+        for event in &events {
+            assert_eq!(
+                event["fields"]["bot_instance_id"],
+                certificate.instance_id.as_str()
+            );
+        }
+        // The answer was lost: the same key gets the same instance, and SVIDs again.
+        let again = client
+            .join_and_issue(request(&token, key))
+            .await
+            .unwrap()
+            .into_inner();
+        assert_eq!(
+            again.join.unwrap().certificate.unwrap().instance_id,
+            certificate.instance_id
+        );
+        assert_eq!(again.results[0].svids.len(), 1);
+
+        // Without a key: SVIDs, but no bot; once.
+        let token = issuer.token("web");
+        let keyless = client
+            .join_and_issue(request(&token, Vec::new()))
+            .await
+            .unwrap()
+            .into_inner();
+        assert!(keyless.join.unwrap().certificate.is_none());
+        assert_eq!(keyless.results[1].svids.len(), 1);
+        let status = client
+            .join_and_issue(request(&token, Vec::new()))
+            .await
+            .unwrap_err();
+        assert_eq!(status.code(), Code::Unauthenticated);
+        assert_eq!(
+            issuer.last_event("bot.join")["fields"]["reason"],
+            "used_token"
+        );
+    });
+}
+
+#[test]
+fn fe_07_bundles_of_partners_are_told_apart_and_taken_away() {
+    use proto::issue::v1::WatchRequest;
     block_on(async {
         let (issuer, bot) = world(&[]).await;
         let partner = Issuer::start_with(&["--trust-domain", "partner.example"]);
-        let bundle = partner.run(&["bundle", "-o", "spiffe"]);
-        let bundle = serde_json::to_string(bundle.trim()).unwrap();
-        issuer.apply(&format!(
-            "kind: spiffe_federation\nversion: v1\nmetadata: {{ name: partner.example }}\n\
-             spec: {{ bundle_source: {{ static: {{ bundle: {bundle} }} }} }}\n"
-        ));
+        let mut client = IssueServiceClient::new(issuer.as_bot(&bot).await);
+        let mut news = client.watch(WatchRequest {}).await.unwrap().into_inner();
+        assert_eq!(
+            news.message().await.unwrap().unwrap().trust_bundles.len(),
+            1
+        );
+        let ca = partner.joined("app").await.bundle;
+        federate(&issuer, &ca);
+        let told = news.message().await.unwrap().unwrap().trust_bundles;
+        assert_eq!(told.len(), 2);
+        assert_eq!(told[0].trust_domain, "test.example");
+        assert_eq!(told[0].spiffe_bundle_json, bot.bundle.spiffe_bundle_json);
+        assert_eq!(told[1].trust_domain, "partner.example");
+        let of = |wire: &proto::join::v1::TrustBundle| {
+            let trust_domain = TrustDomain::parse(&wire.trust_domain).unwrap();
+            TrustBundle::from_spiffe_json(trust_domain, &wire.spiffe_bundle_json).unwrap()
+        };
+        assert_eq!(of(&told[1]).x509_authorities(), of(&ca).x509_authorities());
+
+        // What names it gets it, once it is there.
         let result = one(&issuer, &bot, by_name("abroad", x509(1), json!({}))).await;
         assert_eq!(
             result.svids[0].federates_with,
@@ -659,5 +830,21 @@ fn what_federates_needs_its_partner_and_names_it() {
             event["fields"]["federates_with"],
             json!(["partner.example"])
         );
+        // FE-24.
+        issuer.run(&["delete", "spiffe_federation/partner.example"]);
+        assert_eq!(
+            news.message().await.unwrap().unwrap().trust_bundles.len(),
+            1
+        );
     });
+}
+
+fn federate(issuer: &Issuer, bundle: &proto::join::v1::TrustBundle) {
+    let text = String::from_utf8(bundle.spiffe_bundle_json.clone()).unwrap();
+    let text = text.replace('\'', "''");
+    issuer.apply(&format!(
+        "kind: spiffe_federation\nversion: v1\nmetadata: {{ name: {} }}\n\
+         spec: {{ bundle_source: {{ static: {{ bundle: '{text}' }} }} }}\n",
+        bundle.trust_domain
+    ));
 }
