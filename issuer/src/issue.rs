@@ -148,7 +148,7 @@ pub(crate) async fn settle_within(
 pub(crate) async fn take_apart(
     requests: Vec<pb::SvidRequest>,
 ) -> Result<Vec<Result<Item, Refused>>, StoreError> {
-    let mut items = spread(requests, |request| Item::new(request)).await?;
+    let mut items = spread(requests, Item::new).await?;
     ask::refuse_shared_keys(&mut items);
     Ok(items)
 }

@@ -30,6 +30,7 @@ fn no_debug_form_shows_a_token() {
             "{:?}",
             admin::ApplyResourcesRequest {
                 resources: vec![token.clone()],
+                ..Default::default()
             }
         ),
         format!(
@@ -37,6 +38,7 @@ fn no_debug_form_shows_a_token() {
             admin::AppliedResource {
                 resource: Some(token),
                 outcome: 0,
+                ..Default::default()
             }
         ),
         format!(
@@ -44,6 +46,7 @@ fn no_debug_form_shows_a_token() {
             admin::DeleteResourceRequest {
                 kind: "token".to_owned(),
                 name: SECRET.to_owned(),
+                ..Default::default()
             }
         ),
         format!(
@@ -51,6 +54,7 @@ fn no_debug_form_shows_a_token() {
             admin::GetResourcesRequest {
                 kind: "Token".to_owned(),
                 name: SECRET.to_owned(),
+                ..Default::default()
             }
         ),
         format!(
@@ -83,6 +87,7 @@ fn names_of_other_kinds_are_shown() {
     let request = admin::DeleteResourceRequest {
         kind: "role".to_owned(),
         name: SECRET.to_owned(),
+        ..Default::default()
     };
     assert!(format!("{request:?}").contains(SECRET));
 }

@@ -86,7 +86,8 @@ impl Sinks {
         #[cfg(feature = "otlp")]
         if let Some(otlp) = &settings.otlp {
             let name = format!("otlp:{}", otlp.endpoint);
-            let sink = Sink::Otlp(otlp::OtlpSink::new(otlp.clone(), trust_domain));
+            let sink = otlp::OtlpSink::new(otlp.clone(), trust_domain);
+            let sink = Sink::Otlp(Box::new(sink));
             sinks.run(name, "otlp", sink, store, &stopping);
         }
         sinks
@@ -133,7 +134,7 @@ enum Sink {
     Blocking(Blocking),
     /// A collector.
     #[cfg(feature = "otlp")]
-    Otlp(otlp::OtlpSink),
+    Otlp(Box<otlp::OtlpSink>),
 }
 
 impl Sink {

@@ -63,24 +63,24 @@ pub(super) fn hash_of(row: &AnyRow, column: &str) -> sqlx::Result<Hash> {
 
 /// Takes the head for this transaction: others that write wait from here on.
 pub(super) async fn take(connection: &mut AnyConnection) -> Result<Head, StoreError> {
-    Ok(sqlx::query_as(
+    sqlx::query_as(
         "UPDATE head SET revision = revision WHERE id = 1
          RETURNING sequence, hash, revision, forgotten, checkpoint, checkpoint_time",
     )
     .fetch_optional(connection)
     .await?
-    .ok_or_else(|| StoreError::Damaged("it has lost its head".to_owned()))?)
+    .ok_or_else(|| StoreError::Damaged("it has lost its head".to_owned()))
 }
 
 /// Reads it as committed.
 pub async fn read(connection: &mut AnyConnection) -> Result<Head, StoreError> {
-    Ok(sqlx::query_as(
+    sqlx::query_as(
         "SELECT sequence, hash, revision, forgotten, checkpoint, checkpoint_time
          FROM head WHERE id = 1",
     )
     .fetch_optional(connection)
     .await?
-    .ok_or_else(|| StoreError::Damaged("it has lost its head".to_owned()))?)
+    .ok_or_else(|| StoreError::Damaged("it has lost its head".to_owned()))
 }
 
 /// Reads it as committed, with the signature over it.

@@ -279,7 +279,7 @@ fn a_checkpoint_needs_the_right_key_and_trail() {
         why: NotSigned::UnknownKey(signer.public.thumbprint()),
     };
     for keys in [other.keys(), AuditKeys::default()] {
-        let outcome = walk(keys, &records, &[signed.clone()]);
+        let outcome = walk(keys, &records, std::slice::from_ref(&signed));
         assert_eq!(outcome, Err(unknown.clone()));
     }
     for tamper in [
