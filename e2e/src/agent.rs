@@ -30,6 +30,16 @@ impl Agent {
         agent
     }
 
+    /// Starts one that knows these issuers, and waits until every service is ready.
+    #[track_caller]
+    pub fn start_at(issuers: &[&Issuer], token: &str, services: &[String]) -> Self {
+        let home = TempDir::new().expect("temporary directory");
+        let pin = issuers.first().expect("an issuer").ca_pin();
+        let agent = Self::start_in(home, issuers, token, pin, services, "info", &[]);
+        agent.wait();
+        agent
+    }
+
     /// Starts one with these services.
     #[track_caller]
     pub fn start_without_waiting(issuer: &Issuer, token: &str, services: &[String]) -> Self {
@@ -48,7 +58,7 @@ impl Agent {
         let home = TempDir::new().expect("temporary directory");
         std::os::unix::fs::symlink(storage, home.path().join("storage")).expect("link");
         let pin = issuer.ca_pin();
-        let agent = Self::start_in(home, issuer, token, pin, services, "info", &[]);
+        let agent = Self::start_in(home, &[issuer], token, pin, services, "info", &[]);
         agent.wait();
         agent
     }
@@ -63,7 +73,7 @@ impl Agent {
     ) -> Self {
         let home = TempDir::new().expect("temporary directory");
         let pin = issuer.ca_pin();
-        let agent = Self::start_in(home, issuer, token, pin, services, "info", variables);
+        let agent = Self::start_in(home, &[issuer], token, pin, services, "info", variables);
         agent.wait();
         agent
     }
@@ -91,13 +101,13 @@ impl Agent {
         level: &str,
     ) -> Self {
         let home = TempDir::new().expect("temporary directory");
-        Self::start_in(home, issuer, token, pin, services, level, &[])
+        Self::start_in(home, &[issuer], token, pin, services, level, &[])
     }
 
     #[track_caller]
     fn start_in(
         home: TempDir,
-        issuer: &Issuer,
+        issuers: &[&Issuer],
         token: &str,
         pin: &str,
         services: &[String],
@@ -106,14 +116,18 @@ impl Agent {
     ) -> Self {
         let diagnostics = free_port();
         let path = home.path().display();
+        let addresses: Vec<_> = issuers
+            .iter()
+            .map(|i| format!("\"{}\"", i.address()))
+            .collect();
         let head = format!(
             "version: v1\n\
-             issuer: {{ address: \"{}\", ca_pins: [\"{pin}\"] }}\n\
+             issuer: {{ addresses: [{}], ca_pins: [\"{pin}\"] }}\n\
              onboarding: {{ join_method: token }}\n\
              storage: {{ type: directory, path: {path}/storage }}\n\
              diagnostics: {{ listen: \"127.0.0.1:{diagnostics}\" }}\n\
              connection_log: {{ path: {path}/connections.jsonl }}\n",
-            issuer.address()
+            addresses.join(", ")
         );
         write_config(home.path(), &head, services);
         let process = spawn(home.path(), token, level, variables);

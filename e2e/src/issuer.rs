@@ -119,6 +119,11 @@ impl Issuer {
         self.data_dir.join("admin.sock")
     }
 
+    /// The file of the key that its keys are sealed with.
+    pub fn key_file(&self) -> PathBuf {
+        self.data_dir.join("ca.kek")
+    }
+
     /// Its process id.
     pub fn pid(&self) -> u32 {
         self.process.pid()
@@ -188,6 +193,30 @@ impl Issuer {
             .lines()
             .map(|line| serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {line}")))
             .collect()
+    }
+
+    /// Serial numbers of the X509-SVIDs of a workload identity on the audit trail.
+    #[track_caller]
+    pub fn issued(&self, workload_identity: &str) -> Vec<String> {
+        let id = format!("spiffe://{TRUST_DOMAIN}/{workload_identity}");
+        let audit = self.audit();
+        let issued = audit
+            .iter()
+            .filter(|e| e["event"] == "spiffe.svid.issued" && e["success"] == true)
+            .filter(|e| e["fields"]["spiffe_id"] == id.as_str());
+        issued
+            .map(|e| string(&e["fields"]["serial_number"]))
+            .collect()
+    }
+
+    /// Checks that the audit trail is whole: numbered without a gap, and every record
+    /// chained to the one before it.
+    #[track_caller]
+    pub fn verify_audit(&self) {
+        for (index, event) in self.audit().iter().enumerate() {
+            assert_eq!(event["sequence"], index + 1, "a gap in the audit trail");
+        }
+        self.run(&["audit", "verify"]);
     }
 
     /// Waits for an audit event.

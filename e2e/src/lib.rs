@@ -8,6 +8,7 @@
 mod agent;
 mod echo;
 mod issuer;
+mod load;
 mod postgres;
 mod process;
 mod wait;
@@ -15,6 +16,7 @@ mod wait;
 pub use agent::{Agent, inbound, outbound, x509_output};
 pub use echo::{EchoServer, connect, ping};
 pub use issuer::{Issuer, TRUST_DOMAIN};
+pub use load::{IssueLoad, load, one_call, report};
 pub use postgres::{Postgres, psql};
 pub use process::{Exit, Process, binary, free_port, run, run_expecting_failure};
 pub use wait::{eventually, eventually_some};

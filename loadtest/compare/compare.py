@@ -563,9 +563,9 @@ def as_markdown(rows, run):
     return "\n".join([about, "", line(head), align, *map(line, body)])
 
 
-def write_between_markers(path, markdown):
+def write_between_markers(path, markdown, markers=MARKERS):
     text = path.read_text()
-    begin, end = MARKERS
+    begin, end = markers
     if text.count(begin) != 1 or text.count(end) != 1 or text.index(begin) > text.index(end):
         raise Failed(f"{path}: {begin} and {end} must stand in it once each, in this order")
     head, rest = text.split(begin)

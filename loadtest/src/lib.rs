@@ -15,7 +15,7 @@
 //!   a noisy machine far better than throughput does.
 //! - **Failures are counted by kind**, never dropped, and too many make the exit status 1.
 //!
-//! Every run is bounded in time and, if asked, in count, and only addresses of this machine are
+//! Every run is bounded in time and, if asked, in count, ends with its report on SIGINT or SIGTERM, and only addresses of this machine are
 //! accepted as targets: see [`address`].
 
 pub mod address;

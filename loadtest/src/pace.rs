@@ -88,8 +88,13 @@ impl Schedule {
             announced = due;
         }
         timer.sleep_until(until).await?;
-        self.due.add_permits(workers);
+        self.release(workers);
         Ok(())
+    }
+
+    /// Wakes each of `workers` once, to see that it is over.
+    pub fn release(&self, workers: usize) {
+        self.due.add_permits(workers);
     }
 
     /// How many operations fell due in `from..until` and were never taken by a worker.

@@ -14,6 +14,10 @@ use std::{
 
 use anyhow::{Context, anyhow};
 use rustls::{ClientConfig, pki_types::ServerName};
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    task::JoinSet,
+};
 
 use crate::{
     OpError, OpErrorKind,
@@ -234,7 +238,7 @@ impl Load {
         let workers = prepared.len();
         let schedule = self.rate.map(|rate| share.of_rate(rate, window.start()));
         let pace = schedule.clone().map_or(Pace::Closed, Pace::Open);
-        let mut tasks = tokio::task::JoinSet::new();
+        let mut tasks = JoinSet::new();
         for (index, (link, stream)) in prepared.into_iter().enumerate() {
             let window = window.clone();
             let worker = Worker {
@@ -254,16 +258,26 @@ impl Load {
                 }
             };
         }
-        if let Some(schedule) = &schedule {
-            schedule
-                .announce(window.until(), workers)
-                .await
-                .context("cannot set a timer")?;
+        let whole = async {
+            if let Some(schedule) = &schedule {
+                let announced = schedule.announce(window.until(), workers).await;
+                announced.context("cannot set a timer")?;
+            }
+            all_ended(&mut tasks).await
+        };
+        tokio::select! {
+            ended = whole => ended?,
+            ordered = ordered_to_end() => {
+                ordered?;
+                window.end();
+                if let Some(schedule) = &schedule {
+                    schedule.release(workers);
+                }
+                all_ended(&mut tasks).await?;
+            }
         }
-        while let Some(ended) = tasks.join_next().await {
-            ended.map_err(|e| anyhow!("a worker failed: {e}"))?;
-        }
-        if let Some(schedule) = schedule.filter(|_| !window.count_used_up()) {
+        let whole = !window.is_ended() && !window.count_used_up();
+        if let Some(schedule) = schedule.filter(|_| whole) {
             let untaken = schedule.untaken(window.measure_from(), window.until());
             let error = OpError::new(
                 OpErrorKind::Unsent,
@@ -273,6 +287,25 @@ impl Load {
         }
         Ok(())
     }
+}
+
+async fn all_ended(tasks: &mut JoinSet<()>) -> anyhow::Result<()> {
+    while let Some(ended) = tasks.join_next().await {
+        ended.map_err(|e| anyhow!("a worker failed: {e}"))?;
+    }
+    Ok(())
+}
+
+/// Returns on SIGINT or SIGTERM: the run is to end before its time, with its report.
+async fn ordered_to_end() -> anyhow::Result<()> {
+    let listen = |kind| signal(kind).context("cannot listen for signals");
+    let mut interrupt = listen(SignalKind::interrupt())?;
+    let mut terminate = listen(SignalKind::terminate())?;
+    tokio::select! {
+        _ = interrupt.recv() => {}
+        _ = terminate.recv() => {}
+    }
+    Ok(())
 }
 
 /// The accounts at one edge of the window.

@@ -2,7 +2,7 @@
 //! that are read together with CPU time at its edges.
 
 use std::{
-    sync::atomic::{AtomicU64, Ordering},
+    sync::atomic::{AtomicBool, AtomicU64, Ordering},
     time::{Duration, Instant},
 };
 
@@ -25,6 +25,8 @@ pub struct Window {
     until: Instant,
     /// Longest time for one operation.
     pub op_timeout: Duration,
+    /// Whether it was ended before its time.
+    ended: AtomicBool,
     /// Measured operations still to be handed out; `u64::MAX`: no bound.
     remaining: AtomicU64,
     /// Operations that have ended well, warm-up included.
@@ -61,6 +63,7 @@ impl Window {
             measure_from,
             until: measure_from + bounds.duration,
             op_timeout: bounds.op_timeout,
+            ended: AtomicBool::new(false),
             remaining: AtomicU64::new(bounds.count.unwrap_or(u64::MAX)),
             completed: AtomicU64::new(0),
             bytes: AtomicU64::new(0),
@@ -86,7 +89,7 @@ impl Window {
 
     /// Claims the operation that is due at `intended`.
     pub fn claim(&self, intended: Instant) -> Phase {
-        if intended >= self.until || self.bytes() >= self.byte_limit {
+        if intended >= self.until || self.bytes() >= self.byte_limit || self.is_ended() {
             return Phase::Over;
         }
         if intended < self.measure_from {
@@ -103,6 +106,16 @@ impl Window {
             Ok(_) => Phase::Measured,
             Err(_) => Phase::Over,
         }
+    }
+
+    /// Ends it before its time: operations under way are finished, no other is begun.
+    pub fn end(&self) {
+        self.ended.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether it was ended before its time.
+    pub fn is_ended(&self) -> bool {
+        self.ended.load(Ordering::Relaxed)
     }
 
     /// Whether a bound on the count is used up.

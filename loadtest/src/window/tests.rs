@@ -50,3 +50,13 @@ fn bytes_bound_a_bulk_run() {
     window.carry(1);
     assert_eq!(window.claim(start), Phase::Over);
 }
+
+#[test]
+fn nothing_is_begun_after_its_end_by_order() {
+    let start = Instant::now();
+    let window = Window::new(start, bounds(None));
+    assert_eq!(window.claim(start), Phase::WarmUp);
+    window.end();
+    assert_eq!(window.claim(start), Phase::Over);
+    assert!(window.is_ended());
+}
