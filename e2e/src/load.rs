@@ -34,10 +34,12 @@ pub fn load(issuer: &Issuer, options: &[&str]) -> Output {
 /// what was said.
 #[track_caller]
 pub fn one_call(issuer: &Issuer) -> Option<(String, String)> {
+    // Longer than the issuer waits for its database.
     let options = [
         "--workload-identity=app",
         "-c=1",
         "-n=1",
+        "--timeout=30s",
         "--max-error-rate=1",
     ];
     let report = report(&load(issuer, &options));
@@ -80,7 +82,10 @@ impl IssueLoad {
             .arg("--issued")
             .arg(&issued)
             .args(options);
-        let process = Process::spawn(&mut command, &issuer.home().join("load.json"));
+        let report = issuer.home().join("load.json");
+        // Not behind that of a load before it.
+        let _ = std::fs::remove_file(&report);
+        let process = Process::spawn(&mut command, &report);
         let load = Self { process, issued };
         load.wait_for_more(1);
         load

@@ -3,7 +3,7 @@
 
 use std::{
     collections::HashSet,
-    path::Path,
+    path::{Path, PathBuf},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -13,6 +13,7 @@ use std::{
 };
 
 use e2e::{Agent, IssueLoad, Issuer, Postgres, eventually, x509_output};
+use serde_json::Value;
 
 /// Two issuers that share a database and a key file.
 fn pair(postgres: &Postgres) -> (Issuer, Issuer) {
@@ -25,39 +26,48 @@ fn pair(postgres: &Postgres) -> (Issuer, Issuer) {
     (first, second)
 }
 
-fn sequence(issuer: &Issuer) -> u64 {
-    let status = issuer.json(&["status"]);
-    status["bundle_sequence"]
+/// The trust bundles that an agent keeps.
+fn bundles(agent: &Agent) -> PathBuf {
+    agent.path("storage/..data/bundle_map.json")
+}
+
+/// The sequence of the trust bundle in such a file.
+fn sequence(bundles: &Path) -> u64 {
+    let text = std::fs::read(bundles).unwrap();
+    let map: Value = serde_json::from_slice(&text).unwrap();
+    let bundle = &map["trust_domains"]["e2e.example"];
+    bundle["spiffe_sequence"]
         .as_u64()
-        .unwrap_or_else(|| panic!("{status}"))
+        .unwrap_or_else(|| panic!("{map}"))
 }
 
 #[test]
 fn what_one_is_told_the_other_knows() {
     let postgres = Postgres::start();
     let (first, second) = pair(&postgres);
-    let token = first.register("app");
-    let out = first.home().join("out");
-    // Joins at the one that did not make the token, for an identity that the other was told of.
-    let agent = Agent::start_at(&[&second], &token, &[x509_output("app", &out)]);
-    assert!(agent.is_ready());
-    let before = (sequence(&first), sequence(&second));
-    assert_eq!(before.0, before.1, "one trust bundle");
+    let tokens = (first.register("app"), second.token("app", &[]));
+    let services = |issuer: &Issuer| [x509_output("app", &issuer.home().join("out"))];
+    // Each joins at the issuer that did not make its token.
+    let one = Agent::start_at(&[&second], &tokens.0, &services(&first));
+    let two = Agent::start_at(&[&first], &tokens.1, &services(&second));
+    let before = sequence(&bundles(&one));
+    assert_eq!(before, sequence(&bundles(&two)), "one trust bundle");
 
     first.run(&["authority", "rotate", "--use", "x509", "--now"]);
-    eventually("the other has the successor too", || {
-        let now = sequence(&second);
-        assert!(
-            now >= before.1,
-            "the sequence went back: {} to {now}",
-            before.1
-        );
-        now > before.1 && now == sequence(&first)
-    });
+    eventually(
+        "the agents of both have the same newer trust bundle",
+        || {
+            let (one, two) = (sequence(&bundles(&one)), sequence(&bundles(&two)));
+            assert!(one >= before && two >= before, "{before}, {one}, {two}");
+            one > before && one == two
+        },
+    );
     second.run(&["bot", "add", "later", "--roles", "app"]);
-    eventually("and the first knows of the later bot", || {
-        first.run(&["get", "bot", "-o", "json"]).contains("later")
-    });
+    eventually(
+        "the first knows of the bot that the second was told of",
+        || first.run(&["get", "bot", "-o", "json"]).contains("later"),
+    );
+    drop((one, two));
     assert_eq!(first.audit(), second.audit(), "one audit trail");
     first.verify_audit();
     second.verify_audit();
@@ -72,14 +82,12 @@ fn agents_go_on_when_one_is_killed_under_load() {
     let services = [x509_output("app", &out)];
     let agent = Agent::start_at(&[&first, &second], &token, &services);
     let fallback = second.address();
-    let load = IssueLoad::start(&first, 8, &["--fallback", &fallback, "--timeout=2s"]);
+    let load = IssueLoad::start(&first, 8, &["--fallback", &fallback, "--timeout=5s"]);
     load.wait_for_more(50);
 
-    // Whoever asks the second meanwhile never sees the sequence go back.
+    // The agent never sees the sequence go back.
     let watching = Arc::new(AtomicBool::new(true));
-    let watch = watching.clone();
-    let second = Arc::new(second);
-    let watched = second.clone();
+    let (watch, watched) = (watching.clone(), bundles(&agent));
     let watcher = thread::spawn(move || {
         let mut newest = 0;
         while watch.load(Ordering::Relaxed) {
@@ -89,29 +97,37 @@ fn agents_go_on_when_one_is_killed_under_load() {
         }
         newest
     });
+    let begun = sequence(&bundles(&agent));
 
     let svid = |out: &Path| std::fs::read(out.join("svid.pem")).unwrap();
-    let before = (svid(&out), load.received().len());
+    let before = svid(&out);
     first.kill();
     let killed = Instant::now();
     load.wait_for_more(8);
     println!("the load went on after {:?}", killed.elapsed());
     agent.renew();
     eventually("the agent has an SVID of the other issuer", || {
-        svid(&out) != before.0
+        svid(&out) != before
     });
     println!("the agent went on after {:?}", killed.elapsed());
     assert!(agent.is_ready());
     second.run(&["authority", "rotate", "--use", "x509", "--now"]);
+    eventually("the agent has the newer trust bundle", || {
+        sequence(&bundles(&agent)) > begun
+    });
 
-    // The one that was killed comes back, and has missed nothing.
+    // The one that was killed comes back, and the other goes.
     first.restart();
-    eventually("both have the same trust bundle", || {
-        sequence(&first) == sequence(&second)
+    let mut second = second;
+    let rotated = sequence(&bundles(&agent));
+    second.kill();
+    load.wait_for_more(8);
+    first.run(&["authority", "rotate", "--use", "x509", "--now"]);
+    eventually("the agent follows the first again", || {
+        sequence(&bundles(&agent)) > rotated
     });
     watching.store(false, Ordering::Relaxed);
-    let newest = watcher.join().unwrap();
-    assert!(sequence(&first) >= newest);
+    assert!(watcher.join().unwrap() > begun);
 
     let (errors, received) = load.stop();
     println!("{} SVIDs, failures seen: {errors:?}", received.len());
@@ -127,8 +143,7 @@ fn agents_go_on_when_one_is_killed_under_load() {
         assert!(expected.contains(&kind.as_str()), "{errors:?}");
     }
     first.verify_audit();
-    assert_eq!(first.audit(), second.audit(), "one audit trail");
-    let recorded: HashSet<_> = second.issued("app").into_iter().collect();
+    let recorded: HashSet<_> = first.issued("app").into_iter().collect();
     for serial in &received {
         assert!(
             recorded.contains(serial),
