@@ -4,6 +4,7 @@
 //! in the transaction that it tells of: either both are on the disk or neither.
 //! Names and fields follow Teleport's (DESIGN D9). Secrets have no field.
 
+pub mod best_effort;
 pub mod chain;
 pub mod codes;
 pub mod lines;

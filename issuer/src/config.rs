@@ -210,7 +210,6 @@ impl Given {
         if let Some(endpoint) = &self.otlp_endpoint {
             checked(&mut wrong, parse_otlp_endpoint(endpoint));
         }
-        let audit = checked(&mut wrong, self.audit.resolve()).unwrap_or_default();
         if let Some(url) = &self.jwt_issuer {
             checked(&mut wrong, check_jwt_issuer(url));
         }
@@ -221,6 +220,8 @@ impl Given {
         let default = checked(&mut wrong, parse_trust_domain(DEFAULT_TRUST_DOMAIN));
         let database = self.database.as_ref();
         let database = database.and_then(|url| checked(&mut wrong, url.resolve()));
+        let shared = matches!(database, Some(Database::Postgres(_)));
+        let audit = checked(&mut wrong, self.audit.resolve(shared)).unwrap_or_default();
         match (listen, diagnostics, bot_ttl, ca_ttl, default) {
             (
                 Some(listen),

@@ -101,6 +101,11 @@ pub const METRICS: &[Metric] = &[
         &[],
         "Users refused on the admin socket",
     ),
+    gauge(
+        "issuer_audit_best_effort",
+        &[],
+        "1 while SVIDs are given that cannot be recorded (audit.required: false)",
+    ),
     counter(
         "issuer_attributes_ignored_total",
         &["group"],
@@ -110,6 +115,11 @@ pub const METRICS: &[Metric] = &[
         "issuer_audit_file_rotations_total",
         &[],
         "Times that the file of audit records was rotated",
+    ),
+    counter(
+        "issuer_audit_not_durable_total",
+        &[],
+        "Decisions on SVIDs that the store could not record",
     ),
     counter(
         "issuer_audit_sink_events_total",

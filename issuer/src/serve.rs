@@ -158,7 +158,6 @@ impl Running {
         let issuer = Issuer::open_on(&database, &directory, &foundation, SystemTime::now());
         let mut issuer = issuer.await?;
         issuer.jwt_issuer = settings.jwt_issuer.clone();
-        let issuer = Arc::new(issuer);
         let (admin, admin_socket) =
             admin_socket::bind(&settings.admin_socket, &settings.admin_uids)
                 .await
@@ -171,6 +170,12 @@ impl Running {
             crate::metrics::install().map_err(|error| ServeError::Start(error.to_string()))?;
         let sinks = Sinks::start(&settings.audit.sinks, &issuer.store, issuer.trust_domain());
         let (draining, drain) = watch::channel(false);
+        if settings.audit.best_effort {
+            let best_effort = Arc::new(sinks.best_effort());
+            tokio::spawn(best_effort.clone().remind(drain.clone()));
+            issuer.best_effort = Some(best_effort);
+        }
+        let issuer = Arc::new(issuer);
         let names = own_svid::Names::of(settings.public_address.as_deref(), grpc_address.ip());
         let identity = own_svid::start(issuer.clone(), names, drain.clone())
             .await
@@ -197,10 +202,13 @@ impl Running {
             draining: drain.clone(),
         };
         let readiness = Readiness::new(issuer.clone(), identity, drain.clone());
-        let health = sinks.health();
-        readiness.register("audit", move |_| Finding {
-            warnings: health.warnings(),
-            ..Finding::default()
+        let (health, best_effort) = (sinks.health(), issuer.best_effort.clone());
+        readiness.register("audit", move |_| {
+            let mut finding = Finding::default();
+            finding.warnings = health.warnings();
+            let warning = best_effort.as_ref().map(|best_effort| best_effort.warning());
+            finding.warnings.extend(warning);
+            finding
         });
         tokio::spawn(diagnostics::keep_up(metrics.clone()));
         tokio::spawn(diagnostics::serve(probes, readiness.clone(), metrics));

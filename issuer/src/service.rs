@@ -19,7 +19,7 @@ mod keys;
 
 use self::keys::{Current, Keys};
 use crate::{
-    audit::{Event, EventName, windows::Windows},
+    audit::{Event, EventName, best_effort::BestEffort, windows::Windows},
     authority::{
         KeyUse, KeyringError, Lifecycle, RotationError, keyfile::KeyFileError, keyfile::SealingKey,
         rfc3339,
@@ -58,6 +58,8 @@ pub struct Issuer {
     pub refused: Arc<Windows>,
     /// The window of that epoch's order.
     pub renew_within: Duration,
+    /// Takes what could not be recorded; none: nothing is given that is not recorded.
+    pub best_effort: Option<Arc<BestEffort>>,
 }
 
 impl fmt::Debug for Issuer {
@@ -167,6 +169,7 @@ impl Issuer {
             renew_epoch,
             refused: Arc::default(),
             renew_within: Duration::from_millis(renew_within),
+            best_effort: None,
         })
     }
 

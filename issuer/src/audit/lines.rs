@@ -1,9 +1,9 @@
 //! The trail as JSON lines: what is exported, searched for with `-o json`, written by
 //! the sinks, and read again to be verified elsewhere.
 //!
-//! One object a line, of four sorts, told apart by their first key: a record
-//! (`sequence`), a `checkpoint`, the public half of an `audit_key`, and the head of an
-//! `export`. The fields of a record stand byte for byte as they were hashed, so that
+//! One object a line, of five sorts, told apart by their first key: a record
+//! (`sequence`), a `checkpoint`, the public half of an `audit_key`, the head of an
+//! `export`, and what is in no trail (`not_durable`). The fields of a record stand byte for byte as they were hashed, so that
 //! a line proves as much as the row that it came from.
 
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
@@ -38,6 +38,21 @@ pub enum Line {
     Record(Recorded),
     /// A signed head of the trail.
     Checkpoint(Checkpoint),
+    /// What was granted although the store could not record it.
+    NotDurable(NotDurable),
+}
+
+/// A decision that is in no trail; see [`super::best_effort`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NotDurable {
+    /// Milliseconds since 1970.
+    pub time_ms: i64,
+    /// Name of the event.
+    pub event: String,
+    /// Whether what was asked was granted.
+    pub success: bool,
+    /// A JSON object.
+    pub fields: String,
 }
 
 /// What an export holds.
@@ -105,6 +120,10 @@ impl Line {
     pub fn to_json(&self) -> String {
         match self {
             Self::Record(record) => record_json(record),
+            Self::NotDurable(told) => format!(
+                r#"{{"not_durable":true,{}}}"#,
+                told_json(told.time_ms, &told.event, told.success, &told.fields)
+            ),
             Self::Export(export) => json!({ "export": {
                 "version": 1,
                 "trust_domain": export.trust_domain,
@@ -132,6 +151,19 @@ impl Line {
     pub fn parse(text: &str) -> Result<Self, String> {
         let line: AnyLine<'_> = serde_json::from_str(text).map_err(|error| error.to_string())?;
         match line {
+            AnyLine {
+                not_durable: Some(true),
+                time: Some(time),
+                event: Some(event),
+                success: Some(success),
+                fields: Some(fields),
+                ..
+            } => Ok(Self::NotDurable(NotDurable {
+                time_ms: parse_time(&time).ok_or_else(|| format!("{time:?} is no time"))?,
+                event,
+                success,
+                fields: exact(fields)?,
+            })),
             AnyLine {
                 sequence: Some(sequence),
                 time: Some(time),
@@ -172,10 +204,6 @@ impl Line {
                     "the export is of version {version}, this issuer knows version 1"
                 )),
             },
-            AnyLine {
-                not_durable: Some(true),
-                ..
-            } => Err("it was never part of the trail: the store could not record it".to_owned()),
             _ => Err(
                 "it has not what a record has: sequence, time, event, success, fields, hash"
                     .to_owned(),
@@ -184,24 +212,24 @@ impl Line {
     }
 }
 
-/// Whether a line tells of what the store could not record (see `audit_required`).
-pub fn is_not_durable(text: &str) -> bool {
-    serde_json::from_str::<AnyLine<'_>>(text).is_ok_and(|line| line.not_durable == Some(true))
+fn record_json(record: &Recorded) -> String {
+    format!(
+        r#"{{"sequence":{},{},"hash":"{}"}}"#,
+        record.sequence,
+        told_json(record.time_ms, &record.event, record.success, &record.fields),
+        hex::encode(record.hash)
+    )
 }
 
-fn record_json(record: &Recorded) -> String {
-    let name = &record.event;
-    let code = codes::code(name, record.success);
+fn told_json(time_ms: i64, event: &str, success: bool, fields: &str) -> String {
+    let code = codes::code(event, success);
     let code = code.map(|code| format!(r#""code":"{code}","#));
     format!(
-        r#"{{"sequence":{},"time":"{}","event":{},{}"success":{},"fields":{},"hash":"{}"}}"#,
-        record.sequence,
-        time_text(record.time_ms),
-        json!(name),
+        r#""time":"{}","event":{},{}"success":{success},"fields":{}"#,
+        time_text(time_ms),
+        json!(event),
         code.unwrap_or_default(),
-        record.success,
-        fields_json(&record.fields),
-        hex::encode(record.hash)
+        fields_json(fields),
     )
 }
 

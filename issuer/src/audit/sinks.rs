@@ -26,14 +26,23 @@ use std::{
 };
 
 use identity::TrustDomain;
-use tokio::{sync::watch, task::JoinHandle};
+use tokio::{
+    sync::{mpsc, watch},
+    task::JoinHandle,
+};
 
 pub use self::settings::{FileSettings, OtlpSettings, SinkSettings, check_endpoint, parse_size};
 use self::{blocking::Blocking, file::FileSink, page::Pages, runner::Runner, stdout::StdoutSink};
-use crate::{audit::chain::Hash, store::Store};
+use crate::{
+    audit::{best_effort::BestEffort, chain::Hash, lines::NotDurable},
+    store::Store,
+};
 
 /// How long the sinks may take, when the issuer stops, to deliver what is left.
 const FAREWELL: Duration = Duration::from_secs(3);
+
+/// Decisions that are in no trail and wait for one sink, at most: more are in the log only.
+const NOT_DURABLE_MAX: usize = 10_000;
 
 /// What ails the sinks, for probes; empty: nothing.
 #[derive(Debug, Default)]
@@ -61,6 +70,7 @@ pub struct Sinks {
     health: Arc<Health>,
     stop: watch::Sender<bool>,
     tasks: Vec<JoinHandle<()>>,
+    not_durable: Vec<mpsc::Sender<Arc<NotDurable>>>,
 }
 
 impl Sinks {
@@ -71,6 +81,7 @@ impl Sinks {
             health: Arc::default(),
             stop,
             tasks: Vec::new(),
+            not_durable: Vec::new(),
         };
         if let Some(file) = &settings.file {
             let name = format!("file:{}", file.path.display());
@@ -98,6 +109,11 @@ impl Sinks {
         self.health.clone()
     }
 
+    /// Where to tell of what the store could not record.
+    pub fn best_effort(&self) -> BestEffort {
+        BestEffort::new(self.not_durable.clone())
+    }
+
     /// Lets them deliver what is committed, for a while.
     pub async fn finish(self) {
         self.stop.send_replace(true);
@@ -115,7 +131,10 @@ impl Sinks {
         store: &Store,
         stopping: &watch::Receiver<bool>,
     ) {
+        let (tell, not_durable) = mpsc::channel(NOT_DURABLE_MAX);
+        self.not_durable.push(tell);
         let runner = Runner {
+            not_durable,
             name,
             kind,
             sink,

@@ -48,8 +48,17 @@ impl AuditGiven {
         }
     }
 
-    /// Resolves to what the issuer runs with, or says what is wrong.
-    pub(super) fn resolve(self) -> Result<AuditSettings, String> {
+    /// Resolves to what the issuer runs with, or says what is wrong. `shared`: the store is
+    /// one that issuers may share.
+    pub(super) fn resolve(self, shared: bool) -> Result<AuditSettings, String> {
+        let best_effort = self.best_effort.unwrap_or(false);
+        if best_effort && shared {
+            return Err(
+                "audit.required: false (--audit-best-effort) is not for a database that issuers share: \
+                 while it is away, a lock that another issuer has set could be missed"
+                    .to_owned(),
+            );
+        }
         let otlp = match self.otlp {
             Some(_) if !cfg!(feature = "otlp") => {
                 return Err(
@@ -76,7 +85,7 @@ impl AuditGiven {
                 stdout: self.stdout.unwrap_or(false),
                 otlp,
             },
-            best_effort: self.best_effort.unwrap_or(false),
+            best_effort,
         })
     }
 

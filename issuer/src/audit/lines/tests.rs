@@ -1,7 +1,7 @@
 use identity::Jwk;
 use serde_json::json;
 
-use super::{Checkpoint, Export, Head, Line, Recorded, parse_time, time_text};
+use super::{Checkpoint, Export, Head, Line, NotDurable, Recorded, parse_time, time_text};
 
 fn record(fields: &str) -> Recorded {
     Recorded {
@@ -20,6 +20,12 @@ fn every_line_is_read_as_it_was_written() {
         Line::Record(record(r#"{"b":1.50,"a":"ä\n"}"#)),
         // Whitespace, order and spelling of numbers are part of what was hashed.
         Line::Record(record("{ \"b\" : 1e2,\t\"a\":[ ] }")),
+        Line::NotDurable(NotDurable {
+            time_ms: 1_763_769_600_123,
+            event: "spiffe.svid.issued".to_owned(),
+            success: true,
+            fields: r#"{"b":1,"a":2}"#.to_owned(),
+        }),
         Line::Export(Export {
             trust_domain: "example.org".to_owned(),
             first: 3,

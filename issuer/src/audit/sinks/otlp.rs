@@ -189,6 +189,13 @@ fn log_record((line, json): &(Line, String)) -> LogRecord {
             told.time_unix_nano = nanoseconds(checkpoint.head.time_ms);
             told.attributes = vec![number("audit.sequence", checkpoint.head.sequence)];
         }
+        Line::NotDurable(given) => {
+            told.event_name.clone_from(&given.event);
+            told.time_unix_nano = nanoseconds(given.time_ms);
+            told.severity_number = SeverityNumber::Error.into();
+            told.severity_text = "ERROR".to_owned();
+            told.attributes = vec![text("audit.not_durable", "true")];
+        }
         Line::Key(_) => told.event_name = "audit.key".to_owned(),
         Line::Export(_) => told.event_name = "audit.export".to_owned(),
     }

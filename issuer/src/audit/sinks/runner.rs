@@ -5,15 +5,18 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 
 use super::{
     Health, Held, Sink,
     page::{Page, Pages},
 };
-use crate::store::{
-    Store, StoreError,
-    audit::{cursors, search, search::Filter},
+use crate::{
+    audit::lines::{Line, NotDurable},
+    store::{
+        Store, StoreError,
+        audit::{cursors, search, search::Filter},
+    },
 };
 
 /// Waits between attempts: from this,
@@ -23,6 +26,8 @@ const BACKOFF_MAX: Duration = Duration::from_secs(10);
 /// How often the cursor is kept while records flow: after a crash, as much is
 /// delivered again.
 const KEEP_EVERY: Duration = Duration::from_secs(1);
+/// How many decisions that are in no trail are delivered at once.
+const TOLD_AT_ONCE: usize = 256;
 /// How often the log tells of a sink that is in trouble.
 const TELL_EVERY: Duration = Duration::from_secs(60);
 
@@ -34,6 +39,8 @@ pub(super) struct Runner {
     pub(super) sink: Sink,
     pub(super) pages: Pages,
     pub(super) store: Store,
+    /// What no trail will ever have.
+    pub(super) not_durable: mpsc::Receiver<Arc<NotDurable>>,
     pub(super) stopping: watch::Receiver<bool>,
     pub(super) health: Arc<Health>,
 }
@@ -47,6 +54,8 @@ struct Progress {
     kept_at: Instant,
     /// Read, and not delivered yet.
     pending: Option<Arc<Page>>,
+    /// The same, of what is not in the store.
+    not_durable: Vec<Arc<NotDurable>>,
     troubled_since: Option<Instant>,
     told_at: Option<Instant>,
     wait: Duration,
@@ -61,9 +70,9 @@ impl Runner {
         loop {
             let newest = changes.borrow_and_update().audit_sequence;
             self.measure(newest, progress.position);
-            let step = match progress.position < newest {
-                true => self.step(&mut progress, newest).await,
-                false => Ok(()),
+            let step = match self.tell_not_durable(&mut progress).await {
+                Ok(()) if progress.position < newest => self.step(&mut progress, newest).await,
+                told => told,
             };
             let step = match step {
                 Ok(()) => self.keep(&mut progress, newest).await,
@@ -93,6 +102,7 @@ impl Runner {
             tokio::select! {
                 changed = changes.changed() => if changed.is_err() { return },
                 _ = self.stopping.wait_for(|stopping| *stopping) => {}
+                Some(told) = self.not_durable.recv() => progress.not_durable.push(told),
                 () = tokio::time::sleep(KEEP_EVERY), if keep_later => {}
             }
         }
@@ -105,6 +115,7 @@ impl Runner {
             kept: 0,
             kept_at: Instant::now(),
             pending: None,
+            not_durable: Vec::new(),
             troubled_since: None,
             told_at: None,
             wait: BACKOFF_MIN,
@@ -159,6 +170,31 @@ impl Runner {
              backup, or the sink is another issuer's; it goes on where the store says"
         );
         Ok((kept, kept))
+    }
+
+    /// Before the records of the store, which may be what is away.
+    async fn tell_not_durable(&mut self, progress: &mut Progress) -> Result<(), String> {
+        while progress.not_durable.len() < TOLD_AT_ONCE
+            && let Ok(told) = self.not_durable.try_recv()
+        {
+            progress.not_durable.push(told);
+        }
+        if progress.not_durable.is_empty() {
+            return Ok(());
+        }
+        let told = progress.not_durable.iter();
+        let lines = told.map(|told| {
+            let line = Line::NotDurable(NotDurable::clone(told));
+            let text = line.to_json();
+            (line, text)
+        });
+        let page = Page {
+            lines: lines.collect(),
+            last: progress.position,
+        };
+        self.sink.deliver(Arc::new(page)).await?;
+        progress.not_durable.clear();
+        Ok(())
     }
 
     /// One page.

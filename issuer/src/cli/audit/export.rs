@@ -66,7 +66,7 @@ pub(super) async fn run(args: ExportArgs) -> anyhow::Result<()> {
         match &line {
             Line::Record(_) => records += 1,
             Line::Checkpoint(signed) => checkpoint = signed.head.sequence,
-            Line::Key(_) | Line::Export(_) => {}
+            Line::Key(_) | Line::Export(_) | Line::NotDurable(_) => {}
         }
         out.line(&line)
     })

@@ -15,7 +15,7 @@ use super::read;
 use crate::{
     audit::{
         chain::{AuditKeys, Checkpoint, Fault, Hash, START, Verified, Verifier},
-        lines::{self, Line},
+        lines::Line,
     },
     cli::{
         Target,
@@ -91,6 +91,8 @@ struct Check {
     to_the_end: bool,
     /// Checkpoints whose key nobody gave.
     without_key: u64,
+    /// What was granted without a record.
+    not_durable: u64,
     own_keys: bool,
 }
 
@@ -129,6 +131,7 @@ impl Check {
             skipped: None,
             to_the_end: false,
             without_key: 0,
+            not_durable: 0,
             own_keys: false,
         })
     }
@@ -182,7 +185,7 @@ impl Check {
         let file = File::open(path).map_err(|error| unreadable(&error))?;
         for (number, text) in BufReader::new(file).lines().enumerate() {
             let text = text.map_err(|error| unreadable(&error))?;
-            if text.is_empty() || lines::is_not_durable(&text) {
+            if text.is_empty() {
                 continue;
             }
             let line = Line::parse(&text).map_err(|why| {
@@ -247,6 +250,10 @@ impl Check {
                 Ok(())
             }
             Line::Export(_) => Ok(()),
+            Line::NotDurable(_) => {
+                self.not_durable += 1;
+                Ok(())
+            }
             Line::Key(key) if self.pinned => {
                 drop(key);
                 Ok(())
@@ -325,6 +332,12 @@ impl Check {
             notes.push(format!(
                 "{} checkpoints were not checked: their audit key is not there, give --public-key",
                 self.without_key
+            ));
+        }
+        if self.not_durable > 0 {
+            notes.push(format!(
+                "{} decisions are here that the store could not record (not_durable): no link proves them",
+                self.not_durable
             ));
         }
         if verified.signed_to < verified.last {
