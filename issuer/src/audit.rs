@@ -107,9 +107,9 @@ impl EventName {
             Self::Resource(Kind::Lock, Change::Create) => "lock.create",
             Self::Resource(Kind::Lock, Change::Update) => "lock.update",
             Self::Resource(Kind::Lock, Change::Delete) => "lock.delete",
-            Self::Resource(Kind::SpiffeFederation, Change::Create) => "spiffe_federation.create",
-            Self::Resource(Kind::SpiffeFederation, Change::Update) => "spiffe_federation.update",
-            Self::Resource(Kind::SpiffeFederation, Change::Delete) => "spiffe_federation.delete",
+            Self::Resource(Kind::SpiffeFederation, Change::Create) => "spiffe.federation.create",
+            Self::Resource(Kind::SpiffeFederation, Change::Update) => "spiffe.federation.update",
+            Self::Resource(Kind::SpiffeFederation, Change::Delete) => "spiffe.federation.delete",
         }
     }
 }

@@ -106,6 +106,7 @@ pub async fn issue(
         .await;
     let outcomes = match again {
         Ok(again) => again.unwrap_or(decided),
+        Err(_) if is_given_unrecorded(issuer, &decided, now) => decided,
         Err(error) => {
             metrics::counter!("issuer_issuances_total", "type" => "any", "result" => "store_unavailable")
                 .increment(decided.outcomes().len() as u64);
@@ -116,6 +117,23 @@ pub async fn issue(
     outcomes.measure();
     // Nobody else holds it: the writer has dropped its work.
     Ok(Arc::unwrap_or_clone(outcomes).into_outcomes())
+}
+
+/// Whether what the store cannot record is given all the same, as the operator wants it
+/// (see [`crate::audit::best_effort`]): then log and sinks are told. Not if anything has
+/// changed since the decision, for nobody can decide again.
+fn is_given_unrecorded(issuer: &Issuer, decided: &Settled, now: SystemTime) -> bool {
+    let Some(best_effort) = &issuer.best_effort else {
+        return false;
+    };
+    let still_holds = decided.revision() == issuer.store.catalog().revision();
+    if issuer.store.trouble().is_none() || !still_holds {
+        return false;
+    }
+    for event in decided.events() {
+        best_effort.tell(event, now);
+    }
+    true
 }
 
 /// Decides, signs and records inside a transaction: on what it sees, with what it has

@@ -101,15 +101,15 @@ pub const METRICS: &[Metric] = &[
         &[],
         "Users refused on the admin socket",
     ),
-    gauge(
-        "issuer_audit_best_effort",
-        &[],
-        "1 while SVIDs are given that cannot be recorded (audit.required: false)",
-    ),
     counter(
         "issuer_attributes_ignored_total",
         &["group"],
         "Attributes that were left out as unknown or of another type, by group",
+    ),
+    gauge(
+        "issuer_audit_best_effort",
+        &[],
+        "1 while SVIDs are given that cannot be recorded (audit.required: false)",
     ),
     counter(
         "issuer_audit_file_rotations_total",

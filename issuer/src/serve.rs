@@ -206,7 +206,9 @@ impl Running {
         readiness.register("audit", move |_| {
             let mut finding = Finding::default();
             finding.warnings = health.warnings();
-            let warning = best_effort.as_ref().map(|best_effort| best_effort.warning());
+            let warning = best_effort
+                .as_ref()
+                .map(|best_effort| best_effort.warning());
             finding.warnings.extend(warning);
             finding
         });

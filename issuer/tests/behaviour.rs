@@ -9,6 +9,7 @@ mod behaviour {
 
     mod admin_socket_refuses_other_users;
     mod apply_is_all_or_nothing;
+    mod audit_best_effort;
     mod audit_is_gapless_over_kill;
     #[cfg(feature = "otlp")]
     mod audit_otlp;

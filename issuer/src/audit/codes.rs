@@ -4,7 +4,7 @@
 //! `E` refused.
 
 /// Names with the code's stem, without the last letter.
-pub const CODES: [(&str, &str); 34] = [
+pub const CODES: [(&str, &str); 33] = [
     ("bot.join", "TJ001"),
     ("bot.create", "TB001"),
     ("bot.update", "TB002"),
@@ -20,7 +20,6 @@ pub const CODES: [(&str, &str); 34] = [
     ("connect", "TBI003"),
     ("bot_instance.delete", "TBI004"),
     ("spiffe.federation.update", "TBI005"),
-    ("limit", "TBI006"),
     ("issuer.start", "TBI007"),
     ("resource.apply", "TBI010"),
     ("admin.connect", "TBI011"),
@@ -59,6 +58,45 @@ mod tests {
         let names: HashSet<_> = CODES.iter().map(|(name, _)| name).collect();
         let codes: HashSet<_> = CODES.iter().map(|(_, code)| code).collect();
         assert_eq!((names.len(), codes.len()), (CODES.len(), CODES.len()));
+    }
+
+    /// What a function turns its variants into, as its source says.
+    fn names_in(source: &str, function: &str) -> Vec<String> {
+        let begin = source.find(function).unwrap();
+        let body = &source[begin..];
+        let body = &body[..body.find("\n    }\n").unwrap()];
+        let arms = body.split("=> \"").skip(1);
+        arms.map(|arm| arm.split('"').next().unwrap().to_owned())
+            .collect()
+    }
+
+    #[test]
+    fn every_event_has_a_code_and_every_code_an_event() {
+        let events = names_in(include_str!("../audit.rs"), "pub fn as_str");
+        assert!(events.len() > 30, "{events:?}");
+        for event in &events {
+            assert!(code(event, true).is_some(), "{event} has no code");
+        }
+        for (name, _) in CODES {
+            assert!(
+                events.iter().any(|event| event == name),
+                "there is no {name}"
+            );
+        }
+    }
+
+    #[test]
+    fn the_reference_lists_every_event_code_and_reason() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/reference/audit.md");
+        let reference = std::fs::read_to_string(path).unwrap();
+        for (name, code) in CODES {
+            let row = format!("| `{name}` | `{code}` |");
+            assert!(reference.contains(&row), "no row {row}");
+        }
+        for reason in names_in(include_str!("../access.rs"), "pub fn as_str") {
+            let row = format!("| `{reason}` |");
+            assert!(reference.contains(&row), "no row {row}");
+        }
     }
 
     #[test]

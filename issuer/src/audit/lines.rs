@@ -216,7 +216,12 @@ fn record_json(record: &Recorded) -> String {
     format!(
         r#"{{"sequence":{},{},"hash":"{}"}}"#,
         record.sequence,
-        told_json(record.time_ms, &record.event, record.success, &record.fields),
+        told_json(
+            record.time_ms,
+            &record.event,
+            record.success,
+            &record.fields
+        ),
         hex::encode(record.hash)
     )
 }

@@ -377,6 +377,11 @@ impl Settled {
         self.revision
     }
 
+    /// What is to be recorded of it.
+    pub(super) fn events(&self) -> &[Event] {
+        &self.events
+    }
+
     pub(super) fn outcomes(&self) -> &[Outcome] {
         &self.outcomes
     }

@@ -1,7 +1,7 @@
 //! Starts the real program; speaks to it as an agent and as an operator.
 
 use std::{
-    io::{BufRead, BufReader},
+    io::{BufRead, BufReader, Read},
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Output, Stdio},
     sync::{Arc, Condvar, Mutex},
@@ -41,7 +41,7 @@ use tonic::{
 pub(crate) const TRUST_DOMAIN: &str = "test.example";
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// What a process prints on standard error, as it comes.
+/// What a process prints, as it comes.
 #[derive(Default)]
 pub(crate) struct Log {
     text: Mutex<(String, bool)>,
@@ -49,11 +49,10 @@ pub(crate) struct Log {
 }
 
 impl Log {
-    fn follow(self: &Arc<Self>, child: &mut Child) {
-        let stderr = child.stderr.take().unwrap();
+    fn follow(self: &Arc<Self>, stream: impl Read + Send + 'static) {
         let log = self.clone();
         std::thread::spawn(move || {
-            for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+            for line in BufReader::new(stream).lines().map_while(Result::ok) {
                 let mut text = log.text.lock().unwrap();
                 text.0.push_str(&line);
                 text.0.push('\n');
@@ -86,7 +85,10 @@ impl Log {
 pub(crate) struct Issuer {
     pub(crate) home: TempDir,
     pub(crate) process: Child,
+    /// Standard error.
     pub(crate) log: Arc<Log>,
+    /// Standard output, if audit records go there.
+    pub(crate) stdout: Arc<Log>,
     more: Vec<String>,
     /// How many files it may open, if that was said.
     files: Option<u32>,
@@ -111,11 +113,12 @@ impl Issuer {
     pub(crate) fn start_confined(files: Option<u32>, more: &[&str]) -> Self {
         let home = tempfile::tempdir().unwrap();
         let more: Vec<String> = more.iter().map(ToString::to_string).collect();
-        let (process, log) = spawn(home.path(), &more, files);
+        let (process, log, stdout) = spawn(home.path(), &more, files);
         let mut issuer = Self {
             home,
             process,
             log,
+            stdout,
             more,
             files,
             address: String::new(),
@@ -142,9 +145,9 @@ impl Issuer {
 
     #[track_caller]
     pub(crate) fn restart(&mut self) {
-        let (process, log) = spawn(self.home.path(), &self.more, self.files);
+        let (process, log, stdout) = spawn(self.home.path(), &self.more, self.files);
         self.process = process;
-        self.log = log;
+        (self.log, self.stdout) = (log, stdout);
         self.wait();
     }
 
@@ -518,7 +521,7 @@ impl ServerCertVerifier for Pinned {
     }
 }
 
-fn spawn(home: &Path, more: &[String], files: Option<u32>) -> (Child, Arc<Log>) {
+fn spawn(home: &Path, more: &[String], files: Option<u32>) -> (Child, Arc<Log>, Arc<Log>) {
     let mut command = serve_command(&home.join("data"));
     if let Some(files) = files {
         let mut confined = Command::new("prlimit");
@@ -529,10 +532,16 @@ fn spawn(home: &Path, more: &[String], files: Option<u32>) -> (Child, Arc<Log>) 
     if !more.iter().any(|argument| argument == "--trust-domain") {
         command.args(["--trust-domain", TRUST_DOMAIN]);
     }
+    if more.iter().any(|argument| argument == "--audit-stdout") {
+        command.stdout(Stdio::piped());
+    }
     let mut child = command.args(more).stderr(Stdio::piped()).spawn().unwrap();
-    let log = Arc::new(Log::default());
-    log.follow(&mut child);
-    (child, log)
+    let (log, stdout) = (Arc::new(Log::default()), Arc::new(Log::default()));
+    log.follow(child.stderr.take().unwrap());
+    if let Some(stream) = child.stdout.take() {
+        stdout.follow(stream);
+    }
+    (child, log, stdout)
 }
 
 /// `issuer serve` on free ports.
