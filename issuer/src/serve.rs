@@ -204,8 +204,10 @@ impl Running {
         let readiness = Readiness::new(issuer.clone(), identity, drain.clone());
         let (health, best_effort) = (sinks.health(), issuer.best_effort.clone());
         readiness.register("audit", move |_| {
-            let mut finding = Finding::default();
-            finding.warnings = health.warnings();
+            let mut finding = Finding {
+                warnings: health.warnings(),
+                ..Finding::default()
+            };
             let warning = best_effort
                 .as_ref()
                 .map(|best_effort| best_effort.warning());

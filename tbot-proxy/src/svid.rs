@@ -281,10 +281,19 @@ impl Keeper {
     /// only (FE-07).
     fn trusted_bundles(&self) -> TrustBundleSet {
         let bundles = self.trust.bundles().borrow().clone();
+        // The own one is that of whatever SVID the source shows.
+        let shown = self.source.current().svid.clone();
+        let is_own = |name: &str| {
+            let shown = shown.as_ref();
+            shown.is_some_and(|svid| svid.id().trust_domain_name() == name)
+        };
         TrustBundleSet::new(
             bundles
                 .iter()
-                .filter(|bundle| self.trusted.contains(bundle.trust_domain().as_str()))
+                .filter(|bundle| {
+                    let name = bundle.trust_domain().as_str();
+                    self.trusted.contains(name) || is_own(name)
+                })
                 .map(|bundle| TrustBundle::clone(bundle)),
         )
     }
