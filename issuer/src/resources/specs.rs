@@ -46,7 +46,7 @@ pub struct TokenSpec {
 #[derive(Debug, Clone)]
 pub struct WorkloadIdentitySpec {
     /// Path of the SPIFFE ID (`spec.spiffe.id`). What it renders to may still be
-    /// reserved, or too long in a trust domain: [`SpiffePath`] tells.
+    /// reserved, or too long in a trust domain: issuance refuses it then.
     pub path: PathTemplate,
     /// Told to the workload with the SVID; rendered at most 1024 bytes (WA-17);
     /// `None`: none.
