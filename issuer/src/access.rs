@@ -13,7 +13,8 @@ use std::time::SystemTime;
 use crate::{
     audit::{Event, EventName},
     authority::AuthorityError,
-    store::{StoreError, Tx, audit, instances},
+    resources::{Kind, LockSpec, LockTarget, NameError},
+    store::{StoreError, Tx, audit, instances, resources},
 };
 
 pub use self::{
@@ -200,8 +201,18 @@ pub async fn lock_instance(
     reason: &str,
     now: SystemTime,
 ) -> Result<(), StoreError> {
-    instances::lock(tx, instance_id, reason, now).await?;
+    let damaged = |error: NameError| StoreError::Damaged(error.to_string());
+    let mut lock = LockSpec::automatic(instance_id, reason).map_err(damaged)?;
+    let target = LockTarget::BotInstance(instance_id.to_owned());
+    let name = lock.metadata.name.clone();
+    if tx.catalog().await?.lock_on(&[target], now)?.is_none() {
+        // One that expired, or that somebody made into another, gives way.
+        let old = resources::read(tx.connection().await?, Kind::Lock, name.as_str()).await?;
+        lock.metadata.revision += old.map_or(0, |old| old.metadata.revision);
+        resources::put(tx, &lock).await?;
+    }
     let event = Event::success(EventName::LockCreate)
+        .with("name", name.as_str())
         .with("bot_name", bot_name)
         .with("bot_instance_id", instance_id)
         .with("lock_reason", reason);
@@ -210,7 +221,7 @@ pub async fn lock_instance(
 }
 
 /// How many ended instances are forgotten at once: a join waits for it.
-const FORGOTTEN_AT_ONCE: u32 = 64;
+const FORGOTTEN_AT_ONCE: i64 = 64;
 
 /// Forgets instances whose newest certificate ended before `before`, and records
 /// each. Locked ones stay until their bot is deleted.
@@ -219,8 +230,16 @@ pub async fn forget_ended(
     before: SystemTime,
     now: SystemTime,
 ) -> Result<(), StoreError> {
-    let ended = instances::ended(tx.connection().await?, before, FORGOTTEN_AT_ONCE).await?;
+    let catalog = tx.catalog().await?;
+    // Locked ones may come first, and must not hide the others.
+    let locks = i64::try_from(catalog.count(Kind::Lock)).unwrap_or(0);
+    let most = FORGOTTEN_AT_ONCE + locks;
+    let ended = instances::ended(tx.connection().await?, before, most).await?;
     for instance in ended {
+        let target = LockTarget::BotInstance(instance.instance_id.clone());
+        if !catalog.locks_of(&target).is_empty() {
+            continue;
+        }
         instances::remove(tx, &instance.instance_id).await?;
         let event = Event::success(EventName::BotInstanceDelete)
             .with("bot_name", instance.bot_name)
@@ -233,7 +252,7 @@ pub async fn forget_ended(
     Ok(())
 }
 
-/// Removes the lock of an instance and records it; whether there was one.
+/// Removes the locks of an instance and records each; whether there was one.
 pub async fn unlock_instance(
     tx: &mut Tx,
     bot_name: &str,
@@ -242,15 +261,32 @@ pub async fn unlock_instance(
     now: SystemTime,
 ) -> Result<bool, StoreError> {
     let instance = instances::read(tx.connection().await?, bot_name, instance_id).await?;
-    if instance.is_none() || !instances::unlock(tx, instance_id).await? {
-        return Ok(false);
+    match instance {
+        Some(_) => remove_locks(tx, bot_name, instance_id, operator, now).await,
+        None => Ok(false),
     }
-    let event = Event::success(EventName::LockDelete)
-        .with("bot_name", bot_name)
-        .with("bot_instance_id", instance_id)
-        .with("user", operator);
-    audit::append(tx, &event, now).await?;
-    Ok(true)
+}
+
+/// Removes what locks this very instance; whether there was anything.
+pub(crate) async fn remove_locks(
+    tx: &mut Tx,
+    bot_name: &str,
+    instance_id: &str,
+    operator: &str,
+    now: SystemTime,
+) -> Result<bool, StoreError> {
+    let target = LockTarget::BotInstance(instance_id.to_owned());
+    let locks = tx.catalog().await?.locks_of(&target);
+    for name in &locks {
+        resources::remove(tx, Kind::Lock, name).await?;
+        let event = Event::success(EventName::LockDelete)
+            .with("name", &**name)
+            .with("bot_name", bot_name)
+            .with("bot_instance_id", instance_id)
+            .with("user", operator);
+        audit::append(tx, &event, now).await?;
+    }
+    Ok(!locks.is_empty())
 }
 
 #[cfg(test)]

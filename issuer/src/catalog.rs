@@ -117,6 +117,12 @@ impl Catalog {
         Ok(None)
     }
 
+    /// Names of the locks on this, expired ones too.
+    pub fn locks_of(&self, target: &LockTarget) -> Vec<Arc<str>> {
+        let locks = self.locks.by_target.get(target).into_iter().flatten();
+        locks.cloned().collect()
+    }
+
     /// The resource of this kind and name. (Join tokens are not in the catalog.)
     pub fn resource(&self, kind: Kind, name: &str) -> Result<Option<Arc<Resource>>, StoreError> {
         match self.kinds.get(&kind).and_then(|kind| kind.get(name)) {

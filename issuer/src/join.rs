@@ -39,7 +39,7 @@ use crate::{
     },
     catalog::Catalog,
     issue::{self, Asker, Batch, Item, Outcome, attributes, remaining},
-    resources::{Kind, Spec, TokenSecret},
+    resources::{Kind, LockTarget, Spec, TokenSecret},
     service::Issuer,
     store::{
         StoreError, Tx, audit, instances, instances::BotInstance, resources, tokens,
@@ -272,7 +272,6 @@ async fn decide_join(
         // The beginning of the secret's hash, by which a lock can name the token.
         join_token_name: name.to_string(),
         newest_seen: None,
-        locked_reason: None,
     };
     let (id, leaf) = sign(authority, &mut instance, key, ttl, now)?;
     tokens::consume(tx.connection().await?, &hash, &instance.instance_id, now).await?;
@@ -298,10 +297,12 @@ async fn repeatable(
     }
     let bot = resources::read(tx.connection().await?, Kind::Bot, &token.bot_name).await?;
     let instance = instances::read(tx.connection().await?, &token.bot_name, used_by).await?;
+    let target = LockTarget::BotInstance(used_by.clone());
+    let lock = tx.catalog().await?.lock_on(&[target], now)?;
     Ok(instance.filter(|instance| {
         bot.is_some()
             && instance.generation == 1
-            && instance.locked_reason.is_none()
+            && lock.is_none()
             && instance.key_sha256 == key.sha256()
     }))
 }

@@ -33,9 +33,6 @@ pub fn known(
             let detail = format!("bot {} has no such instance", caller.bot_name);
             Refused::new(Denial::UnknownInstance, detail)
         })?;
-    if let Some(reason) = &instance.locked_reason {
-        return Err(Refused::new(Denial::Locked, reason.as_str()));
-    }
     let targets = lock_targets(
         &instance.bot_name,
         Some(&instance.instance_id),

@@ -301,7 +301,12 @@ pub async fn delete(
         .with("user", operator);
     if kind == Kind::Bot {
         tokens::remove_of_bot(tx.connection().await?, name).await?;
-        instances::remove_of_bot(tx, name).await?;
+        let joined = instances::list(tx.connection().await?, name).await?;
+        for instance in joined {
+            let id = &instance.instance_id;
+            super::remove_locks(tx, name, id, operator, now).await?;
+            instances::remove(tx, id).await?;
+        }
         event = event.with("bot_name", name);
     }
     audit::append(tx, &event, now).await?;
@@ -490,6 +495,9 @@ pub enum ChangeError {
     /// It refers to what is not there.
     #[error("{0}")]
     Missing(String),
+    /// It is not locked.
+    #[error("{0} is no locked instance: `issuer bot instances` lists them")]
+    NotLocked(String),
     /// It is needed by something else.
     #[error("{0}")]
     InUse(String),

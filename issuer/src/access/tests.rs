@@ -17,11 +17,11 @@ use crate::{
     issue,
     join::{self, Agent, BotGrant, INSTANCE_MEMORY, Renewal, TokenJoin},
     resources::{
-        LabelSelector, Metadata, Resource, ResourceName, RoleSpec, Spec, TokenSecret,
+        LabelSelector, LockTarget, Metadata, Resource, ResourceName, RoleSpec, Spec, TokenSecret,
         WorkloadIdentitySpec,
     },
     service::{Foundation, Issuer},
-    store::{DataDirectory, audit::search, instances},
+    store::{DataDirectory, audit::search},
 };
 
 const TTL: Duration = Duration::from_secs(3600);
@@ -138,9 +138,14 @@ impl World {
     }
 
     async fn locked_reason(&self, caller: &Caller) -> Option<String> {
-        let mut connection = self.issuer.store.read().await.unwrap();
-        let read = instances::read(&mut connection, &caller.bot_name, &caller.instance_id);
-        read.await.unwrap().unwrap().locked_reason
+        let target = LockTarget::BotInstance(caller.instance_id.clone());
+        let catalog = self.issuer.store.catalog();
+        assert!(catalog.instance(&caller.instance_id).is_some());
+        let lock = catalog.lock_on(&[target], SystemTime::now()).unwrap()?;
+        match &lock.spec {
+            Spec::Lock(lock) => Some(lock.message.clone()),
+            other => panic!("{other:?}"),
+        }
     }
 
     async fn events(&self, event: &str) -> Vec<Recorded> {

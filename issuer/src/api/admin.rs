@@ -19,7 +19,8 @@ use crate::{
         self,
         changes::{self, Attempt, ChangeError},
     },
-    resources::{ResourceName, TOKEN_TTL_CAP, TokenSecret, wire},
+    catalog::Catalog,
+    resources::{Kind, ResourceName, Spec, TOKEN_TTL_CAP, TokenSecret, wire},
     service::Issuer,
     store::{StoreError, instances, instances::BotInstance},
 };
@@ -53,7 +54,9 @@ fn refused(error: ChangeError) -> Status {
         ChangeError::Missing(_) | ChangeError::InUse(_) => {
             Status::failed_precondition(error.to_string())
         }
-        ChangeError::NotFound { .. } => Status::not_found(error.to_string()),
+        ChangeError::NotFound { .. } | ChangeError::NotLocked(_) => {
+            Status::not_found(error.to_string())
+        }
         ChangeError::Revision { .. } => Status::aborted(error.to_string()),
         ChangeError::Store(store) => unavailable(store.clone()),
     }
@@ -165,22 +168,18 @@ impl AdminService for AdminApi {
         let request = request.into_inner();
         let told = format!("{}/{}", request.bot_name, request.instance_id);
         let now = SystemTime::now();
-        let unlocked = self
-            .issuer
-            .store
-            .write(move |tx| {
-                let (request, operator) = (request.clone(), operator.clone());
-                Box::pin(async move {
-                    let (bot, instance) = (&request.bot_name, &request.instance_id);
-                    access::unlock_instance(tx, bot, instance, &operator, now).await
-                })
+        let user = operator.clone();
+        let write = self.issuer.store.write(move |tx| {
+            let (request, user) = (request.clone(), user.clone());
+            Box::pin(async move {
+                let (bot, instance) = (&request.bot_name, &request.instance_id);
+                access::unlock_instance(tx, bot, instance, &user, now).await
             })
-            .await
-            .map_err(unavailable)?;
-        if !unlocked {
-            return Err(Status::not_found(format!(
-                "{told} is no locked instance: `issuer bot instances` lists them"
-            )));
+        });
+        if !write.await.map_err(unavailable)? {
+            let attempt = Attempt::Delete(Kind::Lock, told.clone());
+            let error = ChangeError::NotLocked(told);
+            return Err(self.refuse(attempt, error, operator, now).await);
         }
         Ok(Response::new(pb::UnlockBotInstanceResponse {}))
     }
@@ -195,8 +194,13 @@ impl AdminService for AdminApi {
             instances::list(&mut connection, &bot_name).await
         };
         let found = read.await.map_err(unavailable)?;
+        let (catalog, now) = (self.issuer.store.catalog(), SystemTime::now());
         Ok(Response::new(pb::ListBotInstancesResponse {
-            instances: found.into_iter().map(bot_instance).collect(),
+            instances: found
+                .into_iter()
+                .map(|instance| bot_instance(&catalog, instance, now))
+                .collect::<Result<_, _>>()
+                .map_err(unavailable)?,
         }))
     }
 
@@ -322,15 +326,27 @@ impl AdminApi {
     }
 }
 
-fn bot_instance(instance: BotInstance) -> pb::BotInstance {
-    pb::BotInstance {
+fn bot_instance(
+    catalog: &Catalog,
+    instance: BotInstance,
+    now: SystemTime,
+) -> Result<pb::BotInstance, StoreError> {
+    let (bot, id) = (&instance.bot_name, instance.instance_id.as_str());
+    let targets = access::lock_targets(bot, Some(id), &instance.join_token_name);
+    let lock = catalog.lock_on(&targets, now)?;
+    let locked_reason = match lock.as_ref().map(|lock| (&lock.spec, &lock.metadata.name)) {
+        None => String::new(),
+        Some((Spec::Lock(lock), _)) if !lock.message.is_empty() => lock.message.clone(),
+        Some((_, name)) => format!("lock {name}"),
+    };
+    Ok(pb::BotInstance {
         bot_name: instance.bot_name,
         instance_id: instance.instance_id,
         generation: instance.generation,
         joined: Some(timestamp(instance.joined)),
         last_renewed: (instance.generation > 1).then(|| timestamp(instance.renewed)),
         not_after: Some(timestamp(instance.not_after)),
-        locked_reason: instance.locked_reason.unwrap_or_default(),
+        locked_reason,
         hostname: instance.hostname,
-    }
+    })
 }

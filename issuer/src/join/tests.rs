@@ -22,7 +22,6 @@ fn instance(generation: u64, key: &SubjectKey) -> BotInstance {
         join_method: "token".to_owned(),
         join_token_name: String::new(),
         newest_seen: None,
-        locked_reason: None,
     }
 }
 

@@ -7,8 +7,8 @@ use policy::{PathTemplate, Rules, Template};
 use proto::admin::v1 as pb;
 
 use super::{
-    ClaimsTemplate, InvalidResource, JWT_TTL_CAP, LabelSelector, NameError, ResourceName, Spec,
-    TokenSecret, X509_TTL_CAP, wire,
+    ClaimsTemplate, InvalidResource, JWT_TTL_CAP, LabelSelector, Metadata, NameError, Resource,
+    ResourceName, Spec, TokenSecret, X509_TTL_CAP, wire,
 };
 
 /// Kind `bot`.
@@ -224,6 +224,9 @@ impl JwtAlgorithm {
     }
 }
 
+/// Most bytes of a lock's message.
+const MAX_MESSAGE: usize = 1024;
+
 /// Kind `lock`: who is refused until it is removed or expires.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LockSpec {
@@ -231,6 +234,24 @@ pub struct LockSpec {
     pub target: LockTarget,
     /// Why: told in refusals' audit events. At most 1024 bytes.
     pub message: String,
+}
+
+impl LockSpec {
+    /// The lock that the issuer itself puts on a joined instance. Its name follows from
+    /// the instance, so that there is one at most.
+    pub fn automatic(instance_id: &str, reason: &str) -> Result<Resource, NameError> {
+        let end = reason.floor_char_boundary(MAX_MESSAGE);
+        Ok(Resource {
+            metadata: Metadata {
+                revision: 1,
+                ..Metadata::named(ResourceName::parse(&format!("copied-{instance_id}"))?)
+            },
+            spec: Spec::Lock(Self {
+                target: LockTarget::BotInstance(instance_id.to_owned()),
+                message: reason[..end].to_owned(),
+            }),
+        })
+    }
 }
 
 /// Who is locked.

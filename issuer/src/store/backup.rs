@@ -88,7 +88,7 @@ pub(super) struct Table {
 use Holds::{Bytes, Number, Text};
 
 /// In the order in which they are written.
-pub(super) const TABLES: [Table; 9] = [
+pub(super) const TABLES: [Table; 8] = [
     Table {
         name: "settings",
         columns: &[("key", Text), ("value", Text)],
@@ -157,12 +157,6 @@ pub(super) const TABLES: [Table; 9] = [
         ],
         followed: true,
         rest: "ORDER BY instance_id",
-    },
-    Table {
-        name: "locks",
-        columns: &[("target", Text), ("reason", Text), ("created", Number)],
-        followed: false,
-        rest: "ORDER BY target",
     },
     Table {
         name: "audit_events",

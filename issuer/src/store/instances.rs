@@ -1,4 +1,4 @@
-//! Joined instances of bots, and the locks on them.
+//! Joined instances of bots.
 
 use std::time::SystemTime;
 
@@ -33,8 +33,6 @@ pub struct BotInstance {
     pub join_token_name: String,
     /// When the newest certificate was first presented, if it was.
     pub newest_seen: Option<SystemTime>,
-    /// Why it is locked, if it is.
-    pub locked_reason: Option<String>,
 }
 
 impl FromRow<'_, AnyRow> for BotInstance {
@@ -54,7 +52,6 @@ impl FromRow<'_, AnyRow> for BotInstance {
             newest_seen: row
                 .try_get::<Option<i64>, _>("newest_seen")?
                 .map(from_millis),
-            locked_reason: row.try_get("locked_reason")?,
         })
     }
 }
@@ -65,15 +62,13 @@ pub async fn read(
     bot_name: &str,
     instance_id: &str,
 ) -> Result<Option<BotInstance>, StoreError> {
-    Ok(sqlx::query_as(
-        "SELECT i.*, l.reason AS locked_reason
-         FROM bot_instances i LEFT JOIN locks l ON l.target = i.instance_id
-         WHERE i.instance_id = $1 AND i.bot_name = $2",
+    Ok(
+        sqlx::query_as("SELECT * FROM bot_instances WHERE instance_id = $1 AND bot_name = $2")
+            .bind(instance_id)
+            .bind(bot_name)
+            .fetch_optional(connection)
+            .await?,
     )
-    .bind(instance_id)
-    .bind(bot_name)
-    .fetch_optional(connection)
-    .await?)
 }
 
 /// Lists those of a bot, or of all bots if the name is empty.
@@ -82,10 +77,8 @@ pub async fn list(
     bot_name: &str,
 ) -> Result<Vec<BotInstance>, StoreError> {
     Ok(sqlx::query_as(
-        "SELECT i.*, l.reason AS locked_reason
-         FROM bot_instances i LEFT JOIN locks l ON l.target = i.instance_id
-         WHERE $1 = '' OR i.bot_name = $1
-         ORDER BY i.bot_name, i.joined",
+        "SELECT * FROM bot_instances WHERE $1 = '' OR bot_name = $1
+         ORDER BY bot_name, joined",
     )
     .bind(bot_name)
     .fetch_all(connection)
@@ -97,14 +90,12 @@ pub(super) async fn changed(
     connection: &mut AnyConnection,
     since: i64,
 ) -> Result<Vec<BotInstance>, StoreError> {
-    Ok(sqlx::query_as(
-        "SELECT i.*, l.reason AS locked_reason
-         FROM bot_instances i LEFT JOIN locks l ON l.target = i.instance_id
-         WHERE i.changed > $1",
+    Ok(
+        sqlx::query_as("SELECT * FROM bot_instances WHERE changed > $1")
+            .bind(since)
+            .fetch_all(connection)
+            .await?,
     )
-    .bind(since)
-    .fetch_all(connection)
-    .await?)
 }
 
 /// Adds one.
@@ -170,83 +161,27 @@ pub async fn newest_seen(
     Ok(())
 }
 
-/// Forgets every instance of a bot, and its locks. Certificates that they still
-/// hold are refused from then on.
-pub async fn remove_of_bot(tx: &mut Tx, bot_name: &str) -> Result<(), StoreError> {
-    let instances = list(tx.connection().await?, bot_name).await?;
-    for instance in instances {
-        sqlx::query("DELETE FROM locks WHERE target = $1")
-            .bind(instance.instance_id.as_str())
-            .execute(tx.connection().await?)
-            .await?;
-        remove(tx, &instance.instance_id).await?;
-    }
-    Ok(())
-}
-
 /// Lists up to `limit` instances whose newest certificate ended before `before`:
-/// nobody can come back as them. Locked ones are none of them: a lock is evidence.
+/// nobody can come back as them.
 pub async fn ended(
     connection: &mut AnyConnection,
     before: SystemTime,
-    limit: u32,
+    limit: i64,
 ) -> Result<Vec<BotInstance>, StoreError> {
     Ok(sqlx::query_as(
-        "SELECT i.*, l.reason AS locked_reason
-         FROM bot_instances i LEFT JOIN locks l ON l.target = i.instance_id
-         WHERE i.not_after < $1 AND l.target IS NULL
-         ORDER BY i.not_after LIMIT $2",
+        "SELECT * FROM bot_instances WHERE not_after < $1 ORDER BY not_after LIMIT $2",
     )
     .bind(to_millis(before))
-    .bind(i64::from(limit))
+    .bind(limit)
     .fetch_all(connection)
     .await?)
 }
 
-/// Forgets one that is not locked.
+/// Forgets one. A certificate that it still holds is refused from then on.
 pub async fn remove(tx: &mut Tx, instance_id: &str) -> Result<(), StoreError> {
     sqlx::query("DELETE FROM bot_instances WHERE instance_id = $1")
         .bind(instance_id)
         .execute(tx.connection().await?)
         .await?;
     tx.bury(feed::INSTANCE, instance_id).await
-}
-
-/// Locks an instance. A lock that is there stays as it is.
-pub async fn lock(
-    tx: &mut Tx,
-    instance_id: &str,
-    reason: &str,
-    now: SystemTime,
-) -> Result<(), StoreError> {
-    sqlx::query(
-        "INSERT INTO locks (target, reason, created) VALUES ($1, $2, $3)
-         ON CONFLICT (target) DO NOTHING",
-    )
-    .bind(instance_id)
-    .bind(reason)
-    .bind(to_millis(now))
-    .execute(tx.connection().await?)
-    .await?;
-    mark_changed(tx, instance_id).await
-}
-
-/// Removes a lock; whether there was one.
-pub async fn unlock(tx: &mut Tx, instance_id: &str) -> Result<bool, StoreError> {
-    let done = sqlx::query("DELETE FROM locks WHERE target = $1")
-        .bind(instance_id)
-        .execute(tx.connection().await?)
-        .await?;
-    mark_changed(tx, instance_id).await?;
-    Ok(done.rows_affected() > 0)
-}
-
-async fn mark_changed(tx: &mut Tx, instance_id: &str) -> Result<(), StoreError> {
-    let changed = tx.bump();
-    sqlx::query("UPDATE bot_instances SET changed = $2 WHERE instance_id = $1")
-        .bind(instance_id)
-        .bind(to_i64(changed))
-        .execute(tx.connection().await?)
-        .await?;
-    Ok(())
 }

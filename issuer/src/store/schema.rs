@@ -3,13 +3,17 @@
 
 use std::time::Duration;
 
+use prost::Message;
 use sqlx::{
     AnyConnection, AssertSqlSafe, SqlSafeStr, SqlStr,
     migrate::{MigrateError, Migration, MigrationType, Migrator},
 };
 
 use super::{Database, Engine, StoreError, audit, to_i64};
-use crate::audit::chain::START;
+use crate::{
+    audit::chain::START,
+    resources::{LockSpec, wire},
+};
 
 const V1: &str = "
 CREATE TABLE settings (
@@ -226,12 +230,32 @@ async fn make_head_within(connection: &mut AnyConnection) -> Result<(), StoreErr
     if made.rows_affected() == 0 {
         return Ok(());
     }
+    locks_to_resources(connection).await?;
     let (sequence, hash) = audit::rows::chain_old_events(connection).await?;
     sqlx::query("UPDATE head SET sequence = $1, hash = $2 WHERE id = 1")
         .bind(to_i64(sequence))
         .bind(hash.as_slice())
         .execute(connection)
         .await?;
+    Ok(())
+}
+
+/// Locks on instances had a table of their own; now they are resources as others are.
+async fn locks_to_resources(connection: &mut AnyConnection) -> Result<(), StoreError> {
+    let locks: Vec<(String, String)> = sqlx::query_as("SELECT target, reason FROM locks")
+        .fetch_all(&mut *connection)
+        .await?;
+    for (instance_id, reason) in locks {
+        let lock = LockSpec::automatic(&instance_id, &reason)
+            .map_err(|error| StoreError::Damaged(format!("a lock: {error}")))?;
+        sqlx::query("INSERT INTO resources (kind, name, revision, content) VALUES ($1, $2, 1, $3)")
+            .bind(lock.kind().as_str())
+            .bind(lock.metadata.name.as_str())
+            .bind(wire::to_wire(&lock).encode_to_vec())
+            .execute(&mut *connection)
+            .await?;
+    }
+    sqlx::query("DROP TABLE locks").execute(connection).await?;
     Ok(())
 }
 

@@ -9,10 +9,12 @@ use futures_util::FutureExt;
 
 use super::{LEFT_OUT, TABLES};
 use crate::{
-    access::changes,
+    access::{self, changes},
     audit::{Event, EventName},
     authority::{KeyState, KeyUse, StoredAuthority},
-    resources::{Kind, Metadata, Resource, ResourceName, TokenSecret, WorkloadIdentitySpec},
+    resources::{
+        Kind, LockTarget, Metadata, Resource, ResourceName, TokenSecret, WorkloadIdentitySpec,
+    },
     store::{
         Database, Store, StoreError, audit, authorities, backup, instances,
         instances::BotInstance,
@@ -73,10 +75,9 @@ async fn fill(store: &Store, now: SystemTime) -> [TokenSecret; 2] {
                     join_method: "token".to_owned(),
                     join_token_name: String::new(),
                     newest_seen: None,
-                    locked_reason: None,
                 };
                 instances::add(tx, &instance).await?;
-                instances::lock(tx, INSTANCE, "on purpose", now).await?;
+                access::lock_instance(tx, "web", INSTANCE, "on purpose", now).await?;
                 let connection = tx.connection().await?;
                 tokens::consume(connection, &made[0].sha256(), INSTANCE, now).await?;
                 for number in 0..300 {
@@ -123,7 +124,8 @@ async fn a_backup_of_either_engine_is_restored_into_either() {
             let instance = catalog.instance(INSTANCE).unwrap();
             assert_eq!(instance.generation, 7);
             assert_eq!(instance.hostname, "höst \"quoted\"\\");
-            assert_eq!(instance.locked_reason.as_deref(), Some("on purpose"));
+            let target = LockTarget::BotInstance(INSTANCE.to_owned());
+            assert_eq!(catalog.locks_of(&target).len(), 1);
             assert_eq!(catalog.count(Kind::Bot), 1);
             assert!(catalog.workload_identity("web").unwrap().is_some());
             assert_eq!(

@@ -5,7 +5,7 @@ use sqlx::{AssertSqlSafe, Connection};
 use crate::{
     audit::chain::START,
     authority::Lifecycle,
-    resources::Kind,
+    resources::{Kind, LockTarget},
     service::{Foundation, Issuer, KEY_FILE},
     store::{DataDirectory, Database, FILE, Store, audit, authorities, head, settings, tokens},
 };
@@ -48,7 +48,16 @@ async fn a_store_of_the_first_release_keeps_all_that_it_holds_and_gets_a_chain()
             (locked.bot_name.as_str(), locked.generation),
             ("intruder", 2)
         );
-        assert!(locked.locked_reason.as_ref().unwrap().contains("copied"));
+        let target = LockTarget::BotInstance(LOCKED.to_owned());
+        let lock = catalog
+            .lock_on(&[target], SystemTime::now())
+            .unwrap()
+            .unwrap();
+        assert_eq!(lock.metadata.revision, 1);
+        assert!(
+            format!("{lock:?}").contains("copied identity: generation 1"),
+            "{lock:?}"
+        );
         assert_eq!(catalog.number(settings::RENEW_EPOCH), 1);
         assert_eq!(catalog.number(settings::BUNDLE_SEQUENCE), 1_795_302_975);
         assert_eq!(store.changes().borrow().renew, Some((1, Duration::ZERO)));
