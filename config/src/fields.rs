@@ -105,12 +105,8 @@ struct Report {
 
 impl Report {
     fn mistake(&mut self, position: Position, message: impl fmt::Display) {
-        self.mistakes.push(Mistake {
-            file: self.file.clone(),
-            line: position.line,
-            column: position.column,
-            message: message.to_string(),
-        });
+        self.mistakes
+            .push(Mistake::new(&self.file, position, message));
     }
 }
 

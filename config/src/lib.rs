@@ -34,7 +34,7 @@ mod write;
 pub use duration::{format_duration, parse_duration};
 pub use fields::{Document, Fields};
 pub use free::Free;
-pub use mistakes::{Mistake, Mistakes};
+pub use mistakes::{Mistake, Mistakes, one_line};
 pub use path::Path;
 pub use suggestion::did_you_mean;
 pub use write::write;

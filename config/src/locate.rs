@@ -34,12 +34,7 @@ impl Document {
             (None, ..) => message.to_string(),
         };
         let position = exact.unwrap_or(node.position);
-        Mistake {
-            file: self.file.clone(),
-            line: position.line,
-            column: position.column,
-            message,
-        }
+        Mistake::new(&self.file, position, message)
     }
 
     /// The value of a path, or the nearest around it, and whether it is the former.

@@ -2,6 +2,8 @@
 
 use std::{error::Error, fmt, sync::Arc};
 
+use crate::node::Position;
+
 /// Every mistake of a file, in order of position. `Display`: one line each,
 /// `file:line:column: message`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -71,6 +73,30 @@ pub struct Mistake {
     pub column: usize,
     /// What is wrong and what to do, on one line.
     pub message: String,
+}
+
+impl Mistake {
+    pub(crate) fn new(file: &Arc<str>, position: Position, message: impl fmt::Display) -> Self {
+        Self {
+            file: file.clone(),
+            line: position.line,
+            column: position.column,
+            message: one_line(&message.to_string()),
+        }
+    }
+}
+
+/// A message that may repeat a foreign text, on one line and without control
+/// characters: they stand escaped.
+pub fn one_line(message: &str) -> String {
+    let mut line = String::with_capacity(message.len());
+    for character in message.chars() {
+        match character.is_control() {
+            true => line.extend(character.escape_default()),
+            false => line.push(character),
+        }
+    }
+    line
 }
 
 impl fmt::Display for Mistake {

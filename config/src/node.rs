@@ -292,12 +292,8 @@ impl<'t> Builder<'t> {
     }
 
     fn mistake(&mut self, position: Position, message: impl fmt::Display) {
-        self.mistakes.push(Mistake {
-            file: self.file.clone(),
-            line: position.line,
-            column: position.column,
-            message: message.to_string(),
-        });
+        self.mistakes
+            .push(Mistake::new(&self.file, position, message));
     }
 }
 

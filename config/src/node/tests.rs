@@ -139,3 +139,10 @@ fn nesting_is_bounded() {
         assert_eq!(mistakes.lines().count(), 1, "{mistakes}");
     }
 }
+
+#[test]
+fn a_message_is_one_line_whatever_it_repeats() {
+    let mistakes = parse_text("? \"a\\nb\\u0007\"\n: 1\n? \"a\\nb\\u0007\"\n: 2\n").unwrap_err();
+    assert_eq!(mistakes.lines().count(), 1, "{mistakes}");
+    assert!(mistakes.contains("a\\nb\\u{7}"), "{mistakes}");
+}

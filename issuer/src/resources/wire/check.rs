@@ -2,7 +2,7 @@
 
 use std::{fmt, time::Duration};
 
-use ::config::{Path, format_duration};
+use ::config::{Path, format_duration, one_line};
 use policy::ExpressionError;
 
 use super::{FieldMistake, InvalidResource, MAX_DESCRIPTION, told, whole_seconds};
@@ -28,7 +28,7 @@ impl Check {
         self.mistakes.push(FieldMistake {
             path: path.clone(),
             inner,
-            message: message.to_string(),
+            message: one_line(&message.to_string()),
         });
     }
 
