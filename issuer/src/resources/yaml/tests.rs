@@ -506,6 +506,85 @@ fn resource() -> impl Strategy<Value = pb::Resource> {
     })
 }
 
+/// Files that people might write.
+const SEEDS: [&str; 4] = [
+    include_str!("../../../../examples/policy/bot-by-name.yaml"),
+    include_str!("../../../../examples/policy/github-actions-by-repository.yaml"),
+    include_str!("../../../../examples/policy/kubernetes-by-namespace.yaml"),
+    "kind: lock\nversion: v1\nmetadata: {name: l, expires: 2099-01-01T00:00:00Z}\nspec: {target: {bot: b}, message: 'x'}\n---\nkind: spiffe_federation\nversion: v1\nmetadata: {name: a.example}\nspec: {bundle_source: {static: {bundle: '{\"keys\": []}'}}}\n",
+];
+
+/// What goes wrong at a place of a file.
+#[derive(Debug, Clone)]
+enum Slip {
+    Insert(String),
+    Remove(usize),
+    Repeat(usize),
+}
+
+fn change() -> impl Strategy<Value = Slip> {
+    let fragment = select(vec![
+        ":",
+        "- ",
+        "\n",
+        "  ",
+        "{",
+        "}",
+        "[",
+        "]",
+        "'",
+        "\"",
+        "|\n",
+        ">\n",
+        "{{",
+        "}}",
+        "#",
+        "&a ",
+        "*a",
+        "!!str ",
+        "? ",
+        "---\n",
+        "~",
+        "null",
+        "1e999",
+        "0x",
+        "\\",
+        "\t",
+        "\u{85}",
+        "\u{feff}",
+        "user.name",
+        " && ",
+        "has(",
+        ")",
+        "/..",
+        "%2f",
+        "/bot/",
+        "25h",
+        "-1s",
+    ]);
+    prop_oneof![
+        fragment.prop_map(|text| Slip::Insert(text.to_owned())),
+        any::<char>().prop_map(|character| Slip::Insert(character.to_string())),
+        (1..40_usize).prop_map(Slip::Remove),
+        (1..80_usize).prop_map(Slip::Repeat),
+    ]
+}
+
+fn changed(seed: &str, changes: Vec<(prop::sample::Index, Slip)>) -> String {
+    let mut text: Vec<char> = seed.chars().collect();
+    for (at, slip) in changes {
+        let at = at.index(text.len() + 1);
+        let until = |length: usize| (at + length).min(text.len());
+        let (removed, inserted) = match slip {
+            Slip::Insert(part) => (at, part.chars().collect::<Vec<_>>()),
+            Slip::Remove(length) => (until(length), vec![]),
+            Slip::Repeat(length) => (at, text[at..until(length)].to_vec()),
+        };
+        text.splice(at..removed, inserted);
+    }
+    text.into_iter().collect()
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(512))]
     #[test]
@@ -522,6 +601,35 @@ proptest! {
         let text = write(&resources);
         let back = read("-", &text).map_err(|mistakes| TestCaseError::fail(format!("{mistakes}\n{text}")))?;
         prop_assert_eq!(back, resources.clone(), "{}", text);
+    }
+
+    #[test]
+    fn broken_files_are_told_at_a_place_in_them_and_what_is_read_comes_back(
+        seed in select(SEEDS.to_vec()),
+        changes in collection::vec((any::<prop::sample::Index>(), change()), 1..6),
+    ) {
+        let text = changed(seed, changes);
+        match read("f", &text) {
+            Ok(resources) => {
+                let kept = |resource: &pb::Resource| {
+                    wire::from_wire(resource.clone()).map(|resource| wire::to_wire(&resource))
+                };
+                let written = write(&resources);
+                let again = read("f", &written)
+                    .map_err(|mistakes| TestCaseError::fail(format!("{mistakes}\n{written}")))?;
+                let one: Vec<_> = resources.iter().map(kept).collect();
+                let other: Vec<_> = again.iter().map(kept).collect();
+                prop_assert_eq!(one, other, "{}", written);
+            }
+            Err(mistakes) => {
+                let lines = text.lines().count() + 1;
+                for mistake in mistakes.iter() {
+                    prop_assert!((1..=lines).contains(&mistake.line), "{}\n{}", mistake, text);
+                    prop_assert!(mistake.column >= 1, "{}", mistake);
+                    prop_assert!(!mistake.message.contains(char::is_control), "{:?}", mistake);
+                }
+            }
+        }
     }
 
     #[test]
