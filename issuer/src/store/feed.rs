@@ -89,6 +89,17 @@ impl Publisher {
         self.changes.subscribe()
     }
 
+    /// Publishes what the database holds though it is older than what is known: it has
+    /// lost its newest commits (a replica took over that had not got them). Not if
+    /// something was published since `known` was: the next look tells then.
+    fn publish_older(&self, known: &Arc<Catalog>, catalog: Arc<Catalog>, head: &Head) {
+        let mut current = self.catalog.write().unwrap_or_else(PoisonError::into_inner);
+        if Arc::ptr_eq(&current, known) {
+            self.changes.send_replace(changes(&catalog, head));
+            *current = catalog;
+        }
+    }
+
     /// Publishes what was committed, unless something newer was already.
     pub(super) fn publish(&self, catalog: Arc<Catalog>, head: &Head) {
         let mut current = self.catalog.write().unwrap_or_else(PoisonError::into_inner);
@@ -129,7 +140,7 @@ pub(super) async fn advance(
     connection: &mut AnyConnection,
     head: &Head,
 ) -> Result<Arc<Catalog>, StoreError> {
-    if catalog.revision() < head.forgotten {
+    if catalog.revision() < head.forgotten || catalog.revision() > head.revision {
         return load(connection, head).await;
     }
     let mut catalog = catalog.clone();
@@ -256,9 +267,10 @@ async fn listen(address: PostgresAddress, publisher: Arc<Publisher>, hint: Arc<N
 
 async fn look(readers: &AnyPool, publisher: &Publisher, engine: Engine) -> Result<(), StoreError> {
     let mut connection = readers.acquire().await?;
-    let seen = head::read(&mut connection).await?;
+    // Taken before the look: what was published was committed then.
     let catalog = publisher.catalog();
-    if seen.revision <= catalog.revision() {
+    let seen = head::read(&mut connection).await?;
+    if seen.revision == catalog.revision() {
         publisher.publish(catalog, &seen);
         return Ok(());
     }
@@ -273,7 +285,13 @@ async fn look(readers: &AnyPool, publisher: &Publisher, engine: Engine) -> Resul
     }
     .await;
     sqlx::query("ROLLBACK").execute(&mut *connection).await?;
-    let (catalog, head) = advanced?;
-    publisher.publish(catalog, &head);
+    let (newer, head) = advanced?;
+    if head.revision < catalog.revision() {
+        let (known, found) = (catalog.revision(), head.revision);
+        tracing::error!(known, found, "the database has lost its newest commits");
+        publisher.publish_older(&catalog, newer, &head);
+    } else {
+        publisher.publish(newer, &head);
+    }
     Ok(())
 }

@@ -35,6 +35,18 @@ pub struct BotInstance {
     pub newest_seen: Option<SystemTime>,
 }
 
+/// Each column by its name: a newer issuer on the same database may add some.
+macro_rules! select {
+    ($rest:literal) => {
+        concat!(
+            "SELECT instance_id, bot_name, generation, key_sha256, joined, renewed, not_after,
+                 hostname, agent_version, join_method, join_token_name, newest_seen
+             FROM bot_instances ",
+            $rest
+        )
+    };
+}
+
 impl FromRow<'_, AnyRow> for BotInstance {
     fn from_row(row: &AnyRow) -> sqlx::Result<Self> {
         Ok(Self {
@@ -63,7 +75,7 @@ pub async fn read(
     instance_id: &str,
 ) -> Result<Option<BotInstance>, StoreError> {
     Ok(
-        sqlx::query_as("SELECT * FROM bot_instances WHERE instance_id = $1 AND bot_name = $2")
+        sqlx::query_as(select!("WHERE instance_id = $1 AND bot_name = $2"))
             .bind(instance_id)
             .bind(bot_name)
             .fetch_optional(connection)
@@ -76,10 +88,10 @@ pub async fn list(
     connection: &mut AnyConnection,
     bot_name: &str,
 ) -> Result<Vec<BotInstance>, StoreError> {
-    Ok(sqlx::query_as(
-        "SELECT * FROM bot_instances WHERE $1 = '' OR bot_name = $1
-         ORDER BY bot_name, joined",
-    )
+    Ok(sqlx::query_as(select!(
+        "WHERE $1 = '' OR bot_name = $1
+         ORDER BY bot_name, joined"
+    ))
     .bind(bot_name)
     .fetch_all(connection)
     .await?)
@@ -90,12 +102,10 @@ pub(super) async fn changed(
     connection: &mut AnyConnection,
     since: i64,
 ) -> Result<Vec<BotInstance>, StoreError> {
-    Ok(
-        sqlx::query_as("SELECT * FROM bot_instances WHERE changed > $1")
-            .bind(since)
-            .fetch_all(connection)
-            .await?,
-    )
+    Ok(sqlx::query_as(select!("WHERE changed > $1"))
+        .bind(since)
+        .fetch_all(connection)
+        .await?)
 }
 
 /// Adds one.
@@ -168,9 +178,9 @@ pub async fn ended(
     before: SystemTime,
     limit: i64,
 ) -> Result<Vec<BotInstance>, StoreError> {
-    Ok(sqlx::query_as(
-        "SELECT * FROM bot_instances WHERE not_after < $1 ORDER BY not_after LIMIT $2",
-    )
+    Ok(sqlx::query_as(select!(
+        "WHERE not_after < $1 ORDER BY not_after LIMIT $2"
+    ))
     .bind(to_millis(before))
     .bind(limit)
     .fetch_all(connection)

@@ -365,3 +365,25 @@ async fn a_transaction_sees_its_own_changes_and_others_only_what_is_committed() 
         assert_eq!(store.catalog().number(settings::RENEW_EPOCH), 1);
     }
 }
+
+#[tokio::test]
+async fn a_database_that_lost_its_newest_commits_is_believed() {
+    let home = Home::postgres(&["-c", "fsync=off"]);
+    let store = home.open().await;
+    for epoch in 1..=3 {
+        assert_eq!(order_renewal(&store).await, epoch);
+    }
+    let known = store.catalog().revision();
+    // As a replica is that had got less.
+    let postgres = home.postgres.as_ref().unwrap();
+    postgres.query(
+        "issuer",
+        "UPDATE head SET revision = revision - 2; UPDATE settings SET value = '1' WHERE key = 'renew_epoch'",
+    );
+    let mut changes = store.changes();
+    let believed = changes.wait_for(|changes| changes.renew.is_some_and(|(epoch, _)| epoch == 1));
+    let believed = tokio::time::timeout(Duration::from_secs(10), believed).await;
+    assert_eq!(believed.unwrap().unwrap().revision, known - 2);
+    assert_eq!(order_renewal(&store).await, 2);
+    assert_eq!(store.catalog().revision(), known - 1);
+}

@@ -68,12 +68,23 @@ impl FromRow<'_, AnyRow> for StoredToken {
     }
 }
 
+/// Each column by its name: a newer issuer on the same database may add some.
+macro_rules! select {
+    ($rest:literal) => {
+        concat!(
+            "SELECT hash, name, bot_name, labels, revision, created, expires, used_at, used_by,
+                 description FROM tokens ",
+            $rest
+        )
+    };
+}
+
 /// Looks one up by the hash of its secret.
 pub async fn read(
     connection: &mut AnyConnection,
     hash: &[u8],
 ) -> Result<Option<StoredToken>, StoreError> {
-    Ok(sqlx::query_as("SELECT * FROM tokens WHERE hash = $1")
+    Ok(sqlx::query_as(select!("WHERE hash = $1"))
         .bind(hash)
         .fetch_optional(connection)
         .await?)
@@ -84,10 +95,9 @@ pub async fn list(
     connection: &mut AnyConnection,
     name: &str,
 ) -> Result<Vec<StoredToken>, StoreError> {
-    Ok(sqlx::query_as(
-        "SELECT * FROM tokens WHERE used_at IS NULL AND ($1 = '' OR name = $1)
-         ORDER BY created, name",
-    )
+    Ok(sqlx::query_as(select!(
+        "WHERE used_at IS NULL AND ($1 = '' OR name = $1) ORDER BY created, name"
+    ))
     .bind(name)
     .fetch_all(connection)
     .await?)
