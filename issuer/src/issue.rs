@@ -89,6 +89,25 @@ pub async fn issue(
     let items = take_apart(requests).await?;
     let batch = Arc::new(Batch::new(issuer, Asker::Bot(caller), items, now));
     let settled = Arc::new(settle(batch.clone(), issuer.store.catalog()).await?);
+    let asked = settled.outcomes().len() as u64;
+    let kept = keep(issuer, batch, settled, now).await;
+    let settled = kept.inspect_err(|_| {
+        let labels = [("type", "any"), ("result", "store_unavailable")];
+        metrics::counter!("issuer_issuances_total", &labels).increment(asked);
+    })?;
+    metrics::histogram!("issuer_issue_duration_seconds").record(begun.elapsed().as_secs_f64());
+    settled.measure();
+    // Nobody else holds it: the writer has dropped its work.
+    Ok(Arc::unwrap_or_clone(settled).into_outcomes())
+}
+
+/// Records what was settled, or what is settled anew if the world is another by now.
+async fn keep(
+    issuer: &Issuer,
+    batch: Arc<Batch>,
+    settled: Arc<Settled>,
+    now: SystemTime,
+) -> Result<Arc<Settled>, StoreError> {
     let decided = settled.clone();
     let again = issuer
         .store
@@ -104,19 +123,11 @@ pub async fn issue(
             })
         })
         .await;
-    let outcomes = match again {
-        Ok(again) => again.unwrap_or(decided),
-        Err(_) if is_given_unrecorded(issuer, &decided, now) => decided,
-        Err(error) => {
-            metrics::counter!("issuer_issuances_total", "type" => "any", "result" => "store_unavailable")
-                .increment(decided.outcomes().len() as u64);
-            return Err(Refusal::Store(error));
-        }
-    };
-    metrics::histogram!("issuer_issue_duration_seconds").record(begun.elapsed().as_secs_f64());
-    outcomes.measure();
-    // Nobody else holds it: the writer has dropped its work.
-    Ok(Arc::unwrap_or_clone(outcomes).into_outcomes())
+    match again {
+        Ok(again) => Ok(again.unwrap_or(decided)),
+        Err(_) if is_given_unrecorded(issuer, &decided, now) => Ok(decided),
+        Err(error) => Err(error),
+    }
 }
 
 /// Whether what the store cannot record is given all the same, as the operator wants it
@@ -223,3 +234,6 @@ async fn blocking<R: Send + 'static>(
         .await
         .map_err(|error| StoreError::Unavailable(format!("an issuance was abandoned: {error}")))
 }
+
+#[cfg(test)]
+mod tests;
