@@ -22,3 +22,5 @@ pub mod resources;
 pub mod serve;
 pub mod service;
 pub mod store;
+#[cfg(test)]
+mod world;

@@ -178,13 +178,13 @@ pub async fn ended(
     before: SystemTime,
     limit: i64,
 ) -> Result<Vec<BotInstance>, StoreError> {
-    Ok(sqlx::query_as(select!(
-        "WHERE not_after < $1 ORDER BY not_after LIMIT $2"
-    ))
-    .bind(to_millis(before))
-    .bind(limit)
-    .fetch_all(connection)
-    .await?)
+    Ok(
+        sqlx::query_as(select!("WHERE not_after < $1 ORDER BY not_after LIMIT $2"))
+            .bind(to_millis(before))
+            .bind(limit)
+            .fetch_all(connection)
+            .await?,
+    )
 }
 
 /// Forgets one. A certificate that it still holds is refused from then on.
