@@ -76,7 +76,8 @@ fuzz: ## every fuzz target, SECONDS each (default 600)
 	  $(CARGO) install --locked --quiet cargo-fuzz@0.13.2; }
 	@for target in $$($(CARGO) fuzz list); do \
 	  echo "fuzzing $$target for $(SECONDS) s"; \
-	  $(CARGO) fuzz run -s none $$target -- -max_total_time=$(SECONDS) -max_len=2048 -timeout=2; \
+	  mkdir -p fuzz/corpus/$$target; \
+	  $(CARGO) fuzz run -s none $$target fuzz/corpus/$$target fuzz/seeds/$$target -- -max_total_time=$(SECONDS) -max_len=2048 -timeout=2; \
 	done
 
 audit: ## dependencies: bans, licences, sources

@@ -9,8 +9,8 @@
 //! - `GET /.well-known/openid-configuration`: where an OIDC library finds those keys,
 //!   if the issuer puts an `iss` into JWT-SVIDs.
 
-mod error;
-mod form;
+pub mod error;
+pub mod form;
 
 use std::sync::Arc;
 

@@ -10,7 +10,7 @@ use tonic::Status;
 
 /// `error` of an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Code {
+pub enum Code {
     /// The request is not right, or its subject token is not.
     InvalidRequest,
     /// It is no token exchange.
@@ -48,9 +48,11 @@ impl Code {
 
 /// A refusal.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct OAuthError {
-    pub(super) code: Code,
-    pub(super) description: String,
+pub struct OAuthError {
+    /// Which.
+    pub code: Code,
+    /// Why, in words for the caller.
+    pub description: String,
 }
 
 impl OAuthError {

@@ -11,32 +11,35 @@ use rustls_pki_types::{CertificateSigningRequestDer, pem::PemObject};
 use super::error::{Code, OAuthError};
 
 /// The only grant type of the endpoint (RFC 8693 section 2.1).
-pub(super) const GRANT_TYPE: &str = "urn:ietf:params:oauth:grant-type:token-exchange";
+pub const GRANT_TYPE: &str = "urn:ietf:params:oauth:grant-type:token-exchange";
 /// A join token, as `issuer bot add` prints it.
-pub(super) const JOIN_TOKEN: &str = "urn:tbot:token-type:join-token";
+pub const JOIN_TOKEN: &str = "urn:tbot:token-type:join-token";
 /// A JWT-SVID is a JWT (RFC 8693 section 3).
-pub(super) const JWT: &str = "urn:ietf:params:oauth:token-type:jwt";
+pub const JWT: &str = "urn:ietf:params:oauth:token-type:jwt";
 /// An X509-SVID, as PEM.
-pub(super) const X509: &str = "urn:tbot:token-type:x509-svid";
+pub const X509: &str = "urn:tbot:token-type:x509-svid";
 /// A WIT-SVID.
-pub(super) const WIT: &str = "urn:tbot:token-type:wit-svid";
+pub const WIT: &str = "urn:tbot:token-type:wit-svid";
 /// What a scope begins with.
-pub(super) const SCOPE: &str = "workload_identity:";
+pub const SCOPE: &str = "workload_identity:";
 
 /// A parameter may be so often in one request at most.
 const REPEATED_MAX: usize = 32;
 
 /// What kind of SVID is wanted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Wanted {
+pub enum Wanted {
+    /// A JWT-SVID for audiences.
     Jwt,
+    /// An X509-SVID for a key.
     X509,
+    /// A WIT-SVID for a key.
     Wit,
 }
 
 impl Wanted {
     /// The URI of its type.
-    pub(super) fn token_type(self) -> &'static str {
+    pub fn token_type(self) -> &'static str {
         match self {
             Self::Jwt => JWT,
             Self::X509 => X509,
@@ -46,10 +49,11 @@ impl Wanted {
 }
 
 /// A request that was understood. Its token is a secret: there is no `Debug`.
-pub(super) struct Exchange {
-    pub(super) wanted: Wanted,
+pub struct Exchange {
+    /// What is wanted.
+    pub wanted: Wanted,
     /// Name of the `workload_identity`.
-    pub(super) workload_identity: String,
+    pub workload_identity: String,
     token: String,
     audiences: Vec<String>,
     csr_der: Vec<u8>,
@@ -59,7 +63,7 @@ pub(super) struct Exchange {
 impl Exchange {
     /// Reads a form. Parameters that are not known are ignored, and empty ones count
     /// as absent (RFC 6749 section 3.2); one that may be there once must be.
-    pub(super) fn parse(body: &[u8]) -> Result<Self, OAuthError> {
+    pub fn parse(body: &[u8]) -> Result<Self, OAuthError> {
         let form = Form::parse(body)?;
         match form.one("grant_type")?.as_deref() {
             Some(GRANT_TYPE) => {}
@@ -125,12 +129,12 @@ impl Exchange {
     }
 
     /// The scope as it is granted.
-    pub(super) fn scope(&self) -> String {
+    pub fn scope(&self) -> String {
         format!("{SCOPE}{}", self.workload_identity)
     }
 
     /// The same as a call of gRPC.
-    pub(super) fn into_call(self) -> pb::JoinAndIssueRequest {
+    pub fn into_call(self) -> pb::JoinAndIssueRequest {
         let csrs_der = vec![self.csr_der];
         let document = match self.wanted {
             Wanted::Jwt => svid_request::Document::Jwt(pb::JwtRequest {
