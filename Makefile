@@ -54,7 +54,7 @@ test: peers ## everything CI checks
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets --all-features --locked --quiet -- -D warnings
 	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --workspace --no-deps --locked --quiet
-	$(CARGO) build --workspace --bins --locked --quiet
+	$(CARGO) build --workspace --bins --tests --all-features --locked --quiet
 	$(CARGO) nextest run --workspace --all-features --locked
 	$(CARGO) test --workspace --doc --locked --quiet
 
