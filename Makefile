@@ -102,7 +102,8 @@ endef
 # Installs from PyPI into the peers' folder what is missing, naming it.
 define pip
 [ -x $(PEERS)/bin/pip ] || python3 -m venv $(PEERS); \
-missing=$$(for p in $(1); do $(PEERS)/bin/pip freeze | grep -qix "$$p" || echo $$p; done | xargs); \
+there=$$($(PEERS)/bin/pip freeze); \
+missing=$$(for p in $(1); do grep -qix "$$p" <<<"$$there" || echo $$p; done | xargs); \
 if [ -n "$$missing" ]; then \
   echo "installing from PyPI into $(PEERS): $$missing"; \
   $(PEERS)/bin/pip install --quiet $$missing; \
