@@ -12,7 +12,7 @@ use crate::{
     service::Issuer,
     store::{
         StoreError,
-        audit::{checkpoints, search, search::Filter},
+        audit::{self, checkpoints, search, search::Filter},
         from_millis,
     },
 };
@@ -37,7 +37,14 @@ pub(super) async fn search(
     let mut filter = filter(request)?;
     let mut changes = issuer.store.changes();
     loop {
-        let newest = changes.borrow_and_update().audit_sequence;
+        changes.mark_unchanged();
+        // What is committed may not be told by `changes` yet, though somebody was told
+        // already (by `head`) that it is there.
+        let newest = async {
+            let mut connection = issuer.store.read().await?;
+            audit::last_sequence(&mut connection).await
+        };
+        let newest = newest.await.map_err(unavailable)?;
         filter.to = Some(newest);
         while from <= newest {
             let page = async {

@@ -106,7 +106,11 @@ async fn a_lock_between_decision_and_record_wins() {
         decided.world.apply(vec![resource(Spec::Lock(lock))]).await;
         let outcome = decided.keep().await;
         let refused = outcome.refused.unwrap();
-        assert_eq!(refused.denial, Denial::Locked, "{target:?}");
+        let expected = match target {
+            LockTarget::Bot(_) => Denial::Locked,
+            _ => Denial::LockedIdentity,
+        };
+        assert_eq!(refused.denial, expected, "{target:?}");
         assert!(outcome.grants.is_empty());
         assert_eq!(decided.recorded().await, [false], "{target:?}");
     }
