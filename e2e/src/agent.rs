@@ -1,6 +1,4 @@
 use std::{
-    io::{Read, Write},
-    net::TcpStream,
     path::{Path, PathBuf},
     process::Command,
 };
@@ -9,7 +7,7 @@ use rustix::process::Signal;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::{Issuer, Process, binary, eventually, eventually_some, free_port};
+use crate::{Issuer, Process, binary, eventually, eventually_some, free_port, probe};
 
 /// A running agent with a directory of its own.
 #[derive(Debug)]
@@ -210,17 +208,7 @@ impl Agent {
 
     /// A GET on its diagnostics port: status and body.
     pub fn get(&self, path: &str) -> Option<(u16, String)> {
-        let mut stream = TcpStream::connect(("127.0.0.1", self.diagnostics)).ok()?;
-        write!(
-            stream,
-            "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
-        )
-        .ok()?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).ok()?;
-        let (head, body) = answer.split_once("\r\n\r\n")?;
-        let status = head.split(' ').nth(1)?.parse().ok()?;
-        Some((status, body.to_owned()))
+        probe::get(&format!("127.0.0.1:{}", self.diagnostics), path)
     }
 
     /// The value of a metric whose line begins with `prefix`.

@@ -6,7 +6,7 @@ use std::{
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::{Process, binary, eventually, eventually_some, free_port, run};
+use crate::{Process, binary, eventually, eventually_some, free_port, probe, run};
 
 /// Trust domain of every issuer of these tests.
 pub const TRUST_DOMAIN: &str = "e2e.example";
@@ -19,6 +19,7 @@ pub struct Issuer {
     home: TempDir,
     data_dir: PathBuf,
     port: u16,
+    diagnostics: String,
     pin: String,
     more: Vec<String>,
 }
@@ -65,20 +66,30 @@ impl Issuer {
             more,
             data_dir,
             port,
+            diagnostics: String::new(),
             pin: String::new(),
             process,
         };
         issuer.wait();
-        issuer.pin = string(&issuer.json(&["status"])["ca_pin"]);
         issuer
     }
 
     #[track_caller]
-    fn wait(&self) {
+    fn wait(&mut self) {
         eventually("the issuer answers", || {
             let status = self.command(&["status", "-o", "json"]).output();
             status.is_ok_and(|output| output.status.success())
         });
+        let status = self.json(&["status"]);
+        self.pin = string(&status["ca_pin"]);
+        self.diagnostics = string(&status["diagnostics_address"]);
+    }
+
+    /// What `/readyz` says: whether it is ready, and all that it answers.
+    #[track_caller]
+    pub fn ready(&self) -> (bool, String) {
+        let (status, body) = probe::get(&self.diagnostics, "/readyz").expect("diagnostics");
+        (status == 200, body)
     }
 
     /// `kill -9`.

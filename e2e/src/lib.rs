@@ -10,6 +10,7 @@ mod echo;
 mod issuer;
 mod load;
 mod postgres;
+mod probe;
 mod process;
 mod wait;
 

@@ -1,4 +1,4 @@
-//! PostgreSQL goes away under load: every refusal is UNAVAILABLE, nothing leaves without its record, and
+//! PostgreSQL goes away, or freezes, under load: every refusal is UNAVAILABLE, nothing leaves without its record, and
 //! when the database is back so is the issuer, without a restart.
 
 use std::collections::HashSet;
@@ -34,9 +34,12 @@ impl World {
             }
             answer.is_some()
         });
+        let (is_ready, told) = self.issuer.ready();
+        assert!(!is_ready && told.contains("\"store\""), "{told}");
     }
 
     fn wait_until_it_recovers(&self) {
+        eventually("the issuer says that it works", || self.issuer.ready().0);
         eventually("the issuer issues again", || {
             one_call(&self.issuer).is_none()
         });
@@ -69,5 +72,17 @@ fn a_crash_of_postgresql_is_unavailable_and_then_over() {
         world.postgres.restart();
         world.wait_until_it_recovers();
     }
+    world.end();
+}
+
+#[test]
+fn a_frozen_postgresql_is_unavailable_and_then_over() {
+    let world = World::start();
+    world.postgres.freeze();
+    // Whatever waits, waits no longer than one does.
+    world.wait_until_it_refuses();
+    world.wait_until_it_refuses();
+    world.postgres.thaw();
+    world.wait_until_it_recovers();
     world.end();
 }

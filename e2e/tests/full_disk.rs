@@ -6,13 +6,17 @@
 //! machines have it); elsewhere it says loudly that it did not run.
 
 use std::{
+    collections::HashSet,
     fs,
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     process::Command,
 };
 
-use e2e::{Agent, EchoServer, Issuer, eventually, free_port, inbound, run, x509_output};
+use e2e::{
+    Agent, EchoServer, IssueLoad, Issuer, eventually, free_port, inbound, one_call, run,
+    x509_output,
+};
 use rustix::process::Signal;
 
 struct SmallDisk {
@@ -53,6 +57,13 @@ impl SmallDisk {
                 fs::remove_file(entry.path()).unwrap();
             }
         }
+    }
+
+    /// Room as an operator makes it.
+    fn grow(&self) {
+        run(Command::new("mount")
+            .args(["-o", "remount,size=512m"])
+            .arg(&self.path));
     }
 
     fn filler(&self, number: usize, count: usize) -> PathBuf {
@@ -99,6 +110,49 @@ fn the_issuer_issues_nothing_that_it_cannot_record() {
     disk.free();
     eventually("issuance recovers by itself", || svid() != before);
     assert!(issued(&issuer) > count);
+}
+
+#[test]
+fn a_disk_that_the_issuer_fills_itself_under_load_is_unavailable_and_then_over() {
+    let Some(disk) = SmallDisk::mount() else {
+        return;
+    };
+    let mut issuer = Issuer::start_on(&disk.path.join("issuer-data"));
+    issuer.register("app");
+    assert_eq!(one_call(&issuer), None);
+    let load = IssueLoad::start(&issuer, 8, &[]);
+    // Its own records fill it.
+    eventually("the issuer says that it cannot answer", || {
+        let answer = one_call(&issuer);
+        if let Some((kind, why)) = &answer {
+            assert_eq!(kind, "unavailable", "{why}");
+        }
+        answer.is_some()
+    });
+    let (is_ready, told) = issuer.ready();
+    assert!(!is_ready && told.contains("full"), "{told}");
+    // Policy cannot be changed either, and who tries is told why.
+    let refused = issuer.command(&["bot", "add", "late"]).output().unwrap();
+    let told = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(!refused.status.success() && told.contains("full"), "{told}");
+
+    disk.grow();
+    eventually("the issuer says that it works", || issuer.ready().0);
+    assert_eq!(one_call(&issuer), None);
+    load.wait_for_more(100);
+    let (errors, received) = load.stop();
+    println!("{} SVIDs, failures seen: {errors:?}", received.len());
+    let kinds: Vec<_> = errors.keys().map(String::as_str).collect();
+    assert_eq!(kinds, ["unavailable"]);
+    assert!(issuer.process().is_running());
+    issuer.verify_audit();
+    let recorded: HashSet<_> = issuer.issued("app").into_iter().collect();
+    for serial in &received {
+        assert!(
+            recorded.contains(serial),
+            "{serial} left and is not recorded"
+        );
+    }
 }
 
 #[test]

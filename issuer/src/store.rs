@@ -56,6 +56,9 @@ pub use self::{
 };
 use crate::catalog::Catalog;
 
+/// How long readers, and then the writer, may take to end.
+const CLOSE_PATIENCE: Duration = Duration::from_secs(5);
+
 /// Name of the SQLite database in the data directory.
 pub const FILE: &str = "issuer.db";
 
@@ -148,16 +151,21 @@ impl Store {
         *self.signing.lock().unwrap_or_else(PoisonError::into_inner) = Some(signing);
     }
 
-    /// Why the last commit failed, if it did.
+    /// Why it does not work now, if it does not: the last commit failed, or the server
+    /// does not answer to who only reads.
     pub fn trouble(&self) -> Option<String> {
-        self.writer.trouble()
+        self.writer.trouble().or_else(|| self.publisher.trouble())
     }
 
-    /// Finishes the writes under way and closes the database. Later writes fail.
+    /// Finishes the writes under way and closes the database. Later writes fail. A
+    /// database that does not answer is left as it is, as if the process were killed.
     pub async fn close(&self) {
         // The writer last: the last connection folds SQLite's log into the file.
-        self.readers.close().await;
-        self.writer.close().await;
+        let readers = tokio::time::timeout(CLOSE_PATIENCE, self.readers.close()).await;
+        let writer = tokio::time::timeout(CLOSE_PATIENCE, self.writer.close()).await;
+        if readers.is_err() || writer.is_err() {
+            tracing::warn!("the store did not close in time");
+        }
     }
 }
 

@@ -128,18 +128,31 @@ impl Database {
     }
 
     async fn connect_for(&self, access: Access) -> Result<AnyConnection, StoreError> {
-        let options = self.options(access)?;
-        let connected = tokio::time::timeout(CONNECT, options.connect())
-            .await
-            .map_err(|_| self.cannot_open(format!("no answer within {CONNECT:?}")))?;
-        connected.map_err(|error| self.cannot_open(error.to_string()))
+        let connect = async {
+            let connected = self.options(access)?.connect().await;
+            connected.map_err(|error| self.cannot_open(error.to_string()))
+        };
+        self.in_time(connect).await
+    }
+
+    async fn in_time<T>(
+        &self,
+        connect: impl Future<Output = Result<T, StoreError>>,
+    ) -> Result<T, StoreError> {
+        let connected = tokio::time::timeout(CONNECT, connect).await;
+        connected.map_err(|_| self.cannot_open(format!("no answer within {CONNECT:?}")))?
     }
 
     /// Opens the connection that writes, making the file if there is none.
     pub(super) async fn connect(&self) -> Result<AnyConnection, StoreError> {
         let mut connection = self.connect_for(Access::Write).await?;
+        self.in_time(self.set_up(&mut connection)).await?;
+        Ok(connection)
+    }
+
+    async fn set_up(&self, connection: &mut AnyConnection) -> Result<(), StoreError> {
         for setting in self.engine().writer_settings() {
-            match sqlx::query(*setting).execute(&mut connection).await {
+            match sqlx::query(*setting).execute(&mut *connection).await {
                 Ok(_) => {}
                 // What speaks PostgreSQL's protocol need not have all its settings.
                 Err(sqlx::Error::Database(error)) if self.engine() == Engine::Postgres => {
@@ -148,7 +161,7 @@ impl Database {
                 Err(error) => return Err(self.cannot_open(error.to_string())),
             }
         }
-        Ok(connection)
+        Ok(())
     }
 
     pub(super) fn cannot_open(&self, reason: String) -> StoreError {

@@ -8,7 +8,7 @@
 use std::{
     convert::Infallible,
     sync::{
-        Arc, PoisonError, RwLock,
+        Arc, Mutex, PoisonError, RwLock,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
@@ -22,7 +22,7 @@ use tokio::{
 };
 
 use super::{
-    Engine, PostgresAddress, StoreError, authorities, head, head::Head, instances,
+    Database, PostgresAddress, StoreError, authorities, head, head::Head, instances,
     instances::BotInstance, settings, to_i64, to_u64,
 };
 use crate::{authority::StoredAuthority, catalog::Catalog, resources::Kind};
@@ -61,6 +61,8 @@ pub(super) struct Publisher {
     changes: watch::Sender<Changes>,
     /// Whether the database passes on notices of changes.
     notices: AtomicBool,
+    /// Why changes of others cannot be followed now, if so.
+    trouble: Mutex<Option<String>>,
 }
 
 impl Publisher {
@@ -70,7 +72,20 @@ impl Publisher {
             catalog: RwLock::new(catalog),
             changes,
             notices: AtomicBool::new(false),
+            trouble: Mutex::default(),
         }
+    }
+
+    /// Why changes of others cannot be followed now, if so.
+    pub(super) fn trouble(&self) -> Option<String> {
+        let trouble = self.trouble.lock();
+        trouble.unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Notes it, or that they can; what was noted before.
+    fn note(&self, trouble: Option<String>) -> Option<String> {
+        let noted = self.trouble.lock();
+        std::mem::replace(&mut *noted.unwrap_or_else(PoisonError::into_inner), trouble)
     }
 
     /// Whether others are to be told of changes.
@@ -206,30 +221,42 @@ async fn read_changed(
 }
 
 /// Looks for what other issuers commit, and publishes it, until the store closes.
+///
+/// The connection is its own: no reader keeps it waiting, and one on which a look did not
+/// come to its end, so that a transaction may be open on it, is not used again.
 pub(super) async fn follow(readers: AnyPool, publisher: Arc<Publisher>, address: PostgresAddress) {
-    let engine = Engine::Postgres;
-    let mut failing = false;
+    let database = Database::Postgres(address.clone());
     let hint = Arc::new(Notify::new());
     // It ends with this.
     let mut listener = JoinSet::new();
     listener.spawn(listen(address, publisher.clone(), hint.clone()));
+    let mut connection = None;
     while !readers.is_closed() {
-        tokio::select! {
-            () = tokio::time::sleep(POLL) => {}
-            () = hint.notified() => {}
+        let is_new = connection.is_none();
+        if !is_new {
+            tokio::select! {
+                () = tokio::time::sleep(POLL) => {}
+                () = hint.notified() => {}
+            }
         }
-        let looked = tokio::time::timeout(LOOK_PATIENCE, look(&readers, &publisher, engine));
-        let looked = looked.await.unwrap_or_else(|_| {
+        let looked = look(&database, connection.take(), &publisher);
+        let looked = tokio::time::timeout(LOOK_PATIENCE, looked).await;
+        let looked = looked.unwrap_or_else(|_| {
             let why = format!("the database has not answered within {LOOK_PATIENCE:?}");
             Err(StoreError::Unavailable(why))
         });
         match looked {
-            Ok(()) => failing = false,
-            Err(_) if readers.is_closed() => return,
+            Ok(looked) => {
+                connection = Some(looked);
+                publisher.note(None);
+            }
+            // The server may have cut an old connection: a new one tells.
+            Err(_) if !is_new || readers.is_closed() => {}
             Err(error) => {
-                if !std::mem::replace(&mut failing, true) {
+                if publisher.note(Some(error.to_string())).is_none() {
                     tracing::warn!(%error, "the changes of other issuers cannot be followed");
                 }
+                tokio::time::sleep(POLL).await;
             }
         }
     }
@@ -265,27 +292,30 @@ async fn listen(address: PostgresAddress, publisher: Arc<Publisher>, hint: Arc<N
     }
 }
 
-async fn look(readers: &AnyPool, publisher: &Publisher, engine: Engine) -> Result<(), StoreError> {
-    let mut connection = readers.acquire().await?;
+/// Publishes what is new; the connection, for the next time.
+async fn look(
+    database: &Database,
+    connection: Option<AnyConnection>,
+    publisher: &Publisher,
+) -> Result<AnyConnection, StoreError> {
+    let mut connection = match connection {
+        Some(connection) => connection,
+        None => database.connect_beside().await?,
+    };
     // Taken before the look: what was published was committed then.
     let catalog = publisher.catalog();
     let seen = head::read(&mut connection).await?;
     if seen.revision == catalog.revision() {
         publisher.publish(catalog, &seen);
-        return Ok(());
+        return Ok(connection);
     }
     // All tables as of one moment.
-    sqlx::query(engine.begin_snapshot())
-        .execute(&mut *connection)
+    sqlx::query(database.engine().begin_snapshot())
+        .execute(&mut connection)
         .await?;
-    let advanced = async {
-        let head = head::read(&mut connection).await?;
-        let catalog = advance(&catalog, &mut connection, &head).await?;
-        Ok::<_, StoreError>((catalog, head))
-    }
-    .await;
-    sqlx::query("ROLLBACK").execute(&mut *connection).await?;
-    let (newer, head) = advanced?;
+    let head = head::read(&mut connection).await?;
+    let newer = advance(&catalog, &mut connection, &head).await?;
+    sqlx::query("ROLLBACK").execute(&mut connection).await?;
     if head.revision < catalog.revision() {
         let (known, found) = (catalog.revision(), head.revision);
         tracing::error!(known, found, "the database has lost its newest commits");
@@ -293,5 +323,5 @@ async fn look(readers: &AnyPool, publisher: &Publisher, engine: Engine) -> Resul
     } else {
         publisher.publish(newer, &head);
     }
-    Ok(())
+    Ok(connection)
 }

@@ -260,17 +260,97 @@ async fn a_server_that_is_frozen_is_not_waited_for_and_work_goes_on_when_it_thaw
     record(&store, false).await.unwrap();
     let postgres = home.postgres.as_ref().unwrap();
     postgres.freeze();
-    let refused = record(&store, false).await;
-    assert!(
-        matches!(
-            refused,
-            Err(StoreError::Unavailable(_) | StoreError::Open { .. })
-        ),
-        "{refused:?}"
-    );
+    // They learn it together: one after another they would wait for hours.
+    let waiting = futures_util::future::join_all((0..500).map(|_| record(&store, false)));
+    let refused = tokio::time::timeout(Duration::from_secs(60), waiting).await;
+    for refused in refused.expect("all are answered") {
+        assert!(
+            matches!(
+                refused,
+                Err(StoreError::Unavailable(_) | StoreError::Open { .. })
+            ),
+            "{refused:?}"
+        );
+    }
     postgres.thaw();
+    without_trouble(&store).await;
     record(&store, false).await.unwrap();
     verify(&store).await;
+}
+
+/// Waits until the store says that it works, without writing.
+async fn without_trouble(store: &Store) {
+    let works = async {
+        while store.trouble().is_some() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    let works = tokio::time::timeout(Duration::from_secs(60), works).await;
+    works.unwrap_or_else(|_| panic!("still {:?}", store.trouble()));
+}
+
+#[tokio::test]
+async fn a_look_that_was_cut_off_leaves_no_transaction_behind() {
+    let home = Home::postgres(&["-c", "fsync=off"]);
+    let (one, other) = two(&home).await;
+    let postgres = home.postgres.as_ref().unwrap();
+    let port = postgres.port();
+    // What a look reads in its transaction waits for longer than it does.
+    let mut lock = e2e::psql(
+        port,
+        &[
+            "-c",
+            "\\connect issuer",
+            "-c",
+            "BEGIN; LOCK TABLE resources; SELECT pg_sleep(12); COMMIT",
+        ],
+    );
+    let locked = "SELECT count(*) FROM pg_locks WHERE mode = 'AccessExclusiveLock' AND granted";
+    let mut lock = lock.spawn().unwrap();
+    while postgres.query("issuer", locked) == "0" {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    order_renewal(&one).await;
+    let is_over = tokio::task::spawn_blocking(move || lock.wait().unwrap());
+    assert!(is_over.await.unwrap().success());
+    let mut changes = other.changes();
+    let seen = changes.wait_for(|changes| changes.renew.is_some());
+    seen.await.unwrap();
+    let open = "SELECT count(*) FROM pg_stat_activity WHERE state LIKE 'idle in transaction%'";
+    assert_eq!(postgres.query("issuer", open), "0");
+}
+
+/// A signer that does not come back.
+struct Panics;
+
+impl audit::signing::HeadSigner for Panics {
+    fn key_id(&self) -> String {
+        String::new()
+    }
+
+    fn sign(&self, _: &[u8]) -> Result<Vec<u8>, String> {
+        panic!("on purpose");
+    }
+}
+
+#[tokio::test]
+async fn a_signer_that_panics_fails_the_commit_and_the_writer_goes_on() {
+    let trust_domain = identity::TrustDomain::parse("test.example").unwrap();
+    for home in Home::each() {
+        let store = home.open().await;
+        record(&store, false).await.unwrap();
+        store.sign_heads(trust_domain.clone(), std::sync::Arc::new(Panics));
+        let refused = record(&store, false).await;
+        assert!(
+            matches!(refused, Err(StoreError::Unavailable(_))),
+            "{refused:?}"
+        );
+        assert!(store.trouble().is_some());
+        *store.signing.lock().unwrap() = None;
+        assert_eq!(record(&store, false).await.unwrap(), 2);
+        assert_eq!(store.trouble(), None);
+        verify(&store).await;
+    }
 }
 
 #[tokio::test]
@@ -290,8 +370,18 @@ async fn while_the_server_is_away_writes_are_refused_and_then_they_go_on() {
     );
     assert!(store.trouble().is_some());
     postgres.restart();
+    // Nobody need write for it to be seen, neither this
+    without_trouble(&store).await;
     assert_eq!(record(&store, false).await.unwrap(), 2);
-    assert_eq!(store.trouble(), None);
+    // nor that the server is away.
+    let postgres = home.postgres.as_mut().unwrap();
+    postgres.crash();
+    while store.trouble().is_none() {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let postgres = home.postgres.as_mut().unwrap();
+    postgres.restart();
+    without_trouble(&store).await;
     // A crash between two writes costs the second one nothing.
     let postgres = home.postgres.as_mut().unwrap();
     postgres.crash();

@@ -10,7 +10,11 @@
 //! deadlock), and when the connection was lost before the commit was asked for.
 //! When the answer to a commit is lost, nobody knows what became of it: those who
 //! waited are told that the store is unavailable, and what may be recorded was
-//! granted to nobody. A server that does not answer at all is not waited for.
+//! granted to nobody. A server that does not answer at all is not waited for, and
+//! whoever waits behind what found that out is told at once, too.
+//!
+//! After a failure the store is tried without work, again and again: who asks
+//! whether it works before sending any would never send the one that shows it.
 
 use std::{
     any::Any,
@@ -39,12 +43,15 @@ const BATCH_MAX: usize = 128;
 const QUEUE: usize = 1024;
 /// How long a piece of work may wait for a server.
 pub(super) const PATIENCE: Duration = Duration::from_secs(10);
-/// How long a server may take to begin, and to commit.
+/// How long a server may take to commit. (To begin: as long as for a piece of work.
+/// Together with a connection that is less than a call may take.)
 const END_PATIENCE: Duration = Duration::from_secs(20);
 /// How long a server may take to undo.
 const UNDO_PATIENCE: Duration = Duration::from_secs(1);
 /// How often work is run before it is given up.
 const RUNS_MAX: u32 = 12;
+/// How often a store that failed is tried while nobody writes.
+const TRY_AGAIN: Duration = Duration::from_secs(1);
 
 /// An error of a piece of work.
 pub trait Failure: From<StoreError> + Send + 'static {
@@ -188,11 +195,12 @@ impl Writer {
         committed.instrument(span).await
     }
 
+    /// Why nothing can be written, as far as is known.
     pub(super) fn trouble(&self) -> Option<String> {
-        self.trouble
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        let told = self.trouble.lock();
+        let told = told.unwrap_or_else(PoisonError::into_inner).clone();
+        let ended = || self.queue.is_closed() && !*self.closing.borrow();
+        told.or_else(|| ended().then(|| "its writer has ended: restart the issuer".to_owned()))
     }
 
     pub(super) async fn close(&self) {
@@ -252,6 +260,11 @@ impl WriterTask {
                     }
                     break;
                 }
+                () = tokio::time::sleep(TRY_AGAIN), if self.is_in_trouble() => {
+                    let mut nothing = Group::new();
+                    let outcome = self.run_group(&mut nothing).await;
+                    self.end(nothing, outcome).await;
+                }
             }
         }
         if let Some(connection) = self.connection {
@@ -267,10 +280,19 @@ impl WriterTask {
     async fn batch(&mut self, first: Box<dyn Work>) {
         let begun = Instant::now();
         let mut group: Group = vec![Some(first)];
-        let outcome = self.until_it_ends(&mut group).await;
+        let outcome = self.run_group(&mut group).await;
         metrics::histogram!("issuer_store_batch_size").record(group.len() as f64);
         metrics::histogram!("issuer_store_commit_duration_seconds")
             .record(begun.elapsed().as_secs_f64());
+        if let Err(error) = &outcome {
+            metrics::counter!("issuer_store_failures_total").increment(1);
+            tracing::error!(%error, "nothing was written");
+        }
+        self.end(group, outcome).await;
+    }
+
+    /// Publishes what a group has brought about, and tells those who wait for it.
+    async fn end(&mut self, mut group: Group, outcome: Result<Committed, StoreError>) {
         let mut changed = false;
         let trouble = match outcome {
             Ok(committed) => {
@@ -278,12 +300,17 @@ impl WriterTask {
                 self.publisher.publish(committed.catalog, &committed.head);
                 None
             }
-            Err(error) => {
-                metrics::counter!("issuer_store_failures_total").increment(1);
-                tracing::error!(%error, "nothing was written");
-                Some(error.for_caller())
-            }
+            Err(error) => Some(error.for_caller()),
         };
+        if trouble.is_some() && self.connection.is_none() {
+            // There is no server: nobody need wait as long again to learn the same.
+            while let Ok(behind) = self.work.try_recv() {
+                group.push(Some(behind));
+            }
+        }
+        if trouble.is_none() && self.is_in_trouble() {
+            tracing::info!("the store can be written again");
+        }
         *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) =
             trouble.as_ref().map(ToString::to_string);
         for piece in group.into_iter().flatten() {
@@ -292,6 +319,11 @@ impl WriterTask {
         if changed && self.publisher.gives_notice() {
             self.give_notice().await;
         }
+    }
+
+    fn is_in_trouble(&self) -> bool {
+        let trouble = self.trouble.lock();
+        trouble.unwrap_or_else(PoisonError::into_inner).is_some()
     }
 
     /// Tells other issuers that there is something new. Apart from the transaction: a
@@ -306,22 +338,30 @@ impl WriterTask {
         }
     }
 
+    /// Runs the group to its end. What panics beside the work itself (a signer) must not
+    /// stop the writer either; the connection is gone with it, and all that was done.
+    async fn run_group(&mut self, group: &mut Group) -> Result<Committed, StoreError> {
+        let run = AssertUnwindSafe(self.until_it_ends(group)).catch_unwind();
+        run.await.unwrap_or_else(|panic| {
+            log_panic(panic.as_ref());
+            let why = "the writer panicked, see the log".to_owned();
+            Err(StoreError::Unavailable(why))
+        })
+    }
+
     /// Runs the group, again and again where the database asks for it.
     async fn until_it_ends(&mut self, group: &mut Group) -> Result<Committed, StoreError> {
         let mut run = 1;
         loop {
+            let was_connected = self.connection.is_some();
             let failed = match self.transaction(group).await {
                 Ok(committed) => return Ok(committed),
                 Err(failed) => failed,
             };
             let conflict = matches!(failed.error, StoreError::Conflict(_));
-            let lost = self.connection.is_none();
+            // It is made anew; if that does not help, it is the server that is away.
+            let lost = was_connected && self.connection.is_none();
             if failed.in_doubt || run == RUNS_MAX || !(conflict || lost) {
-                return Err(failed.error);
-            }
-            // A connection that was lost is made anew once; then it is the
-            // server that is away.
-            if lost && run > 1 && !conflict {
                 return Err(failed.error);
             }
             metrics::counter!("issuer_store_reruns_total").increment(1);
@@ -337,7 +377,7 @@ impl WriterTask {
         };
         let published = self.publisher.catalog();
         let begin = async { Ok(Tx::begin(connection, self.engine, published).await) };
-        let mut tx = match within(self.engine, END_PATIENCE, begin).await? {
+        let mut tx = match within(self.engine, PATIENCE, begin).await? {
             Ok(tx) => tx,
             Err((connection, error)) => {
                 self.put_back(connection, &error).await;
@@ -349,6 +389,9 @@ impl WriterTask {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .clone();
+        if group.is_empty() {
+            tx.prove_that_it_writes();
+        }
         let result = match self.pieces(&mut tx, group).await {
             Ok(()) => {
                 let commit = tx.commit(signing.as_deref(), SystemTime::now());

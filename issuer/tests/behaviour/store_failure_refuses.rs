@@ -6,7 +6,10 @@ use std::process::Command;
 use rcgen::KeyPair;
 use tonic::Code;
 
-use super::harness::{Issuer, block_on};
+use super::{
+    audit_sinks::until,
+    harness::{Issuer, block_on},
+};
 
 /// Sets how large a file the process may write: a full disk, for this process.
 fn limit_file_size(pid: u32, limit: &str) {
@@ -49,8 +52,9 @@ fn a_full_disk_refuses_and_recovers() {
         assert!(!is_ready && text.contains("unavailable"), "{text}");
 
         limit_file_size(issuer.process.id(), "unlimited");
+        // Who follows readiness sends nothing until it says so.
+        until("the issuer is ready again", || ready(&issuer).0);
         issuer.issue(&bot, "app").await.unwrap();
-        assert!(ready(&issuer).0);
         let events = issuer.audit();
         assert_eq!(events.len(), before + 1);
         assert_eq!(events.last().unwrap()["sequence"], before + 1);
