@@ -153,7 +153,9 @@ impl Event {
     }
 
     /// With a field. Control characters in text are left out: what a caller sent
-    /// must not be able to write on the terminal of whoever reads it.
+    /// must not be able to write on the terminal of whoever reads it. (In lists and
+    /// objects they stay, as attributes are to be what was decided on; there
+    /// [`Self::fields_json`] escapes them.)
     pub fn with(mut self, field: &'static str, value: impl Into<Value>) -> Self {
         let mut value = value.into();
         if let Value::String(text) = &mut value {
@@ -194,10 +196,33 @@ impl Event {
             .unwrap_or_default()
     }
 
-    /// All fields, as a JSON object.
+    /// All fields, as a JSON object in which no character does anything but show itself.
     pub fn fields_json(&self) -> String {
-        Value::Object(self.fields.clone()).to_string()
+        let json = Value::Object(self.fields.clone()).to_string();
+        match json.contains(is_unseen) {
+            true => escaped(&json),
+            false => json,
+        }
     }
+}
+
+/// Control characters, and those that change the order or the lines of the text around
+/// them.
+fn is_unseen(character: char) -> bool {
+    character.is_control()
+        || matches!(character, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+/// JSON has such characters in its strings only, where `\u` may stand for them.
+fn escaped(json: &str) -> String {
+    let mut text = String::with_capacity(json.len() + 16);
+    for character in json.chars() {
+        match is_unseen(character) {
+            true => text.push_str(&format!("\\u{:04x}", u32::from(character))),
+            false => text.push(character),
+        }
+    }
+    text
 }
 
 #[cfg(test)]

@@ -18,4 +18,5 @@ pub mod trace;
 
 pub use self::log::{
     LogFormat, LogLevel, Setup, Telemetry, TelemetryError, check_collector, install,
+    without_password,
 };

@@ -176,15 +176,25 @@ impl Traces {
     fn finish(self) {}
 }
 
-/// A collector's URL is `http://host:port`: one on this machine, or in this pod.
+/// A URL as it may be told: without the user and password that it may name by mistake.
+pub fn without_password(url: &str) -> String {
+    match url.rsplit_once('@') {
+        Some((_, rest)) => format!("…@{rest}"),
+        None => url.to_owned(),
+    }
+}
+
+/// A collector's URL is `http://host:port`: one on this machine, or in this pod. It is
+/// told in logs, so it names no user and no password.
 pub fn check_collector(endpoint: &str) -> Result<(), TelemetryError> {
     let wrong = |why: &str| {
         Err(TelemetryError::Collector {
-            endpoint: endpoint.to_owned(),
+            endpoint: without_password(endpoint),
             why: why.to_owned(),
         })
     };
     match endpoint.parse::<http::Uri>() {
+        _ if endpoint.contains('@') => wrong("it names a user: collectors have none here"),
         Ok(uri) if uri.scheme_str() == Some("https") => wrong(
             "TLS to a collector is not supported: send to a collector on this machine, which forwards",
         ),
@@ -196,3 +206,6 @@ pub fn check_collector(endpoint: &str) -> Result<(), TelemetryError> {
 /// A layer behind a filter of its own.
 #[cfg(feature = "otlp")]
 pub(crate) type BoxedLayer<S> = Box<dyn Layer<S> + Send + Sync>;
+
+#[cfg(test)]
+mod tests;

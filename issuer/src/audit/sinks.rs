@@ -4,8 +4,8 @@
 //! The store is the truth; a sink is a copy of it, with the signed checkpoints among
 //! the records, so that it can be verified by itself. Each sink follows the store from
 //! a cursor of its own: records arrive in order and at least once, over outages and
-//! restarts of either side. No sink is ever waited for by a decision. One that falls
-//! behind says so: a gauge, the log, and a warning at `/readyz`.
+//! restarts of either side. No sink is ever waited for by a decision. Of one that falls
+//! behind, or hangs, it is said: a gauge, the log, and a warning at `/readyz`.
 //!
 //! Issuers that share a database share the cursors: while it runs each delivers every
 //! record, and one that starts goes on where any of them was.
@@ -32,7 +32,13 @@ use tokio::{
 };
 
 pub use self::settings::{FileSettings, OtlpSettings, SinkSettings, check_endpoint, parse_size};
-use self::{blocking::Blocking, file::FileSink, page::Pages, runner::Runner, stdout::StdoutSink};
+use self::{
+    blocking::Blocking,
+    file::FileSink,
+    page::Pages,
+    runner::{Runner, Teller},
+    stdout::StdoutSink,
+};
 use crate::{
     audit::{best_effort::BestEffort, chain::Hash, lines::NotDurable},
     store::Store,
@@ -89,7 +95,7 @@ impl Sinks {
             sinks.run(name, "file", sink, store, &stopping);
         }
         if settings.stdout {
-            let sink = Sink::Blocking(Blocking::start(StdoutSink));
+            let sink = Sink::Blocking(Blocking::start(StdoutSink::default()));
             sinks.run("stdout".to_owned(), "stdout", sink, store, &stopping);
         }
         #[cfg(not(feature = "otlp"))]
@@ -134,14 +140,16 @@ impl Sinks {
         let (tell, not_durable) = mpsc::channel(NOT_DURABLE_MAX);
         self.not_durable.push(tell);
         let runner = Runner {
+            teller: Teller {
+                name,
+                kind,
+                store: store.clone(),
+                health: self.health.clone(),
+            },
             not_durable,
-            name,
-            kind,
             sink,
             pages: Pages::new(store.clone()),
-            store: store.clone(),
             stopping: stopping.clone(),
-            health: self.health.clone(),
         };
         self.tasks.push(tokio::spawn(runner.run()));
     }

@@ -96,7 +96,11 @@ fn numbers(text: &str) -> Vec<u64> {
 }
 
 fn diagnostics(issuer: &Issuer, path: &str) -> String {
-    let url = format!("http://{}{path}", issuer.diagnostics);
+    fetch(&issuer.diagnostics.to_string(), path)
+}
+
+fn fetch(address: &str, path: &str) -> String {
+    let url = format!("http://{address}{path}");
     let output = Command::new("curl").args(["-s", &url]).output().unwrap();
     String::from_utf8(output.stdout).unwrap()
 }
@@ -310,7 +314,7 @@ fn standard_output_has_every_record_at_least_once_over_a_kill() {
 }
 
 #[test]
-fn a_reader_that_stops_reading_holds_up_nobody() {
+fn a_reader_that_stops_reading_holds_up_nobody_and_is_told() {
     let home = tempfile::tempdir().unwrap();
     let data_dir = home.path().join("data");
     let mut process = start_on_a_pipe(&data_dir);
@@ -334,6 +338,15 @@ fn a_reader_that_stops_reading_holds_up_nobody() {
         String::from_utf8(listed.stdout).unwrap().lines().count(),
         400
     );
+    let status = command(&data_dir, &["status", "-o", "json"]).stdout;
+    let status: Value = serde_json::from_slice(&status).unwrap();
+    let address = status["diagnostics_address"].as_str().unwrap();
+    until("the sink that hangs is told", || {
+        let told = fetch(address, "/metrics");
+        fetch(address, "/readyz").contains("the audit sink stdout is")
+            && told.contains("issuer_audit_sink_up{sink=\"stdout\"} 0")
+            && !told.contains("issuer_audit_sink_lag_events{sink=\"stdout\"} 0")
+    });
     signal("TERM", process.id());
     let begun = Instant::now();
     while process.try_wait().unwrap().is_none() {
@@ -341,6 +354,57 @@ fn a_reader_that_stops_reading_holds_up_nobody() {
         std::thread::sleep(Duration::from_millis(20));
     }
     drop(pipe);
+}
+
+#[test]
+fn after_a_restore_a_sink_says_so_and_goes_on_with_the_restored_trail() {
+    let sink = Sink::with_directory();
+    let mut issuer = Issuer::start_with(&["--config", &sink.config()]);
+    issuer.register("app");
+    let at_backup = issuer.audit().len() as u64;
+    until("the sink follows", || {
+        sink.numbers().len() as u64 == at_backup
+    });
+    // Its cursor is kept a little later; what it has is found in the file itself.
+    let backup = sink.folder.path().join("backup");
+    let backup = backup.to_str().unwrap();
+    issuer.run(&["backup", backup]);
+    issuer.run(&["bot", "add", "lost"]);
+    let lost = issuer.audit().len() as u64;
+    until("the sink has what will be lost", || {
+        sink.numbers().len() as u64 == lost
+    });
+
+    // The disk is lost, but for the key.
+    issuer.terminate();
+    let (data, kept) = (issuer.data_dir(), sink.folder.path().join("kept"));
+    fs::copy(data.join("ca.kek"), &kept).unwrap();
+    fs::remove_dir_all(&data).unwrap();
+    issuer.run(&["restore", backup]);
+    fs::copy(&kept, data.join("ca.kek")).unwrap();
+    issuer.restart();
+    issuer.log.wait_for("holds records that the store does not");
+    issuer.run(&["bot", "add", "new"]);
+    let records = issuer.audit().len() as u64;
+    let whole = |from: u64| (from..=records).collect::<Vec<_>>();
+    until("the sink has the restored trail", || {
+        let numbers = sink.numbers();
+        let since = &numbers[usize::try_from(lost).unwrap()..];
+        // From the cursor of the backup on, which may lie a little before it.
+        since.first().is_some_and(|first| {
+            assert!(*first <= at_backup + 1, "{numbers:?}");
+            since == whole(*first)
+        })
+    });
+    assert!(warnings(&issuer) == "[]", "{}", warnings(&issuer));
+    // A copy of both cannot pass for either.
+    let files = sink.files();
+    let mut verify = vec!["audit", "verify"];
+    for file in &files {
+        verify.extend(["--offline", file.to_str().unwrap()]);
+    }
+    let told = issuer.fails(&verify);
+    assert!(told.contains("out of order"), "{told}");
 }
 
 #[test]

@@ -295,6 +295,13 @@ fn an_export_is_verified_elsewhere() {
         assert!(line.contains(&named), "{named}: {line}");
     }
 
+    // What no hash covers is not believed either.
+    let forged = text.replacen("\"code\":\"TBI030I\"", "\"code\":\"TBI030E\"", 1);
+    assert_ne!(forged, text);
+    std::fs::write(&file, forged).unwrap();
+    let line = one_line_failure(&verify(path));
+    assert!(line.contains("TBI030E"), "{line}");
+
     // A part says where it begins, and still fits.
     let part = issuer.home.path().join("part.jsonl");
     let part = part.to_str().unwrap();

@@ -1,7 +1,9 @@
 use identity::Jwk;
 use serde_json::json;
 
-use super::{Checkpoint, Export, Head, Line, NotDurable, Recorded, parse_time, time_text};
+use super::{
+    Checkpoint, Export, Head, Line, NotDurable, Recorded, check_code, parse_time, time_text,
+};
 
 fn record(fields: &str) -> Recorded {
     Recorded {
@@ -98,4 +100,15 @@ fn what_is_no_line_is_an_error() {
     }
     let text = Line::Record(record("{}")).to_json();
     assert!(Line::parse(&text.replace("abab", "zzzz")).is_err());
+}
+
+#[test]
+fn a_code_that_is_not_that_of_the_event_is_found() {
+    let text = Line::Record(record("{}")).to_json();
+    assert_eq!(check_code(&text), Ok(()));
+    let forged = text.replace("TSPIFFE000E", "TSPIFFE000I");
+    let error = check_code(&forged).unwrap_err();
+    assert!(error.contains("TSPIFFE000I"), "{error}");
+    let newer = text.replace("spiffe.svid.issued", "something.newer");
+    assert_eq!(check_code(&newer), Ok(()));
 }

@@ -3,7 +3,8 @@
 //! The file itself says how far it is: its last whole line is read when it is opened,
 //! and a torn one behind it (a crash, a full disk) is cut off. So no record is twice in
 //! it, and none is missing, over any `kill -9`. A file that was taken away is made anew
-//! and goes on with the next record. One process writes it: it is locked.
+//! and goes on with the next record. One process writes it: it is locked. A file of
+//! anything else, named by mistake, is not touched.
 
 use std::{
     fs::{File, OpenOptions},
@@ -19,6 +20,13 @@ use crate::audit::{chain::Hash, lines::Line};
 
 /// How much is read at once to find the last line.
 const CHUNK: u64 = 64 * 1024;
+/// What a line of ours begins with.
+const BEGINNINGS: [&[u8]; 4] = [
+    b"{\"sequence\":",
+    b"{\"audit_key\":",
+    b"{\"checkpoint\":",
+    b"{\"not_durable\":",
+];
 
 pub(super) struct FileSink {
     settings: FileSettings,
@@ -190,6 +198,10 @@ fn open(path: &Path) -> io::Result<Open> {
     flock(&file, FlockOperation::NonBlockingLockExclusive).map_err(|_| {
         io::Error::other("another process writes it: give each issuer a file of its own")
     })?;
+    if !is_ours(&mut file)? {
+        let why = "it is there, and holds no audit records: name another file";
+        return Err(io::Error::other(why));
+    }
     sync_directory(path)?;
     let whole = whole_lines(&mut file)?;
     file.set_len(whole)?;
@@ -207,6 +219,14 @@ fn sync_directory(path: &Path) -> io::Result<()> {
         _ => Path::new("."),
     };
     File::open(parent)?.sync_all()
+}
+
+/// Whether it begins as a file of records does; an empty one may become one.
+fn is_ours(file: &mut File) -> io::Result<bool> {
+    let beginning = read_range(file, 0, 64)?;
+    let beginning = beginning.trim_ascii_start();
+    let fits = |ours: &&[u8]| beginning.starts_with(ours) || ours.starts_with(beginning);
+    Ok(BEGINNINGS.iter().any(fits))
 }
 
 /// Length of the file up to the end of its last whole line.

@@ -4,7 +4,11 @@ use std::io::{self, Write};
 
 use super::{Held, blocking::BlockingSink, page::Page};
 
-pub(super) struct StdoutSink;
+#[derive(Default)]
+pub(super) struct StdoutSink {
+    /// A line may have been cut off in the middle.
+    torn: bool,
+}
 
 impl BlockingSink for StdoutSink {
     fn held(&mut self) -> Result<Held, String> {
@@ -13,14 +17,17 @@ impl BlockingSink for StdoutSink {
 
     fn deliver(&mut self, page: &Page) -> Result<(), String> {
         let mut text = String::new();
+        if self.torn {
+            text.push('\n');
+        }
         for (_, line) in &page.lines {
             text.push_str(line);
             text.push('\n');
         }
         let mut out = io::stdout().lock();
-        out.write_all(text.as_bytes())
-            .and_then(|()| out.flush())
-            .map_err(|error| format!("standard output takes nothing ({error})"))
+        let written = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+        self.torn = written.is_err();
+        written.map_err(|error| format!("standard output takes nothing ({error})"))
     }
 
     fn sync(&mut self) -> Result<(), String> {

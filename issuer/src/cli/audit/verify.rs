@@ -15,7 +15,7 @@ use super::read;
 use crate::{
     audit::{
         chain::{AuditKeys, Checkpoint, Fault, Hash, START, Verified, Verifier},
-        lines::Line,
+        lines::{Line, check_code},
     },
     cli::{
         Target,
@@ -151,8 +151,7 @@ impl Check {
         let (from, to) = self.range(newest)?;
         self.begin(from - 1, offline.link(from - 1).await?)?;
         self.take_head(offline.keys().await?, head, to)?;
-        let (mut next, mut checkpoints) = (from, offline.checkpoints(from, to).await?.into_iter());
-        let mut signed = checkpoints.next();
+        let mut next = from;
         // Also what stands behind the head, where nothing may be.
         let end = self.to.unwrap_or(u64::MAX);
         loop {
@@ -160,6 +159,9 @@ impl Check {
             let Some((last, _)) = page.last() else {
                 break;
             };
+            // One a record at most.
+            let signed = offline.checkpoints(next, last.sequence).await?;
+            let mut signed = signed.into_iter().peekable();
             next = last.sequence + 1;
             for (record, is_found) in page {
                 let sequence = record.sequence;
@@ -167,16 +169,15 @@ impl Check {
                 if !is_found {
                     return Err(tampered(Fault::Hidden { sequence }));
                 }
-                while let Some(now) = signed.take_if(|next| next.head.sequence <= sequence) {
+                while let Some(now) = signed.next_if(|next| next.head.sequence <= sequence) {
                     self.take(Line::Checkpoint(now))?;
-                    signed = checkpoints.next();
                 }
             }
         }
-        for checkpoint in signed.into_iter().chain(checkpoints) {
-            self.take(Line::Checkpoint(checkpoint))?;
-        }
-        Ok(())
+        // Those of records that are not there.
+        let signed = offline.checkpoints(next, to).await?;
+        let mut signed = signed.into_iter();
+        signed.try_for_each(|checkpoint| self.take(Line::Checkpoint(checkpoint)))
     }
 
     fn lines(&mut self, path: &Path) -> anyhow::Result<()> {
@@ -188,14 +189,15 @@ impl Check {
             if text.is_empty() {
                 continue;
             }
-            let line = Line::parse(&text).map_err(|why| {
+            let foreign = |why| {
                 let number = number + 1;
                 anyhow!(
                     "{}:{number}: this line is no part of a trail ({why})",
                     path.display()
                 )
-            })?;
-            self.take(line)?;
+            };
+            self.take(Line::parse(&text).map_err(foreign)?)?;
+            check_code(&text).map_err(foreign)?;
         }
         Ok(())
     }

@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// Records that are read at once.
-const PAGE: i64 = 1000;
+const PAGE: u32 = 1000;
 
 /// An open snapshot.
 #[derive(Debug)]
@@ -42,9 +42,9 @@ impl Offline {
         checkpoints::keys(&mut self.connection).await
     }
 
-    /// All kept checkpoints of these records.
+    /// The kept checkpoints of these records, in order, as many as are read at once.
     pub async fn checkpoints(&mut self, from: u64, to: u64) -> Result<Vec<Checkpoint>, StoreError> {
-        checkpoints::read(&mut self.connection, from, to, u32::MAX).await
+        checkpoints::read(&mut self.connection, from, to, PAGE).await
     }
 
     /// The link of a record; of 0 that before all.
@@ -69,7 +69,7 @@ impl Offline {
         )
         .bind(to_i64(from))
         .bind(to_i64(to))
-        .bind(PAGE)
+        .bind(i64::from(PAGE))
         .fetch_all(&mut self.connection)
         .await?;
         let told = |Indexed { record, index }: Indexed| {

@@ -145,3 +145,19 @@ fn one_process_writes_it() {
     drop(first);
     sink(&folder, 5000, 3).deliver(&page(2..=2)).unwrap();
 }
+
+#[test]
+fn a_file_of_something_else_is_not_touched() {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("audit.jsonl");
+    for content in ["5a5a5a", "SQLite format 3\0 and more", "{\"keys\":[]}\n{"] {
+        fs::write(&path, content).unwrap();
+        let refused = sink(&folder, 5000, 3).deliver(&page(1..=1)).unwrap_err();
+        assert!(refused.contains("no audit records"), "{refused}");
+        assert_eq!(fs::read_to_string(&path).unwrap(), content);
+    }
+    // A line of ours that a crash has cut off is none of them.
+    fs::write(&path, "{\"seq").unwrap();
+    sink(&folder, 5000, 3).deliver(&page(1..=1)).unwrap();
+    assert_eq!(numbers(folder.path()), [1]);
+}
