@@ -86,8 +86,12 @@ impl SealingKey {
             .map_err(|_| failed(io::Error::other("no randomness")))?;
         let text = Zeroizing::new(format!("{}\n", hex::encode(bytes.as_slice())));
         // Written beside and linked into place: the file appears whole or not
-        // at all, and never replaces another.
-        let beside = path.with_extension(format!("new-{}", std::process::id()));
+        // at all, and never replaces another. The name is never met again: what a crash
+        // left behind stands in nobody's way (in a container every process has one id).
+        let mut random = [0u8; 8];
+        aws_lc_rs::rand::fill(&mut random)
+            .map_err(|_| failed(io::Error::other("no randomness")))?;
+        let beside = path.with_extension(format!("new-{}", hex::encode(random)));
         let written = OpenOptions::new()
             .write(true)
             .create_new(true)

@@ -353,6 +353,9 @@ fn identity_reads_what_the_authority_signs() {
 fn a_key_is_unsealed_only_by_its_file_for_its_trust_domain_under_its_name() {
     let home = tempfile::tempdir().unwrap();
     let path = home.path().join("kek");
+    // What a first start that was killed left behind is in nobody's way.
+    let left = path.with_extension(format!("new-{}", std::process::id()));
+    std::fs::write(left, "").unwrap();
     let key = SealingKey::open(&path, true).unwrap();
     let sealed = key.seal(&trust_domain(), "k1", b"the private key").unwrap();
     assert!(!sealed.windows(7).any(|window| window == b"private"));

@@ -111,10 +111,12 @@ pub(super) async fn backup(args: BackupArgs) -> anyhow::Result<()> {
 }
 
 async fn write(database: &Database, served: bool, part: &Path) -> anyhow::Result<backup::Header> {
+    // What a backup that was killed has left. Never written into: it may be a link, or
+    // open to others.
+    let _ = std::fs::remove_file(part);
     let file = OpenOptions::new()
         .write(true)
-        .create(true)
-        .truncate(true)
+        .create_new(true)
         .mode(0o600)
         .open(part)
         .with_context(|| format!("{part:?} cannot be made"))?;

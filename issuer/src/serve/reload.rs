@@ -91,22 +91,44 @@ fn complain(error: &ConfigError) {
     }
 }
 
-/// Keys of what differs and cannot change while the issuer runs.
+/// Keys of what differs and cannot change while the issuer runs. Every setting is named
+/// here: a new one does not compile until it is known which sort it is of.
 fn fixed(old: &Settings, new: &Settings) -> Vec<&'static str> {
+    let Settings {
+        data_dir,
+        database,
+        trust_domain,
+        default_trust_domain: _,
+        listen,
+        public_address,
+        diagnostics,
+        key_file,
+        admin_socket,
+        admin_uids: _,
+        bot_ttl: _,
+        lifecycle,
+        jwt_issuer,
+        log_level: _,
+        reflection,
+        otlp_endpoint,
+        limits: _,
+        audit,
+    } = new;
     let changed = [
-        ("data_dir", old.data_dir != new.data_dir),
-        ("trust_domain", old.trust_domain != new.trust_domain),
-        ("listen", old.listen != new.listen),
-        ("public_address", old.public_address != new.public_address),
-        ("diagnostics", old.diagnostics != new.diagnostics),
-        ("database", old.database != new.database),
-        ("key_file", old.key_file != new.key_file),
-        ("admin_socket", old.admin_socket != new.admin_socket),
-        ("ca_ttl", old.lifecycle.life != new.lifecycle.life),
-        ("wit", old.lifecycle.wit != new.lifecycle.wit),
-        ("reflection", old.reflection != new.reflection),
-        ("otlp_endpoint", old.otlp_endpoint != new.otlp_endpoint),
-        ("audit", old.audit != new.audit),
+        ("data_dir", old.data_dir != *data_dir),
+        ("trust_domain", old.trust_domain != *trust_domain),
+        ("listen", old.listen != *listen),
+        ("public_address", old.public_address != *public_address),
+        ("diagnostics", old.diagnostics != *diagnostics),
+        ("database", old.database != *database),
+        ("key_file", old.key_file != *key_file),
+        ("admin_socket", old.admin_socket != *admin_socket),
+        ("ca_ttl", old.lifecycle.life != lifecycle.life),
+        ("wit", old.lifecycle.wit != lifecycle.wit),
+        ("jwt_issuer", old.jwt_issuer != *jwt_issuer),
+        ("reflection", old.reflection != *reflection),
+        ("otlp_endpoint", old.otlp_endpoint != *otlp_endpoint),
+        ("audit", old.audit != *audit),
     ];
     let changed = changed.into_iter().filter(|(_, changed)| *changed);
     changed.map(|(key, _)| key).collect()

@@ -27,7 +27,12 @@ fn tb_03_a_restored_issuer_goes_on_and_its_bundle_is_newer_than_any_before() {
         let unused = issuer.token("steady");
         let before = bundle_sequence(&issuer);
 
+        // What lies there of a backup that was killed, or of somebody else, is not used.
+        let elsewhere = home.path().join("elsewhere");
+        fs::write(&elsewhere, "kept").unwrap();
+        std::os::unix::fs::symlink(&elsewhere, format!("{file}.part")).unwrap();
         let said = issuer.run(&["backup", file]);
+        assert_eq!(fs::read_to_string(&elsewhere).unwrap(), "kept");
         assert!(
             said.contains("ca.kek") && said.contains("NOT in it"),
             "{said}"

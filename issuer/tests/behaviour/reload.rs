@@ -44,12 +44,14 @@ fn a_reload_changes_what_it_can_and_names_the_rest() {
         let bot = issuer.joined("app").await;
         reloadable.reload(
             "bot_ttl: 2h\nlog_level: debug\npublic_address: elsewhere:1\nca_ttl: 30d\n\
+             jwt_issuer: https://issuer.example.org\n\
              limits: { issue_per_second_per_bot: 1, issue_burst_per_bot: 3 }\n",
             "takes effect at the next start key=\"ca_ttl\"",
         );
-        issuer
-            .log
-            .wait_for("takes effect at the next start key=\"public_address\"");
+        for key in ["public_address", "jwt_issuer"] {
+            let line = format!("takes effect at the next start key=\"{key}\"");
+            issuer.log.wait_for(&line);
+        }
         let mut client = JoinServiceClient::new(issuer.as_bot(&bot).await);
         let request = RenewRequest {
             csr_der: csr(&KeyPair::generate().unwrap()),
