@@ -36,7 +36,7 @@ pub use self::{
     csr::{CsrError, KeyKind, SubjectKey},
     keyring::{KeyFacts, Keyring, KeyringError, SignedToken},
     lifecycle::Lifecycle,
-    rotation::{Rotation, RotationError},
+    rotation::{NotWithdrawn, Rotation, RotationError},
     signer::{CertSigner, EcdsaP256Signer, SignError},
     stored::{KeyState, KeyUse, StoredAuthority},
     subject::Subject,

@@ -245,6 +245,15 @@ impl AdminService for AdminApi {
         Ok(Response::new(rotated))
     }
 
+    async fn withdraw_authority(
+        &self,
+        request: Request<pb::WithdrawAuthorityRequest>,
+    ) -> Result<Response<pb::WithdrawAuthorityResponse>, Status> {
+        let operator = operator(&request);
+        let withdrawn = authorities::withdraw(&self.issuer, request.into_inner(), operator).await?;
+        Ok(Response::new(withdrawn))
+    }
+
     async fn explain(
         &self,
         request: Request<pb::ExplainRequest>,

@@ -37,6 +37,20 @@ pub(super) async fn rotate(
     })
 }
 
+/// Does what an operator orders.
+pub(super) async fn withdraw(
+    issuer: &Issuer,
+    request: pb::WithdrawAuthorityRequest,
+    operator: String,
+) -> Result<pb::WithdrawAuthorityResponse, Status> {
+    let (key_id, even_if_held) = (request.key_id, request.even_if_held);
+    let withdrawn = issuer.withdraw_key(key_id, even_if_held, operator, SystemTime::now());
+    withdrawn.await.map_err(failed)?;
+    Ok(pb::WithdrawAuthorityResponse {
+        authorities: list(issuer),
+    })
+}
+
 fn key_use(issuer: &Issuer, name: &str) -> Result<KeyUse, Status> {
     let known: Vec<_> = issuer.lifecycle().uses().collect();
     let named = KeyUse::parse(name).filter(|key_use| known.contains(key_use));
@@ -50,8 +64,9 @@ fn key_use(issuer: &Issuer, name: &str) -> Result<KeyUse, Status> {
 }
 
 fn failed(error: RotationError) -> Status {
-    tracing::error!(%error, "an order to rotate keys failed");
+    tracing::error!(%error, "an order about keys was not followed");
     match error {
+        RotationError::NotWithdrawn(error) => Status::failed_precondition(error.to_string()),
         RotationError::Store(error) => Status::unavailable(error.to_string()),
         other => Status::internal(other.to_string()),
     }

@@ -29,7 +29,10 @@ pub use self::{
     places::{FILES_MIN, Limits},
 };
 
-use self::places::{Place, Places};
+use self::{
+    connection::Trust,
+    places::{Place, Places},
+};
 use super::drained;
 use crate::{
     access::{Caller, Denial},
@@ -153,8 +156,11 @@ async fn handshake(
     if caller.is_some() {
         place.proven();
     }
+    let (_, session) = stream.get_ref();
+    let leaf = session.peer_certificates().and_then(<[_]>::first);
+    let trust = leaf.map(|leaf| Trust::new(leaf, issuer.keyrings()));
     let info = ConnectionInfo::new(remote, caller);
-    Some(Connection::new(stream, info, place))
+    Some(Connection::new(stream, info, place, trust))
 }
 
 /// A peer without a certificate is nobody (it may join); one with a certificate

@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     audit::{Event, EventName},
-    store::{Failure, StoreError, Tx, audit, authorities, settings},
+    store::{Failure, StoreError, Tx, audit, authorities, instances::BotInstance, settings},
 };
 
 /// More passes than any state of the store needs.
@@ -82,6 +82,46 @@ impl Rotation<'_> {
         let steps = self.lifecycle.ordered(&keys, uses, at_once);
         self.carry_out(tx, &keys, &steps, spare).await?;
         Ok(steps)
+    }
+
+    /// Does what an operator ordered: a key that does not sign leaves the trust bundle, and
+    /// the store, before its time. What it signed is trusted no more, so while bot
+    /// instances hold a certificate of it this is refused unless `even_if_held`.
+    pub async fn withdraw(
+        &self,
+        tx: &mut Tx,
+        key_id: &str,
+        even_if_held: bool,
+    ) -> Result<(), RotationError> {
+        let keys = authorities::list(tx.connection().await?).await?;
+        let key = keys.iter().find(|key| key.key_id == key_id);
+        let key = key.ok_or_else(|| NotWithdrawn::Unknown(key_id.to_owned()))?;
+        match (key.state, key.key_use) {
+            (KeyState::Active, key_use) => {
+                return Err(NotWithdrawn::Signs(key_id.to_owned(), key_use).into());
+            }
+            (_, KeyUse::Audit) => return Err(NotWithdrawn::Audit(key_id.to_owned()).into()),
+            (KeyState::Prepared | KeyState::Retired, _) => {}
+        }
+        if let (KeyUse::X509, Some(retired), false) = (key.key_use, key.retired, even_if_held) {
+            let catalog = tx.catalog().await?;
+            let holds = |instance: &BotInstance| {
+                instance.renewed <= retired
+                    && self.now < instance.not_after
+                    && instance.locked_reason.is_none()
+            };
+            let mut holders = catalog.instances().filter(|instance| holds(instance));
+            if let Some(one) = holders.next() {
+                return Err(NotWithdrawn::Held {
+                    count: holders.count() + 1,
+                    bot_name: one.bot_name.clone(),
+                    instance_id: one.instance_id.clone(),
+                }
+                .into());
+            }
+        }
+        let step = Step::Remove(key_id.to_owned());
+        self.carry_out(tx, &keys, &[step], &mut Vec::new()).await
     }
 
     /// Makes a key of this use, not stored yet.
@@ -202,6 +242,36 @@ fn ca_pin(key: &StoredAuthority) -> Option<String> {
         .map(|pin| pin.to_string())
 }
 
+/// Why a key is not withdrawn.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum NotWithdrawn {
+    /// There is none of this id.
+    #[error("there is no key {0:?}: `issuer authority list` names them")]
+    Unknown(String),
+    /// It signs.
+    #[error(
+        "the {1} key {0} signs: have it succeeded first, with `issuer authority rotate --use {1} --now`"
+    )]
+    Signs(String, KeyUse),
+    /// It is in no trust bundle.
+    #[error(
+        "{0} is an audit key: it is in no trust bundle, and what it signed is verified with it"
+    )]
+    Audit(String),
+    /// Bot instances would be shut out.
+    #[error(
+        "{count} bot instances have not renewed since that CA was retired (one of {bot_name}: {instance_id}): order `issuer renew-now` and wait, or add --force: they then have to join anew"
+    )]
+    Held {
+        /// How many.
+        count: usize,
+        /// Bot of one of them.
+        bot_name: String,
+        /// One of them.
+        instance_id: String,
+    },
+}
+
 /// Why a step could not be done. Nothing was changed then.
 #[derive(Debug, thiserror::Error)]
 pub enum RotationError {
@@ -217,6 +287,9 @@ pub enum RotationError {
     /// A key cannot be sealed.
     #[error(transparent)]
     KeyFile(#[from] KeyFileError),
+    /// An order to withdraw a key is refused.
+    #[error(transparent)]
+    NotWithdrawn(#[from] NotWithdrawn),
 }
 
 impl Failure for RotationError {

@@ -1,4 +1,4 @@
-//! `issuer authority list`, `rotate`.
+//! `issuer authority list`, `rotate`, `withdraw`.
 
 use clap::{Args, Subcommand};
 use proto::admin::v1 as pb;
@@ -16,6 +16,10 @@ pub(super) enum AuthorityCommand {
     /// Have keys succeeded before their time. The issuer rotates them by itself; this is
     /// for a key that is to go earlier.
     Rotate(RotateArgs),
+    /// Take a key that does not sign (any more) out of the trust bundle at once, before
+    /// what it signed has ended: for one that others may know. Rotate it --now, order
+    /// `issuer renew-now`, then this.
+    Withdraw(WithdrawArgs),
 }
 
 #[derive(Debug, Args)]
@@ -43,10 +47,26 @@ pub(super) struct RotateArgs {
     target: Target,
 }
 
+#[derive(Debug, Args)]
+pub(super) struct WithdrawArgs {
+    /// Which key, as `issuer authority list` names it.
+    #[arg(value_name = "KEY")]
+    key_id: String,
+    /// Also while bot instances hold a certificate of this CA: they have to join anew.
+    #[arg(long)]
+    force: bool,
+    /// Form of the answer.
+    #[arg(short, long, value_name = "FORMAT", default_value = "table")]
+    output: Format,
+    #[command(flatten)]
+    target: Target,
+}
+
 pub(super) async fn run(command: AuthorityCommand) -> anyhow::Result<()> {
     match command {
         AuthorityCommand::List(args) => list(args).await,
         AuthorityCommand::Rotate(args) => rotate(args).await,
+        AuthorityCommand::Withdraw(args) => withdraw(args).await,
     }
 }
 
@@ -73,6 +93,18 @@ async fn rotate(args: RotateArgs) -> anyhow::Result<()> {
         output::print("their successors are prepared already\n\n")?;
     }
     show(args.output, &rotated.authorities)
+}
+
+async fn withdraw(args: WithdrawArgs) -> anyhow::Result<()> {
+    let mut admin = args.target.connect().await?;
+    let request = pb::WithdrawAuthorityRequest {
+        key_id: args.key_id,
+        even_if_held: args.force,
+    };
+    match admin.client().withdraw_authority(request).await {
+        Ok(answer) => show(args.output, &answer.into_inner().authorities),
+        Err(status) => Err(admin.failed(status)),
+    }
 }
 
 fn show(format: Format, authorities: &[pb::Authority]) -> anyhow::Result<()> {

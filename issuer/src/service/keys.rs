@@ -230,6 +230,29 @@ impl Issuer {
         Ok(done)
     }
 
+    /// Takes a key out of the trust bundle; see [`Rotation::withdraw`].
+    pub async fn withdraw_key(
+        &self,
+        key_id: String,
+        even_if_held: bool,
+        user: String,
+        now: SystemTime,
+    ) -> Result<(), RotationError> {
+        let keys = self.keys.clone();
+        let withdrawn = key_id.clone();
+        let write = self.store.write::<_, RotationError, _>(move |tx| {
+            let (keys, key_id, user) = (keys.clone(), key_id.clone(), user.clone());
+            Box::pin(async move {
+                let rotation = keys.rotation(&user, now);
+                rotation.withdraw(tx, &key_id, even_if_held).await
+            })
+        });
+        write.await?;
+        tracing::warn!(key_id = withdrawn, "a key was withdrawn");
+        self.refresh_keys()?;
+        Ok(())
+    }
+
     /// Makes the keys that these steps need, outside of any transaction: to find an
     /// RSA key takes a while.
     async fn spare_keys(

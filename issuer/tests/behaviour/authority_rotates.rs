@@ -9,10 +9,11 @@ use proto::{
     issue::v1::{Svid, WatchRequest, issue_service_client::IssueServiceClient},
     join::v1::TrustBundle as Wire,
 };
+use rcgen::KeyPair;
 use rustls::pki_types::CertificateDer;
 use serde_json::Value;
 
-use super::harness::{Issuer, TRUST_DOMAIN, block_on};
+use super::harness::{Issuer, TRUST_DOMAIN, block_on, csr, one_line_failure, the_svid, x509};
 
 fn keys(issuer: &Issuer, key_use: &str, state: &str) -> Vec<Value> {
     let all = issuer.json(&["authority", "list"]);
@@ -184,11 +185,80 @@ fn agents_of_many_rotations_ago_are_served_as_long_as_their_ca_is_left() {
 }
 
 #[test]
+fn a_ca_that_others_know_is_withdrawn_at_once_by_order() {
+    let issuer = Issuer::start();
+    let withdraw = |key: &Value, more: &[&str]| {
+        let key_id = key["key_id"].as_str().unwrap();
+        issuer.output(&[&["authority", "withdraw", key_id][..], more].concat())
+    };
+    let refused = |key: &Value, why: &str| {
+        let told = one_line_failure(&withdraw(key, &[]));
+        assert!(told.contains(why), "{told}");
+    };
+    let leaked = keys(&issuer, "x509", "active").remove(0);
+    refused(&leaked, "rotate --use x509 --now");
+    refused(&serde_json::json!({ "key_id": "00" }), "authority list");
+
+    block_on(async {
+        let bot = issuer.joined("app").await;
+        let late = issuer.joined("late").await;
+        // A connection of before, as a thief may hold one open.
+        let mut old = IssueServiceClient::new(issuer.as_bot(&late).await);
+        let mut ask = async || {
+            let key = csr(&KeyPair::generate().unwrap());
+            the_svid(old.issue_svids(x509("late", &key, None)).await)
+        };
+        ask().await.unwrap();
+
+        issuer.run(&["authority", "rotate", "--use", "x509,audit", "--now"]);
+        refused(&keys(&issuer, "audit", "retired")[0], "audit key");
+        let key = KeyPair::generate().unwrap();
+        let renewed = issuer.renew(&bot, &key).await.unwrap();
+        let bot = bot.renewed(key, renewed);
+        refused(&leaked, "1 bot instances have not renewed");
+        ask().await.unwrap();
+
+        let before = issuer.run(&["bundle", "-o", "spiffe"]);
+        let done = withdraw(&leaked, &["--force"]);
+        assert!(done.status.success(), "{done:?}");
+        assert!(keys(&issuer, "x509", "retired").is_empty());
+        let removed = issuer.last_event("authority.remove");
+        assert_eq!(removed["fields"]["ca_pin"], leaked["ca_pin"]);
+        let user = removed["fields"]["user"].as_str().unwrap();
+        assert!(user.starts_with("uid:"), "{removed}");
+
+        let read = |text: &str| {
+            let trust_domain = TrustDomain::parse(TRUST_DOMAIN).unwrap();
+            TrustBundle::from_spiffe_json(trust_domain, text.as_bytes()).unwrap()
+        };
+        let (before, after) = (
+            read(&before),
+            read(&issuer.run(&["bundle", "-o", "spiffe"])),
+        );
+        assert_eq!(after.x509_authorities().len(), 1);
+        assert!(after.sequence() > before.sequence());
+
+        // The open connection ends; a new one is not accepted; who renewed goes on.
+        assert!(ask().await.is_err());
+        issuer
+            .log
+            .wait_for("the CA of its certificate was withdrawn");
+        let bundle = Wire {
+            spiffe_bundle_json: issuer.run(&["bundle", "-o", "spiffe"]).into_bytes(),
+            ..bot.bundle.clone()
+        };
+        let (late, bot) = (late.trusting(&bundle), bot.trusting(&bundle));
+        assert!(issuer.issue(&late, "late").await.is_err());
+        issuer.issue(&bot, "app").await.unwrap();
+    });
+}
+
+#[test]
 fn ca_ttl_is_bounded() {
     for bad in ["29s", "3651d", "1.5h", "soon"] {
         let mut command = super::harness::serve_command(std::path::Path::new("/nonexistent"));
         let output = command.args(["--ca-ttl", bad]).output().unwrap();
-        let told = super::harness::one_line_failure(&output);
+        let told = one_line_failure(&output);
         assert!(told.contains(bad), "{told}");
     }
 }

@@ -435,6 +435,14 @@ impl Bot {
         ClientTls::new(source, options).config().unwrap()
     }
 
+    /// With the trust bundle of now.
+    pub(crate) fn trusting(self, bundle: &Bundle) -> Self {
+        Self {
+            bundle: bundle.clone(),
+            ..self
+        }
+    }
+
     /// With a renewed certificate and its key.
     pub(crate) fn renewed(&self, key: KeyPair, certificate: BotCertificate) -> Self {
         Self {

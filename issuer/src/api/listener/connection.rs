@@ -15,13 +15,15 @@ use std::{
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
+    sync::watch,
     time::{Instant, Sleep, sleep},
 };
 use tokio_rustls::server::TlsStream;
 use tonic::transport::server::Connected;
+use x509_parser::{extensions::ParsedExtension, prelude::FromDer, prelude::X509Certificate};
 
 use super::places::Place;
-use crate::access::Caller;
+use crate::{access::Caller, authority::Keyring};
 
 /// How long a peer may be silent after its handshake: a stranger until its first
 /// request, a bot until its first byte.
@@ -56,6 +58,46 @@ impl ConnectionInfo {
     }
 }
 
+/// The CA of a bot's certificate, and the keys among which it must stay: a connection
+/// lasts as long as the certificate says, which for one whose CA is known to others
+/// can be any time.
+pub(super) struct Trust {
+    key_id: String,
+    keyrings: watch::Receiver<Arc<Keyring>>,
+}
+
+impl Trust {
+    /// By the bot's certificate.
+    pub(super) fn new(leaf: &[u8], mut keyrings: watch::Receiver<Arc<Keyring>>) -> Self {
+        let key_id = || {
+            let (_, leaf) = X509Certificate::from_der(leaf).ok()?;
+            let id = leaf
+                .iter_extensions()
+                .find_map(|it| match it.parsed_extension() {
+                    ParsedExtension::AuthorityKeyIdentifier(id) => id.key_identifier.as_ref(),
+                    _ => None,
+                });
+            id.map(|id| hex::encode(id.0))
+        };
+        // The handshake may have seen the keys of just before: those of now count.
+        keyrings.mark_changed();
+        Self {
+            key_id: key_id().unwrap_or_default(),
+            keyrings,
+        }
+    }
+
+    /// Whether the CA has left the trust bundle.
+    fn is_withdrawn(&mut self) -> bool {
+        // An error: the issuer ends.
+        if !self.keyrings.has_changed().unwrap_or(false) {
+            return false;
+        }
+        let keyring = self.keyrings.borrow_and_update();
+        !keyring.keys().iter().any(|key| key.key_id == self.key_id)
+    }
+}
+
 /// A connection after its handshake.
 pub struct Connection {
     stream: TlsStream<TcpStream>,
@@ -64,10 +106,17 @@ pub struct Connection {
     end: Pin<Box<Sleep>>,
     life: Instant,
     place: Place,
+    /// Of a bot.
+    trust: Option<Trust>,
 }
 
 impl Connection {
-    pub(super) fn new(stream: TlsStream<TcpStream>, info: ConnectionInfo, place: Place) -> Self {
+    pub(super) fn new(
+        stream: TlsStream<TcpStream>,
+        info: ConnectionInfo,
+        place: Place,
+        trust: Option<Trust>,
+    ) -> Self {
         metrics::gauge!("issuer_connections").increment(1.0);
         let life = match &info.caller {
             None => ANONYMOUS_LIFE,
@@ -82,6 +131,7 @@ impl Connection {
             end: Box::pin(sleep(SILENCE_MAX.min(life))),
             life: Instant::now() + life,
             place,
+            trust,
         }
     }
 
@@ -98,6 +148,15 @@ impl Connection {
                 return Err(io::ErrorKind::TimedOut.into());
             }
             self.end.as_mut().reset(self.life);
+        }
+        if self.trust.as_mut().is_some_and(Trust::is_withdrawn) {
+            let caller = self.info.caller.as_ref();
+            let id = caller.map_or("", |caller| caller.id.as_str());
+            tracing::warn!(
+                id,
+                "a connection was cut: the CA of its certificate was withdrawn"
+            );
+            return Err(io::ErrorKind::ConnectionAborted.into());
         }
         match self.place.poll_cut(context) {
             Poll::Ready(()) => Err(io::ErrorKind::ConnectionAborted.into()),
