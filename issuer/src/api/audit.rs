@@ -36,6 +36,7 @@ pub(super) async fn search(
     let mut from = request.from_sequence.max(1);
     let mut filter = filter(request)?;
     let mut changes = issuer.store.changes();
+    let mut known = 0;
     loop {
         changes.mark_unchanged();
         // What is committed may not be told by `changes` yet, though somebody was told
@@ -46,6 +47,11 @@ pub(super) async fn search(
         };
         let newest = newest.await.map_err(unavailable)?;
         filter.to = Some(newest);
+        if newest < known {
+            // The database has lost its newest commits: their numbers come again.
+            from = from.min(newest + 1);
+        }
+        known = newest;
         while from <= newest {
             let page = async {
                 let mut connection = issuer.store.read().await?;

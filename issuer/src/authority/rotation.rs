@@ -106,9 +106,7 @@ impl Rotation<'_> {
         if let (KeyUse::X509, Some(retired), false) = (key.key_use, key.retired, even_if_held) {
             let catalog = tx.catalog().await?;
             let holds = |instance: &BotInstance| {
-                instance.renewed <= retired
-                    && self.now < instance.not_after
-                    && instance.locked_reason.is_none()
+                instance.renewed <= retired && self.now < instance.not_after
             };
             let mut holders = catalog.instances().filter(|instance| holds(instance));
             if let Some(one) = holders.next() {

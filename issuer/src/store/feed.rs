@@ -304,8 +304,9 @@ async fn look(
     };
     // Taken before the look: what was published was committed then.
     let catalog = publisher.catalog();
+    let events = publisher.changes.borrow().audit_sequence;
     let seen = head::read(&mut connection).await?;
-    if seen.revision == catalog.revision() {
+    if seen.revision == catalog.revision() && seen.sequence >= events {
         publisher.publish(catalog, &seen);
         return Ok(connection);
     }
@@ -316,9 +317,15 @@ async fn look(
     let head = head::read(&mut connection).await?;
     let newer = advance(&catalog, &mut connection, &head).await?;
     sqlx::query("ROLLBACK").execute(&mut connection).await?;
-    if head.revision < catalog.revision() {
+    if head.revision < catalog.revision() || head.sequence < events {
         let (known, found) = (catalog.revision(), head.revision);
-        tracing::error!(known, found, "the database has lost its newest commits");
+        let lost_events = events.saturating_sub(head.sequence);
+        tracing::error!(
+            known,
+            found,
+            lost_events,
+            "the database has lost its newest commits"
+        );
         publisher.publish_older(&catalog, newer, &head);
     } else {
         publisher.publish(newer, &head);

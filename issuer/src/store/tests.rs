@@ -476,4 +476,15 @@ async fn a_database_that_lost_its_newest_commits_is_believed() {
     assert_eq!(believed.unwrap().unwrap().revision, known - 2);
     assert_eq!(order_renewal(&store).await, 2);
     assert_eq!(store.catalog().revision(), known - 1);
+    // Also where they were events alone, that no decision reads.
+    postgres.query(
+        "issuer",
+        "DELETE FROM audit_events WHERE sequence > 2; UPDATE head SET sequence = 2, \
+         hash = (SELECT hash FROM audit_events WHERE sequence = 2)",
+    );
+    let believed = changes.wait_for(|changes| changes.audit_sequence == 2);
+    let believed = tokio::time::timeout(Duration::from_secs(10), believed).await;
+    believed.unwrap().unwrap();
+    assert_eq!(record(&store, false).await.unwrap(), 3);
+    verify(&store).await;
 }

@@ -9,6 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use e2e::Postgres;
 use proto::issue::v1::issue_service_client::IssueServiceClient;
 use rcgen::KeyPair;
 use serde_json::Value;
@@ -405,6 +406,48 @@ fn after_a_restore_a_sink_says_so_and_goes_on_with_the_restored_trail() {
     }
     let told = issuer.fails(&verify);
     assert!(told.contains("out of order"), "{told}");
+}
+
+#[test]
+fn what_a_failover_lost_comes_again_in_sinks_and_searches() {
+    let postgres = Postgres::start();
+    let url = postgres.create_database("issuer");
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("audit.jsonl");
+    let file = path.to_str().unwrap();
+    let issuer = Issuer::start_with(&["--database", &url, "--audit-file", file]);
+    issuer.run(&["bot", "add", "app"]);
+    let last = issuer.audit().len() as u64;
+    let written = || numbers(&fs::read_to_string(&path).unwrap());
+    until("the sink follows", || written().len() as u64 == last);
+    let mut follow = issuer.command(&["audit", "--follow", "-o", "json"]);
+    let mut follow = follow.stdout(Stdio::piped()).spawn().unwrap();
+    let mut seen = BufReader::new(follow.stdout.take().unwrap()).lines();
+    for number in 1..=last {
+        assert_eq!(numbers(&seen.next().unwrap().unwrap()), [number]);
+    }
+
+    // As a replica is that had not got the newest record.
+    let before = last - 1;
+    postgres.query(
+        "issuer",
+        &format!(
+            "DELETE FROM audit_events WHERE sequence > {before}; UPDATE head SET \
+             sequence = {before}, hash = (SELECT hash FROM audit_events WHERE sequence = {before})"
+        ),
+    );
+    issuer
+        .log
+        .wait_for("the store has lost records that an audit sink has");
+    issuer.run(&["bot", "add", "other"]);
+    let now = issuer.audit().len() as u64;
+    let again: Vec<_> = (1..=last).chain(last..=now).collect();
+    until("the sink goes on", || written() == again);
+    for number in last..=now {
+        assert_eq!(numbers(&seen.next().unwrap().unwrap()), [number]);
+    }
+    follow.kill().unwrap();
+    follow.wait().unwrap();
 }
 
 #[test]
