@@ -19,12 +19,13 @@ mod policy_test;
 mod resource;
 mod resource_files;
 mod status;
+mod store_args;
 
 use std::{path::PathBuf, process::ExitCode};
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::config::{DatabaseUrl, Given, Source};
+use crate::config::{Given, Source};
 
 use self::{
     apply::ApplyArgs,
@@ -43,6 +44,7 @@ use self::{
     policy_test::TestArgs,
     resource::GetArgs,
     status::{BundleArgs, RenewNowArgs, StatusArgs},
+    store_args::StoreArgs,
 };
 
 /// The certificate authority and system of record of a trust domain.
@@ -97,23 +99,8 @@ enum Command {
 
 #[derive(Debug, Args)]
 struct ServeArgs {
-    /// YAML file with the same settings (`data_dir`, `trust_domain`, …).
-    #[arg(short, long, env = "ISSUER_CONFIG", value_name = "FILE")]
-    config: Option<PathBuf>,
-    /// Directory of the state, made at first start with mode 0700
-    /// [default: ./issuer-data].
-    #[arg(long, env = "ISSUER_DATA_DIR", value_name = "DIR")]
-    data_dir: Option<PathBuf>,
-    /// Keep the state in a PostgreSQL database, which issuers can share:
-    /// postgres://USER@HOST:PORT/NAME?sslmode=verify-full. A password on the command
-    /// line can be seen by others: put it in the environment, the file, or PGPASSFILE.
-    #[arg(
-        long,
-        env = "ISSUER_DATABASE",
-        hide_env_values = true,
-        value_name = "URL"
-    )]
-    database: Option<DatabaseUrl>,
+    #[command(flatten)]
+    store: StoreArgs,
     /// Trust domain, fixed at first start [default: example.org].
     #[arg(long, env = "ISSUER_TRUST_DOMAIN", value_name = "NAME")]
     trust_domain: Option<String>,
@@ -199,8 +186,8 @@ struct ServeArgs {
 impl ServeArgs {
     fn source(self) -> Source {
         let given = Given {
-            data_dir: self.data_dir,
-            database: self.database,
+            data_dir: self.store.data_dir,
+            database: self.store.database,
             trust_domain: self.trust_domain,
             listen: self.listen,
             public_address: self.public_address,
@@ -221,7 +208,7 @@ impl ServeArgs {
         };
         Source {
             given,
-            file: self.config,
+            file: self.store.config,
         }
     }
 }

@@ -12,52 +12,11 @@ use std::{
 use anyhow::Context;
 use clap::Args;
 
+use super::store_args::StoreArgs;
 use crate::{
-    config::{DEFAULT_DATA_DIR, DatabaseUrl, Given},
     service::KEY_FILE,
     store::{DataDirectory, Database, FILE, Store, backup, restore},
 };
-
-/// Which store is meant: that which `issuer serve` would take with the same settings.
-#[derive(Debug, Args)]
-struct StoreArgs {
-    /// YAML file of `issuer serve`, for `data_dir` and `database`.
-    #[arg(short, long, env = "ISSUER_CONFIG", value_name = "FILE")]
-    config: Option<PathBuf>,
-    /// Data directory of the issuer [default: ./issuer-data].
-    #[arg(long, env = "ISSUER_DATA_DIR", value_name = "DIR")]
-    data_dir: Option<PathBuf>,
-    /// Address of the PostgreSQL database, if the store is in one.
-    #[arg(
-        long,
-        env = "ISSUER_DATABASE",
-        hide_env_values = true,
-        value_name = "URL"
-    )]
-    database: Option<DatabaseUrl>,
-}
-
-impl StoreArgs {
-    /// The data directory, and the database if it is on a server.
-    fn resolve(self) -> anyhow::Result<(PathBuf, Option<Database>)> {
-        let file = match &self.config {
-            Some(path) => Given::from_file(path)?,
-            None => Given::default(),
-        };
-        let given = Given {
-            data_dir: self.data_dir,
-            database: self.database,
-            ..Given::default()
-        };
-        let given = given.or(file);
-        let database = given.database.as_ref().map(DatabaseUrl::resolve);
-        let data_dir = given
-            .data_dir
-            .unwrap_or_else(|| PathBuf::from(DEFAULT_DATA_DIR));
-        let database = database.transpose().map_err(anyhow::Error::msg)?;
-        Ok((data_dir, database))
-    }
-}
 
 /// Arguments of `issuer backup`.
 #[derive(Debug, Args)]

@@ -4,6 +4,11 @@
 //! is deleted leaves a tombstone with one. So whoever knows a revision reads only
 //! what came after it: a transaction through its own eyes, an issuer from what
 //! another has committed.
+//!
+//! A database can lose its newest commits, when a replica takes over that had not got
+//! them; then numbers come again, with other content. The audit chain tells: who knows
+//! the link of an event that the database does not have has another past, and reads
+//! everything anew.
 
 use std::{
     convert::Infallible,
@@ -22,10 +27,10 @@ use tokio::{
 };
 
 use super::{
-    Database, PostgresAddress, StoreError, authorities, head, head::Head, instances,
+    Database, PostgresAddress, StoreError, audit, authorities, head, head::Head, instances,
     instances::BotInstance, settings, to_i64, to_u64,
 };
-use crate::{authority::StoredAuthority, catalog::Catalog, resources::Kind};
+use crate::{audit::chain::Hash, authority::StoredAuthority, catalog::Catalog, resources::Kind};
 
 /// Tombstone of a joined instance.
 pub(super) const INSTANCE: &str = "bot_instance";
@@ -54,10 +59,42 @@ pub struct Changes {
     pub renew: Option<(u64, Duration)>,
 }
 
+/// What is known of the store.
+#[derive(Debug, Clone)]
+pub(super) struct Known {
+    pub(super) catalog: Arc<Catalog>,
+    /// Number of the newest audit event.
+    sequence: u64,
+    /// Its link.
+    hash: Hash,
+}
+
+impl Known {
+    fn new(catalog: Arc<Catalog>, head: &Head) -> Self {
+        Self {
+            catalog,
+            sequence: head.sequence,
+            hash: head.hash,
+        }
+    }
+
+    /// Whether the database, as this connection sees it, goes on from this.
+    pub(super) async fn is_past_of(
+        &self,
+        connection: &mut AnyConnection,
+    ) -> Result<bool, StoreError> {
+        if self.sequence == 0 {
+            return Ok(true);
+        }
+        let link = audit::link(connection, self.sequence).await?;
+        Ok(link == Some(self.hash))
+    }
+}
+
 /// Holds what was committed last, for all who read it.
 #[derive(Debug)]
 pub(super) struct Publisher {
-    catalog: RwLock<Arc<Catalog>>,
+    known: RwLock<Known>,
     changes: watch::Sender<Changes>,
     /// Whether the database passes on notices of changes.
     notices: AtomicBool,
@@ -69,7 +106,7 @@ impl Publisher {
     pub(super) fn new(catalog: Arc<Catalog>, head: &Head) -> Self {
         let changes = watch::Sender::new(changes(&catalog, head));
         Self {
-            catalog: RwLock::new(catalog),
+            known: RwLock::new(Known::new(catalog, head)),
             changes,
             notices: AtomicBool::new(false),
             trouble: Mutex::default(),
@@ -94,38 +131,45 @@ impl Publisher {
     }
 
     pub(super) fn catalog(&self) -> Arc<Catalog> {
-        self.catalog
-            .read()
+        let known = self.known.read();
+        known
             .unwrap_or_else(PoisonError::into_inner)
+            .catalog
             .clone()
+    }
+
+    pub(super) fn known(&self) -> Known {
+        let known = self.known.read();
+        known.unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     pub(super) fn changes(&self) -> watch::Receiver<Changes> {
         self.changes.subscribe()
     }
 
-    /// Publishes what the database holds though it is older than what is known: it has
-    /// lost its newest commits (a replica took over that had not got them). Not if
-    /// something was published since `known` was: the next look tells then.
-    fn publish_older(&self, known: &Arc<Catalog>, catalog: Arc<Catalog>, head: &Head) {
-        let mut current = self.catalog.write().unwrap_or_else(PoisonError::into_inner);
-        if Arc::ptr_eq(&current, known) {
+    /// Publishes what the database holds in place of what it has lost. Not if something
+    /// was published since `lost` was: the next look tells then.
+    fn replace(&self, lost: &Known, catalog: Arc<Catalog>, head: &Head) {
+        let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
+        if Arc::ptr_eq(&known.catalog, &lost.catalog) && known.hash == lost.hash {
             self.changes.send_replace(changes(&catalog, head));
-            *current = catalog;
+            *known = Known::new(catalog, head);
         }
     }
 
     /// Publishes what was committed, unless something newer was already.
     pub(super) fn publish(&self, catalog: Arc<Catalog>, head: &Head) {
-        let mut current = self.catalog.write().unwrap_or_else(PoisonError::into_inner);
-        if catalog.revision() > current.revision() {
-            *current = catalog.clone();
+        let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
+        if catalog.revision() > known.catalog.revision() {
+            known.catalog = catalog;
         }
-        let mut now = changes(&current, head);
-        self.changes.send_if_modified(|told| {
-            now.audit_sequence = now.audit_sequence.max(told.audit_sequence);
-            std::mem::replace(told, now) != now
-        });
+        if head.sequence >= known.sequence {
+            (known.sequence, known.hash) = (head.sequence, head.hash);
+        }
+        let mut now = changes(&known.catalog, head);
+        now.audit_sequence = known.sequence;
+        self.changes
+            .send_if_modified(|told| std::mem::replace(told, now) != now);
     }
 }
 
@@ -303,11 +347,12 @@ async fn look(
         None => database.connect_beside().await?,
     };
     // Taken before the look: what was published was committed then.
-    let catalog = publisher.catalog();
-    let events = publisher.changes.borrow().audit_sequence;
+    let known = publisher.known();
     let seen = head::read(&mut connection).await?;
-    if seen.revision == catalog.revision() && seen.sequence >= events {
-        publisher.publish(catalog, &seen);
+    let is_news = seen.revision != known.catalog.revision()
+        || seen.sequence != known.sequence
+        || seen.hash != known.hash;
+    if !is_news {
         return Ok(connection);
     }
     // All tables as of one moment.
@@ -315,20 +360,19 @@ async fn look(
         .execute(&mut connection)
         .await?;
     let head = head::read(&mut connection).await?;
-    let newer = advance(&catalog, &mut connection, &head).await?;
+    let is_lost =
+        head.revision < known.catalog.revision() || !known.is_past_of(&mut connection).await?;
+    let catalog = match is_lost {
+        true => load(&mut connection, &head).await?,
+        false => advance(&known.catalog, &mut connection, &head).await?,
+    };
     sqlx::query("ROLLBACK").execute(&mut connection).await?;
-    if head.revision < catalog.revision() || head.sequence < events {
-        let (known, found) = (catalog.revision(), head.revision);
-        let lost_events = events.saturating_sub(head.sequence);
-        tracing::error!(
-            known,
-            found,
-            lost_events,
-            "the database has lost its newest commits"
-        );
-        publisher.publish_older(&catalog, newer, &head);
+    if is_lost {
+        let (events, found) = (known.sequence, head.sequence);
+        tracing::error!(events, found, "the database has lost its newest commits");
+        publisher.replace(&known, catalog, &head);
     } else {
-        publisher.publish(newer, &head);
+        publisher.publish(catalog, &head);
     }
     Ok(connection)
 }

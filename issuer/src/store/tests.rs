@@ -2,7 +2,7 @@ use std::time::{Duration, SystemTime};
 
 use e2e::Postgres;
 
-use super::{Database, Store, StoreError, audit, head, settings};
+use super::{Changes, Database, Store, StoreError, Tx, audit, feed::Publisher, head, settings};
 use crate::{
     access::changes,
     audit::{Event, EventName},
@@ -487,4 +487,48 @@ async fn a_database_that_lost_its_newest_commits_is_believed() {
     believed.unwrap().unwrap();
     assert_eq!(record(&store, false).await.unwrap(), 3);
     verify(&store).await;
+}
+
+/// What a replica has in place of the newest commit, with the same numbers: the other
+/// issuer was faster there.
+const OTHER_PAST: &str = "UPDATE settings SET value = '77' WHERE key = 'renew_epoch'; \
+    UPDATE audit_events SET hash = decode(repeat('5a', 32), 'hex') WHERE sequence = 2; \
+    UPDATE head SET hash = decode(repeat('5a', 32), 'hex')";
+
+#[tokio::test]
+async fn numbers_that_came_again_with_other_content_are_noticed() {
+    let mut home = Home::postgres(&["-c", "fsync=off"]);
+    let store = home.open().await;
+    for epoch in 1..=2 {
+        assert_eq!(order_renewal(&store).await, epoch);
+    }
+    let before = store.catalog().revision();
+    let is = |wanted: u64| {
+        move |changes: &Changes| changes.renew.is_some_and(|(epoch, _)| epoch == wanted)
+    };
+    let postgres = home.postgres.as_ref().unwrap();
+    postgres.query("issuer", OTHER_PAST);
+    let mut changes = store.changes();
+    let believed = tokio::time::timeout(Duration::from_secs(10), changes.wait_for(is(77)));
+    believed.await.unwrap().unwrap();
+    assert_eq!(store.catalog().revision(), before);
+
+    // By the writer itself, whose new connection may be sooner than any look: what was
+    // decided on the lost state is older than what its transaction sees.
+    let database = home.database.clone();
+    let mut connection = database.connect().await.unwrap();
+    let lost = Publisher::new(store.catalog(), &head::read(&mut connection).await.unwrap());
+    let postgres = home.postgres.as_mut().unwrap();
+    postgres.query(
+        "issuer",
+        &OTHER_PAST.replace("77", "78").replace("5a", "6b"),
+    );
+    let begun = Tx::begin(connection, database.engine(), lost.catalog()).await;
+    let mut tx = begun.map_err(|(_, error)| error).unwrap();
+    tx.check_past(&lost.known()).await.unwrap();
+    assert!(tx.revision() > before);
+    let catalog = tx.catalog().await.unwrap();
+    assert_eq!(catalog.number(settings::RENEW_EPOCH), 78);
+    let committed = tx.commit(None, SystemTime::now()).await;
+    assert!(committed.map_err(|failed| failed.error).unwrap().changed);
 }

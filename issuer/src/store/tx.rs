@@ -19,7 +19,9 @@ use super::{
         signing::Signing,
     },
     backup::Header,
-    feed, from_millis, head,
+    feed,
+    feed::Known,
+    from_millis, head,
     head::{Head, HeadSignature},
     to_i64,
 };
@@ -109,6 +111,21 @@ impl Tx {
             savepoint: false,
             written: false,
         })
+    }
+
+    /// On a new connection: if the database has lost what is known of it, everything is
+    /// read anew, and the revision goes past all that was decided on.
+    pub(super) async fn check_past(&mut self, known: &Known) -> Result<(), StoreError> {
+        let revision = known.catalog.revision();
+        if self.head.revision >= revision && known.is_past_of(&mut self.connection).await? {
+            return Ok(());
+        }
+        tracing::error!("the database has lost its newest commits");
+        self.published = feed::load(&mut self.connection, &self.head).await?;
+        self.begun.revision = self.begun.revision.max(revision);
+        self.bump();
+        self.written = true;
+        Ok(())
     }
 
     /// The connection, inside the transaction. Events that were appended are not

@@ -371,12 +371,12 @@ impl WriterTask {
     }
 
     async fn transaction(&mut self, group: &mut Group) -> Result<Committed, NotCommitted> {
-        let connection = match self.connection.take() {
-            Some(connection) => connection,
-            None => self.database.connect().await?,
+        let (connection, is_new) = match self.connection.take() {
+            Some(connection) => (connection, false),
+            None => (self.database.connect().await?, true),
         };
-        let published = self.publisher.catalog();
-        let begin = async { Ok(Tx::begin(connection, self.engine, published).await) };
+        let known = self.publisher.known();
+        let begin = async { Ok(Tx::begin(connection, self.engine, known.catalog.clone()).await) };
         let mut tx = match within(self.engine, PATIENCE, begin).await? {
             Ok(tx) => tx,
             Err((connection, error)) => {
@@ -392,7 +392,15 @@ impl WriterTask {
         if group.is_empty() {
             tx.prove_that_it_writes();
         }
-        let result = match self.pieces(&mut tx, group).await {
+        let checked = match is_new {
+            true => within(self.engine, PATIENCE, tx.check_past(&known)).await,
+            false => Ok(()),
+        };
+        let worked = match checked {
+            Ok(()) => self.pieces(&mut tx, group).await,
+            failed => failed,
+        };
+        let result = match worked {
             Ok(()) => {
                 let commit = tx.commit(signing.as_deref(), SystemTime::now());
                 let commit = async { Ok(commit.await) };

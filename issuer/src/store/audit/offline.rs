@@ -10,7 +10,7 @@ use crate::{
         chain::{Checkpoint, Hash, START},
         lines::Recorded,
     },
-    store::{Database, StoreError, head::hash_of, to_i64},
+    store::{Database, StoreError, to_i64},
 };
 
 /// Records that are read at once.
@@ -52,13 +52,8 @@ impl Offline {
         if sequence == 0 {
             return Ok(START);
         }
-        let row = sqlx::query("SELECT hash FROM audit_events WHERE sequence = $1")
-            .bind(to_i64(sequence))
-            .fetch_optional(&mut self.connection)
-            .await?;
-        let row =
-            row.ok_or_else(|| StoreError::Damaged(format!("audit record {sequence} is missing")))?;
-        Ok(hash_of(&row, "hash")?)
+        let link = super::link(&mut self.connection, sequence).await?;
+        link.ok_or_else(|| StoreError::Damaged(format!("audit record {sequence} is missing")))
     }
 
     /// The next records, each with whether searches find it by what it says.
