@@ -80,6 +80,43 @@ fn joins(issuer: &Issuer) -> usize {
         .count()
 }
 
+/// The guide's order for a key that others know.
+#[test]
+fn a_ca_is_withdrawn_after_everybody_has_renewed_and_nobody_notices() {
+    let issuer = Issuer::start();
+    let world = World::start(&issuer);
+    ping(&mut connect(world.plain).unwrap()).unwrap();
+    let withdraw = || {
+        let keys = issuer.json(&["authority", "list"]);
+        let retired = |key: &&Value| key["use"] == "x509" && key["state"] == "retired";
+        let retired = keys.as_array().unwrap().iter().find(retired).unwrap();
+        let key_id = retired["key_id"].as_str().unwrap();
+        let output = issuer.command(&["authority", "withdraw", key_id]).output();
+        let output = output.unwrap();
+        let told = String::from_utf8_lossy(&output.stderr).into_owned();
+        (output.status.success(), told)
+    };
+    issuer.run(&["authority", "rotate", "--use", "x509", "--now"]);
+    let (done, told) = withdraw();
+    assert!(!done && told.contains("have not renewed"), "{told}");
+    let joined = joins(&issuer);
+    issuer.run(&["renew-now", "--within", "1s"]);
+    eventually("nobody needs the old CA", || withdraw().0);
+    eventually("the trust bundle has the new CA alone", || {
+        world.authorities() == 1
+    });
+    // Both have it, and what they have is of it.
+    for agent in [&world.backend, &world.frontend] {
+        agent.renew();
+        eventually("the agent is ready", || agent.is_ready());
+    }
+    eventually("a new connection is made", || {
+        connect(world.plain).is_ok_and(|mut connection| ping(&mut connection).is_ok())
+    });
+    assert_eq!(joins(&issuer), joined, "nobody joined anew");
+    issuer.verify_audit();
+}
+
 #[test]
 fn a_rotation_by_order_drops_nothing_and_later_agents_join_under_either_pin() {
     let issuer = Issuer::start();

@@ -34,7 +34,7 @@ const CONNECTIONS_MAX: usize = 16;
 /// How long a request's head may take, and the wait for the next one.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a connection may last: who scrapes comes back.
-const CONNECTION_LIFE: Duration = Duration::from_secs(60);
+const CONNECTION_LIFE: Duration = Duration::from_secs(10);
 /// How long to wait after an accept that failed for want of a resource.
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
 /// How often measurements are folded together.

@@ -1,3 +1,5 @@
+use std::{collections::BTreeSet, fs, path::Path};
+
 use super::{METRICS, Type};
 
 #[test]
@@ -24,7 +26,7 @@ fn the_reference_lists_every_metric() {
         env!("CARGO_MANIFEST_DIR"),
         "/../docs/reference/issuer-operating.md"
     );
-    let reference = std::fs::read_to_string(path).unwrap();
+    let reference = fs::read_to_string(path).unwrap();
     let listed: Vec<_> = reference
         .lines()
         .filter(|line| line.starts_with("| `issuer_"))
@@ -44,4 +46,40 @@ fn the_reference_lists_every_metric() {
         "docs/reference/issuer-operating.md should say:\n{}",
         wanted.join("\n")
     );
+}
+
+/// What the program measures, as its source says.
+fn measured(folder: &Path, names: &mut BTreeSet<String>) {
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            measured(&path, names);
+        } else if !path.ends_with("src/metrics.rs") && !path.ends_with("tests.rs") {
+            let source = fs::read_to_string(&path).unwrap();
+            let found = source.split("(\"issuer_").skip(1).chain(
+                // The name may have a line of its own.
+                source
+                    .split("(\n")
+                    .filter_map(|rest| rest.trim_start().strip_prefix("\"issuer_")),
+            );
+            for rest in found {
+                let name = rest.split('"').next().unwrap();
+                names.insert(format!("issuer_{name}"));
+            }
+        }
+    }
+}
+
+#[test]
+fn the_table_has_what_is_measured_and_nothing_else() {
+    let mut names = BTreeSet::new();
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    measured(&source, &mut names);
+    // The table's own module sets it.
+    names.insert("issuer_build_info".to_owned());
+    let table: BTreeSet<_> = METRICS
+        .iter()
+        .map(|metric| metric.name.to_owned())
+        .collect();
+    assert_eq!(names, table);
 }
