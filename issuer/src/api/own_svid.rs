@@ -97,8 +97,9 @@ pub async fn start(
                     // A CA that is only published, or other keys, leave the chain as it is.
                     let same = now.pin() == keyring.pin() && now.has_own_chain_of(&keyring);
                     keyring = now;
+                    // Who is trusted waits for nothing: a CA may have been withdrawn.
+                    renewed.set_bundles(bundles(&keyring));
                     if same {
-                        renewed.set_bundles(bundles(&keyring));
                         continue;
                     }
                 }

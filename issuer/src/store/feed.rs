@@ -147,17 +147,19 @@ impl Publisher {
         self.changes.subscribe()
     }
 
-    /// Publishes what the database holds in place of what it has lost. Not if something
-    /// was published since `lost` was: the next look tells then.
-    fn replace(&self, lost: &Known, catalog: Arc<Catalog>, head: &Head) {
+    /// Publishes what a look has found, in place of what was known before it. Not if
+    /// something was published meanwhile: the next look tells then.
+    fn replace(&self, before: &Known, catalog: Arc<Catalog>, head: &Head) {
         let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
-        if Arc::ptr_eq(&known.catalog, &lost.catalog) && known.hash == lost.hash {
+        let is_unchanged = Arc::ptr_eq(&known.catalog, &before.catalog)
+            && (known.sequence, known.hash) == (before.sequence, before.hash);
+        if is_unchanged {
             self.changes.send_replace(changes(&catalog, head));
             *known = Known::new(catalog, head);
         }
     }
 
-    /// Publishes what was committed, unless something newer was already.
+    /// Publishes what this issuer has committed, unless something newer was already.
     pub(super) fn publish(&self, catalog: Arc<Catalog>, head: &Head) {
         let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
         if catalog.revision() > known.catalog.revision() {
@@ -370,9 +372,7 @@ async fn look(
     if is_lost {
         let (events, found) = (known.sequence, head.sequence);
         tracing::error!(events, found, "the database has lost its newest commits");
-        publisher.replace(&known, catalog, &head);
-    } else {
-        publisher.publish(catalog, &head);
     }
+    publisher.replace(&known, catalog, &head);
     Ok(connection)
 }

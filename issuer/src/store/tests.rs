@@ -320,6 +320,26 @@ async fn a_look_that_was_cut_off_leaves_no_transaction_behind() {
     assert_eq!(postgres.query("issuer", open), "0");
 }
 
+#[tokio::test]
+async fn a_server_that_only_reads_is_left_for_the_one_that_writes() {
+    let home = Home::postgres(&["-c", "fsync=off"]);
+    let store = home.open().await;
+    // As a connection to a server that has become a replica.
+    let only_reads: Result<(), StoreError> = store
+        .write(|tx| {
+            Box::pin(async move {
+                sqlx::query("SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY")
+                    .execute(tx.connection().await?)
+                    .await?;
+                Ok(())
+            })
+        })
+        .await;
+    only_reads.unwrap();
+    assert_eq!(record(&store, false).await.unwrap(), 1);
+    verify(&store).await;
+}
+
 /// A signer that does not come back.
 struct Panics;
 

@@ -380,7 +380,7 @@ impl WriterTask {
         let mut tx = match within(self.engine, PATIENCE, begin).await? {
             Ok(tx) => tx,
             Err((connection, error)) => {
-                self.put_back(connection, &error).await;
+                self.put_back(connection, &error);
                 return Err(error.into());
             }
         };
@@ -426,23 +426,17 @@ impl WriterTask {
                 };
                 // What does not even answer to this is dropped.
                 if within(self.engine, UNDO_PATIENCE, undo).await.is_ok() {
-                    self.put_back(tx.into_connection(), &failed.error).await;
+                    self.put_back(tx.into_connection(), &failed.error);
                 }
                 Err(failed)
             }
         }
     }
 
-    /// Keeps a connection after an error on it, if it is still good.
-    async fn put_back(&mut self, mut connection: AnyConnection, error: &StoreError) {
-        let good = match (self.engine, error) {
-            (Engine::Sqlite, _) | (_, StoreError::Conflict(_)) => true,
-            (Engine::Postgres, _) => {
-                let ping = async { Ok(connection.ping().await?) };
-                within(self.engine, UNDO_PATIENCE, ping).await.is_ok()
-            }
-        };
-        if good {
+    /// Keeps a connection after an error on it, if it is the right one for sure. A server
+    /// that only reads since another took over answers, and would refuse for ever.
+    fn put_back(&mut self, connection: AnyConnection, error: &StoreError) {
+        if self.engine == Engine::Sqlite || matches!(error, StoreError::Conflict(_)) {
             self.connection = Some(connection);
         }
     }
