@@ -16,7 +16,7 @@ pub mod listener;
 pub mod own_svid;
 pub mod requests;
 
-use std::time::SystemTime;
+use std::{sync::Arc, time::SystemTime};
 
 use proto::join::v1 as pb;
 use tokio::sync::watch;
@@ -79,7 +79,7 @@ pub(crate) async fn caller<T>(
     request: &tonic::Request<T>,
     asked: EventName,
     now: SystemTime,
-) -> Result<Caller, Status> {
+) -> Result<Arc<Caller>, Status> {
     let info = request.extensions().get::<ConnectionInfo>();
     let Some(caller) = info.and_then(|info| info.caller.clone()) else {
         return Err(status(Refusal::denied(Denial::NotABot, "")));

@@ -100,7 +100,7 @@ pub struct TokenJoin {
 #[derive(Debug, Clone)]
 pub struct Renewal {
     /// Who asks.
-    pub caller: Caller,
+    pub caller: Arc<Caller>,
     /// The key to certify, taken from the request.
     pub key: Result<SubjectKey, CsrError>,
     /// What the agent says of itself.

@@ -124,7 +124,7 @@ impl World {
         now: SystemTime,
     ) -> Result<BotGrant, Refusal> {
         let renewal = Renewal {
-            caller: caller.clone(),
+            caller: Arc::new(caller.clone()),
             key: Ok(key.clone()),
             agent: Agent::default(),
             ttl: TTL,

@@ -62,7 +62,6 @@ impl IssueService for IssueApi {
         let wanted = wanted(&requests);
         self.requests.charge(&caller, wanted - 1).await?;
         let (bot, names) = (caller.id.clone(), told(&requests));
-        let caller = Arc::new(caller);
         let outcomes = issue::issue(&self.issuer, caller.clone(), requests, now).await;
         let outcomes = outcomes.map_err(status)?;
         let granted: usize = outcomes.iter().map(|outcome| outcome.grants.len()).sum();
@@ -224,7 +223,7 @@ fn svid(grant: Grant) -> pb::Svid {
 /// One agent's stream of news.
 struct Watcher {
     issuer: Arc<Issuer>,
-    caller: Caller,
+    caller: Arc<Caller>,
     lifetime: Duration,
     changes: watch::Receiver<crate::store::Changes>,
     keyrings: watch::Receiver<Arc<Keyring>>,

@@ -170,7 +170,7 @@ fn identify(
     tls: &ServerTls,
     issuer: &Arc<Issuer>,
     remote: SocketAddr,
-) -> Result<Option<Caller>, String> {
+) -> Result<Option<Arc<Caller>>, String> {
     let (_, session) = stream.get_ref();
     let Some(chain) = session
         .peer_certificates()
@@ -185,7 +185,8 @@ fn identify(
     if caller.is_err() {
         tokio::spawn(record_no_bot(issuer.clone(), peer, remote));
     }
-    caller.map(Some).map_err(|error| error.to_string())
+    let caller = caller.map_err(|error| error.to_string())?;
+    Ok(Some(Arc::new(caller)))
 }
 
 /// Who proved an identity that is no bot's is known, and so recorded.

@@ -39,12 +39,12 @@ pub struct ConnectionInfo {
     /// Where it comes from.
     pub remote: SocketAddr,
     /// The bot, if it showed a certificate.
-    pub caller: Option<Caller>,
+    pub caller: Option<Arc<Caller>>,
     spoken: Arc<AtomicBool>,
 }
 
 impl ConnectionInfo {
-    pub(super) fn new(remote: SocketAddr, caller: Option<Caller>) -> Self {
+    pub(super) fn new(remote: SocketAddr, caller: Option<Arc<Caller>>) -> Self {
         Self {
             remote,
             caller,
