@@ -151,9 +151,12 @@ pub fn explain(
 struct Steps(Vec<StepTold>);
 
 impl Trace for Steps {
-    fn step(&mut self, step: Step, outcome: Result<String, &Refused>) {
+    fn step(&mut self, step: Step, outcome: Result<impl FnOnce() -> String, &Refused>) {
         let passed = outcome.is_ok();
-        let told = outcome.unwrap_or_else(|refused| refused.detail.clone());
+        let told = match outcome {
+            Ok(told) => told(),
+            Err(refused) => refused.detail.clone(),
+        };
         let step = step.as_str();
         self.0.push(StepTold { step, passed, told });
     }

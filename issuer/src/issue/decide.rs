@@ -50,12 +50,12 @@ pub struct Decision {
 
 /// Follows a decision, step by step. `()` does not.
 pub trait Trace {
-    /// Tells of a step that was passed, or that refused.
-    fn step(&mut self, step: Step, outcome: Result<String, &Refused>);
+    /// Tells of a step that was passed, with what can be told of it, or that refused.
+    fn step(&mut self, step: Step, outcome: Result<impl FnOnce() -> String, &Refused>);
 }
 
 impl Trace for () {
-    fn step(&mut self, _: Step, _: Result<String, &Refused>) {}
+    fn step(&mut self, _: Step, _: Result<impl FnOnce() -> String, &Refused>) {}
 }
 
 /// The steps, in their order.
@@ -102,7 +102,7 @@ pub fn decide(
     asker: &Asker,
     ask: &Ask,
     now: SystemTime,
-    trace: &mut dyn Trace,
+    trace: &mut impl Trace,
 ) -> Decision {
     Standing::of(catalog, asker, now).decide(catalog, keyring, ask, now, trace)
 }
@@ -225,7 +225,7 @@ impl Standing {
         keyring: &Keyring,
         ask: &Ask,
         now: SystemTime,
-        trace: &mut dyn Trace,
+        trace: &mut impl Trace,
     ) -> Decision {
         let mut attributes = self.attributes.clone();
         attributes.merge(ask.workload.as_ref().clone());
@@ -260,16 +260,16 @@ fn role_specs(admitted: &Admitted) -> impl Iterator<Item = (&ResourceName, &Role
 }
 
 /// A decision under way.
-struct Deciding<'a> {
+struct Deciding<'a, T> {
     catalog: &'a Catalog,
     keyring: &'a Keyring,
     ask: &'a Ask,
     now: SystemTime,
-    trace: &'a mut dyn Trace,
+    trace: &'a mut T,
     decision: Decision,
 }
 
-impl Deciding<'_> {
+impl<T: Trace> Deciding<'_, T> {
     fn decide(&mut self, admitted: &Result<Admitted, Refused>) -> Result<Approved, Refused> {
         let caller = admitted.as_ref().map_err(Refused::clone);
         let told = |admitted: &&Admitted| admitted.told.clone();
@@ -308,13 +308,14 @@ impl Deciding<'_> {
         access::refuse_locked(self.catalog, &[target], self.now, Denial::LockedIdentity)
     }
 
-    fn step<T>(
+    fn step<O>(
         &mut self,
         step: Step,
-        outcome: Result<T, Refused>,
-        told: impl FnOnce(&T) -> String,
-    ) -> Result<T, Refused> {
-        self.trace.step(step, outcome.as_ref().map(told));
+        outcome: Result<O, Refused>,
+        told: impl FnOnce(&O) -> String,
+    ) -> Result<O, Refused> {
+        let made = outcome.as_ref().map(|made| || told(made));
+        self.trace.step(step, made);
         outcome
     }
 
