@@ -9,7 +9,11 @@
 //! The key is held as PKCS#8 in memory that is wiped when dropped; it is in no `Debug`
 //! output and in no error.
 
-use std::{fmt, sync::Arc, time::SystemTime};
+use std::{
+    fmt::{self, Write as _},
+    sync::Arc,
+    time::SystemTime,
+};
 
 use rustls::sign::CertifiedKey;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
@@ -52,8 +56,11 @@ impl Serial {
 
 impl fmt::Display for Serial {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for b in self.0.iter() {
-            write!(f, "{b:02x}")?;
+        const DIGITS: &[u8; 16] = b"0123456789abcdef";
+        for byte in self.0.iter() {
+            let digit = |half: u8| char::from(DIGITS[usize::from(half)]);
+            f.write_char(digit(byte >> 4))?;
+            f.write_char(digit(byte & 15))?;
         }
         Ok(())
     }

@@ -11,9 +11,9 @@ pub mod lines;
 pub mod sinks;
 pub mod windows;
 
-use std::{fmt, net::SocketAddr, time::SystemTime};
+use std::{collections::BTreeMap, fmt, net::SocketAddr, time::SystemTime};
 
-use serde_json::{Map, Value};
+use serde_json::Value;
 use telemetry::request::RequestId;
 
 use crate::authority::rfc3339;
@@ -125,7 +125,7 @@ impl fmt::Display for EventName {
 pub struct Event {
     name: EventName,
     success: bool,
-    fields: Map<String, Value>,
+    fields: BTreeMap<&'static str, Value>,
 }
 
 impl Event {
@@ -144,7 +144,7 @@ impl Event {
         let event = Self {
             name,
             success,
-            fields: Map::new(),
+            fields: BTreeMap::new(),
         };
         match RequestId::current() {
             Some(request) => event.with("request_id", request.as_str()),
@@ -161,7 +161,7 @@ impl Event {
         if let Value::String(text) = &mut value {
             text.retain(|character| !character.is_control());
         }
-        self.fields.insert(field.to_owned(), value);
+        self.fields.insert(field, value);
         self
     }
 
@@ -198,7 +198,8 @@ impl Event {
 
     /// All fields, as a JSON object in which no character does anything but show itself.
     pub fn fields_json(&self) -> String {
-        let json = Value::Object(self.fields.clone()).to_string();
+        // Names and JSON values are always JSON.
+        let json = serde_json::to_string(&self.fields).unwrap_or_default();
         match json.contains(is_unseen) {
             true => escaped(&json),
             false => json,
