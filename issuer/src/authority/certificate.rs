@@ -4,8 +4,8 @@ use std::{net::IpAddr, time::SystemTime};
 
 use aws_lc_rs::digest;
 use der::{
-    Decode, Encode,
-    asn1::{BitString, Ia5String, OctetString},
+    Decode, Encode, Sequence,
+    asn1::{AnyRef, BitStringRef, Ia5String, OctetString},
     oid::{AssociatedOid, ObjectIdentifier},
 };
 use identity::{SpiffeId, TrustDomain};
@@ -285,9 +285,21 @@ fn sign(
     let serial = SerialNumber::new(serial)?;
     let mut builder = CertificateBuilder::new(shape, serial, validity.to_x509()?, public_key)?;
     let to_be_signed = builder.finalize(&key)?;
-    let signature = BitString::from_bytes(&signer.sign(&to_be_signed)?)?;
-    let certificate = builder.assemble(signature, &key)?;
+    let signature = signer.sign(&to_be_signed)?;
+    let certificate = Signed {
+        to_be_signed: AnyRef::from_der(&to_be_signed)?,
+        algorithm: signer.algorithm(),
+        signature: BitStringRef::from_bytes(&signature)?,
+    };
     Ok(CertificateDer::from(certificate.to_der()?))
+}
+
+/// RFC 5280 4.1: what was signed stands in it as it is, byte for byte.
+#[derive(Sequence)]
+struct Signed<'a> {
+    to_be_signed: AnyRef<'a>,
+    algorithm: AlgorithmIdentifierOwned,
+    signature: BitStringRef<'a>,
 }
 
 /// Exactly these names and extensions, in this order.
