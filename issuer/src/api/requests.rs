@@ -8,8 +8,9 @@
 
 use std::{
     collections::BTreeMap,
+    fmt,
     pin::Pin,
-    sync::Arc,
+    sync::{Arc, OnceLock},
     task::{Context as TaskContext, Poll, ready},
     time::Instant,
 };
@@ -92,11 +93,46 @@ pub fn methods() -> Result<Vec<String>, prost::DecodeError> {
     Ok(methods)
 }
 
-#[derive(Debug, Clone)]
 struct Method {
     name: &'static str,
     weight: Weight,
     request_max: usize,
+    measures: OnceLock<Measures>,
+}
+
+impl Method {
+    /// Made with the first call: a method that nobody calls has no series.
+    fn measures(&self) -> &Measures {
+        self.measures.get_or_init(|| Measures::of(self.name))
+    }
+}
+
+/// What is measured of every call of a method, looked up once.
+struct Measures {
+    in_flight: metrics::Gauge,
+    answered_ok: metrics::Counter,
+    duration: metrics::Histogram,
+}
+
+impl Measures {
+    fn of(method: &'static str) -> Self {
+        Self {
+            in_flight: metrics::gauge!("issuer_requests_in_flight", "method" => method),
+            answered_ok: answered(method, Code::Ok),
+            duration: metrics::histogram!("issuer_request_duration_seconds", "method" => method),
+        }
+    }
+}
+
+fn answered(method: &'static str, code: Code) -> metrics::Counter {
+    let code = code_name(code);
+    metrics::counter!("issuer_requests_total", "method" => method, "code" => code)
+}
+
+impl fmt::Debug for Method {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Method").field(&self.name).finish()
+    }
 }
 
 /// Wraps every service of a listener.
@@ -127,6 +163,7 @@ impl Requests {
                 name,
                 weight: weight(name),
                 request_max: request_max(name),
+                measures: OnceLock::new(),
             };
             (name, method)
         });
@@ -255,7 +292,7 @@ where
         span.record("bot", caller.id.as_str());
     }
     let context = Context::new(id.clone(), span.clone());
-    let flight = Flight::begin(name);
+    let flight = Flight::begin(method.measures());
     let served = context.run(async {
         let slot = match &caller {
             None => None,
@@ -295,17 +332,19 @@ where
     let mut response = served.await?;
     response.headers_mut().insert(HEADER, id.header_value());
     let code = Status::from_header_map(response.headers()).map_or(Code::Ok, |s| s.code());
-    measure(name, code, begun);
+    measure(method, code, begun);
     let code = code_name(code);
     tracing::debug!(parent: &span, code, took = ?begun.elapsed(), "answered");
     Ok(response)
 }
 
-fn measure(method: &'static str, code: Code, begun: Instant) {
-    let labels = [("method", method), ("code", code_name(code))];
-    metrics::counter!("issuer_requests_total", &labels).increment(1);
-    metrics::histogram!("issuer_request_duration_seconds", "method" => method)
-        .record(begun.elapsed().as_secs_f64());
+fn measure(method: &Method, code: Code, begun: Instant) {
+    let measures = method.measures();
+    match code {
+        Code::Ok => measures.answered_ok.increment(1),
+        code => answered(method.name, code).increment(1),
+    }
+    measures.duration.record(begun.elapsed().as_secs_f64());
 }
 
 /// As the gRPC specification spells it.
@@ -332,19 +371,18 @@ fn code_name(code: Code) -> &'static str {
 }
 
 /// Counts a call while it is under way.
-#[derive(Debug)]
-struct Flight(&'static str);
+struct Flight(metrics::Gauge);
 
 impl Flight {
-    fn begin(method: &'static str) -> Self {
-        metrics::gauge!("issuer_requests_in_flight", "method" => method).increment(1.0);
-        Self(method)
+    fn begin(measures: &Measures) -> Self {
+        measures.in_flight.increment(1.0);
+        Self(measures.in_flight.clone())
     }
 }
 
 impl Drop for Flight {
     fn drop(&mut self) {
-        metrics::gauge!("issuer_requests_in_flight", "method" => self.0).decrement(1.0);
+        self.0.decrement(1.0);
     }
 }
 
