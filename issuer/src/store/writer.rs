@@ -118,14 +118,22 @@ where
     }
 
     fn answer(self: Box<Self>, trouble: Option<&StoreError>) {
-        let result = match (trouble, self.result) {
+        let Self {
+            work,
+            result,
+            caller,
+            ..
+        } = *self;
+        // Before the answer: who gets it may own alone what the work held.
+        drop(work);
+        let result = match (trouble, result) {
             (Some(trouble), _) => Err(E::from(trouble.clone())),
             (None, Some(result)) => result,
             // It panicked.
             (None, None) => return,
         };
         // The caller may be gone.
-        let _ = self.caller.send(result);
+        let _ = caller.send(result);
     }
 }
 
@@ -371,12 +379,12 @@ impl WriterTask {
     }
 
     async fn transaction(&mut self, group: &mut Group) -> Result<Committed, NotCommitted> {
-        let (connection, is_new) = match self.connection.take() {
-            Some(connection) => (connection, false),
-            None => (self.database.connect().await?, true),
+        let connection = match self.connection.take() {
+            Some(connection) => connection,
+            None => self.database.connect().await?,
         };
-        let known = self.publisher.known();
-        let begin = async { Ok(Tx::begin(connection, self.engine, known.catalog.clone()).await) };
+        let published = self.publisher.catalog();
+        let begin = async { Ok(Tx::begin(connection, self.engine, published).await) };
         let mut tx = match within(self.engine, PATIENCE, begin).await? {
             Ok(tx) => tx,
             Err((connection, error)) => {
@@ -392,15 +400,7 @@ impl WriterTask {
         if group.is_empty() {
             tx.prove_that_it_writes();
         }
-        let checked = match is_new {
-            true => within(self.engine, PATIENCE, tx.check_past(&known)).await,
-            false => Ok(()),
-        };
-        let worked = match checked {
-            Ok(()) => self.pieces(&mut tx, group).await,
-            failed => failed,
-        };
-        let result = match worked {
+        let result = match self.pieces(&mut tx, group).await {
             Ok(()) => {
                 let commit = tx.commit(signing.as_deref(), SystemTime::now());
                 let commit = async { Ok(commit.await) };
