@@ -41,7 +41,13 @@ impl Engine {
     /// stop those that wait for its end.
     fn writer_settings(self) -> &'static [&'static str] {
         match self {
-            Self::Sqlite => &["PRAGMA journal_mode = WAL", "PRAGMA synchronous = FULL"],
+            // What a statement may have to undo is kept in memory, not in a file each time.
+            Self::Sqlite => &[
+                "PRAGMA journal_mode = WAL",
+                "PRAGMA synchronous = FULL",
+                "PRAGMA temp_store = MEMORY",
+                "PRAGMA cache_size = -16384",
+            ],
             Self::Postgres => &[
                 "SELECT set_config('synchronous_commit', 'on', false)
                  WHERE current_setting('synchronous_commit') = 'off'",

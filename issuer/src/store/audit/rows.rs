@@ -87,6 +87,10 @@ pub(in crate::store) fn link(head: &Head, event: &Event, now: SystemTime) -> Cha
     }
 }
 
+/// At most so many rows are one statement, as a power of two: to find the names of its
+/// parameters takes SQLite a time that grows with the square of their number.
+const ROWS_MAX: u32 = 4;
+
 /// One statement for each power of two of rows, so that any number of rows is
 /// few statements and each text is prepared once.
 static INSERTS: LazyLock<Vec<SqlStr>> = LazyLock::new(|| {
@@ -106,7 +110,7 @@ static INSERTS: LazyLock<Vec<SqlStr>> = LazyLock::new(|| {
         );
         AssertSqlSafe(text).into_sql_str()
     };
-    (0..=7).map(statement).collect()
+    (0..=ROWS_MAX).map(statement).collect()
 });
 
 /// Writes events in their order.
@@ -115,7 +119,7 @@ pub(in crate::store) async fn insert(
     mut events: &[ChainedEvent],
 ) -> Result<(), StoreError> {
     while !events.is_empty() {
-        let power = events.len().ilog2().min(7);
+        let power = events.len().ilog2().min(ROWS_MAX);
         let (now, later) = events.split_at(1 << power);
         let mut insert = sqlx::query(INSERTS[power as usize].clone());
         for event in now {
