@@ -2,6 +2,10 @@
 
 use std::process::ExitCode;
 
+/// A request makes and frees some hundred small things, on several threads.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     issuer::cli::run()
 }
