@@ -317,14 +317,30 @@ def die_with_parent():
     ctypes.CDLL(None, use_errno=True).prctl(pr_set_pdeathsig, signal.SIGTERM)
 
 
+def share_of_processor():
+    """The weight of this session among those that share the processor (Linux autogroup); None if there is none."""
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        return int(pathlib.Path("/proc/self/autogroup").read_text().split()[-1])
+    return None
+
+
 class Child:
     """A process in a session of its own, ended with all that it started."""
 
     def __init__(self, command, log):
         self.log = log
+        share = share_of_processor()
+
+        def prepare():
+            die_with_parent()
+            # Its session is as heavy as ours: else the load is measured, which is in ours.
+            with contextlib.suppress(OSError):
+                if share:
+                    pathlib.Path("/proc/self/autogroup").write_text(str(share))
+
         with open(log, "ab") as sink:
             self.process = subprocess.Popen(command, stdout=sink, stderr=sink, stdin=subprocess.DEVNULL,
-                                            start_new_session=True, preexec_fn=die_with_parent)
+                                            start_new_session=True, preexec_fn=prepare)
 
     @property
     def pid(self):

@@ -3,8 +3,8 @@
 
 The issuer and the load share this machine. Agents are joined bot instances, each with one connection and
 one call under way; their keys are made before. SQLite as it comes (WAL, full sync), and PostgreSQL with
-fsync and synchronous commit. Then the same issuer with few and with many `workload_identity` resources:
-both run side by side, and each load is put on one after the other.
+fsync and synchronous commit. Then two issuers with few and with many `workload_identity` resources: both run
+side by side, with the same load at the same time.
 
     cargo build --release -p issuer -p loadtest
     python3 loadtest/compare/issuance.py                      # about six minutes
@@ -20,6 +20,7 @@ import json
 import os
 import pathlib
 import pwd
+import re
 import signal
 import statistics
 import subprocess
@@ -28,12 +29,13 @@ import tempfile
 import time
 import urllib.request
 
-from compare import (ROOT, Failed, first_line, free_ports, machine, others_busy, running, say, stopped, too_long,
-                     wait_for_quiet, wait_until_listening, write_between_markers)
+from compare import (ROOT, Failed, die_with_parent, first_line, free_ports, machine, running, say,
+                     share_of_processor, stopped, too_long, wait_for_quiet, wait_until_listening, write_between_markers)
 
 MARKERS = ("<!-- issuance:begin -->", "<!-- issuance:end -->")
 CHUNK = 1000  # resources applied in one call
 START_SECONDS = 120
+CALL_SECONDS = 120  # a call of a tool: apply, initdb, a load
 
 # Targets of the issue: at least or at most.
 SUSTAINED = 3000
@@ -53,6 +55,91 @@ def resources(first, last):
 
 ROLE = ("kind: role\nversion: v1\nmetadata: { name: load }\n"
         "spec: { allow: { workload_identity_labels: { tier: [load] } } }\n")
+
+
+def call(command, name, text=None, **more):
+    """Runs a tool to its end; what it printed. Says what it said if it fails."""
+    with begun(command, name, **more) as tool:
+        return ended(tool, name, text)
+
+
+@contextlib.contextmanager
+def begun(command, name, **more):
+    """A tool under way; killed if it is not at its end when this is left."""
+    pipe = subprocess.PIPE
+    try:
+        tool = subprocess.Popen([str(part) for part in command], stdin=pipe, stdout=pipe, stderr=pipe, text=True,
+                                preexec_fn=die_with_parent, **more)
+    except OSError as error:
+        raise Failed(f"{name} cannot be started: {error}") from None
+    try:
+        yield tool
+    finally:
+        tool.kill()
+        tool.communicate()
+
+
+def ended(tool, name, text=None):
+    """What a tool printed until its end."""
+    try:
+        out, errors = tool.communicate(text, timeout=CALL_SECONDS)
+    except subprocess.TimeoutExpired:
+        raise Failed(f"{name} has not ended after {CALL_SECONDS} s") from None
+    if tool.returncode:
+        said = "\n".join((errors.strip() or out.strip()).splitlines()[-8:])
+        raise Failed(f"{name} failed with status {tool.returncode}: {said or '(it said nothing)'}")
+    return out
+
+
+def family(pids):
+    """These processes and their children: directory in `/proc`, and the fields of `stat` from the third on."""
+    for directory in pathlib.Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            fields = (directory / "stat").read_text().rsplit(")", 1)[1].split()
+            if int(directory.name) in pids or int(fields[1]) in pids:
+                yield directory, fields
+
+
+def cpu_of(pids):
+    """CPU seconds that these processes and their children have used so far."""
+    return sum(int(fields[11]) + int(fields[12]) for _, fields in family(pids)) / os.sysconf("SC_CLK_TCK")
+
+
+def weigh(pids):
+    """Makes their sessions as heavy as ours: each process of PostgreSQL has one of its own."""
+    if share := share_of_processor():
+        for directory, _ in family(pids):
+            with contextlib.suppress(OSError):
+                (directory / "autogroup").write_text(str(share))
+
+
+def machine_busy():
+    """CPU seconds that all programs have used so far, and those that there were."""
+    with open("/proc/stat", encoding="ascii") as stat:
+        ticks = [int(field) / os.sysconf("SC_CLK_TCK") for field in stat.readline().split()[1:9]]
+    return sum(ticks) - ticks[3] - ticks[4], sum(ticks)
+
+
+class Others:
+    """What other programs use while a load runs, as a share of all cores, from 0 to 1."""
+
+    def __init__(self):
+        self.shares = []
+
+    @contextlib.contextmanager
+    def beside(self, pids):
+        own = lambda: cpu_of(pids) + sum(os.times()[2:4])
+        (busy, total), ours = machine_busy(), own()
+        yield
+        (busy_then, total_then), ours_then = machine_busy(), own()
+        share = (busy_then - busy - (ours_then - ours)) / max(0.01, total_then - total)
+        self.shares.append(max(0.0, share))
+
+    def median(self):
+        return statistics.median(self.shares) if self.shares else 0.0
+
+
+OTHERS = Others()
 
 
 class Issuer:
@@ -102,34 +189,66 @@ class Issuer:
         return False
 
     def apply(self, text):
-        done = subprocess.run([self.options.issuer, "apply", "-f", "-", "--data-dir", self.home / "data"], input=text,
-                              text=True, capture_output=True, timeout=120, check=False)
-        if done.returncode:
-            raise Failed(f"apply: {done.stderr.strip()}")
+        call([self.options.issuer, "apply", "-f", "-", "--data-dir", self.home / "data"], "issuer apply", text)
 
     def rss(self):
         """Resident memory, MiB."""
         status = pathlib.Path(f"/proc/{self.child.pid}/status").read_text()
         return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmRSS")) / 1024
 
-    def load(self, *more, agents=64):
+    def load(self, *more, agents=None):
         """One `loadtest issue`; its report."""
+        return loads([self], *more, agents=agents)[0]
+
+    def command(self, *more, agents):
         options = self.options
-        wait_for_quiet(options.patience)
         command = [options.loadtest, "issue", "--json", "--target", f"127.0.0.1:{self.grpc}", "--roles", "load",
                    "--admin-socket", self.home / "data/admin.sock", "--identities", self.home / "identities",
                    "--numbers", str(self.count), "-c", str(agents), "-d", f"{options.seconds}s", "--warmup", "1s",
                    "--pid", str(self.child.pid), *more]
         if self.database:
             command += ["--pid", str(self.database.child.pid), "--children"]
-        done = subprocess.run([str(part) for part in command], capture_output=True, text=True, timeout=120, check=False)
-        if done.returncode:
-            raise Failed(f"loadtest: {done.stderr.strip()}\n{done.stdout}")
-        report = json.loads(done.stdout)
+        return command
+
+    def servers(self):
+        return [self.child] + ([self.database.child] if self.database else [])
+
+    def report(self, said):
+        """What `loadtest` says, with CPU time by server; fails if a call failed, or a server."""
+        for server in self.servers():
+            if server.process.poll() is not None:
+                raise Failed(f"a server ended under load ({server.log}):\n{server.last_words()}")
+        report = json.loads(said)
+        if report["failed"] or not report["svids"]:
+            raise Failed(f"{self.home.name}: {report['failed']} calls failed: {json.dumps(report['errors'])}")
         cpu = {entry["pid"]: entry["us_per_svid"] for entry in report["cpu"]}
         report["issuer_us"] = cpu[self.child.pid]
         report["database_us"] = cpu.get(self.database.child.pid) if self.database else None
         return report
+
+
+def loads(issuers, *more, agents=None):
+    """The same load on each of these at the same time; their reports."""
+    options = issuers[0].options
+    wait_for_quiet(options.patience)
+    name = lambda issuer: f"loadtest on {issuer.home.name}"
+    pids = {server.pid for issuer in issuers for server in issuer.servers()}
+    weigh(pids)
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(OTHERS.beside(pids))
+        tools = [stack.enter_context(begun(issuer.command(*more, agents=agents or options.agents), name(issuer)))
+                 for issuer in issuers]
+        said = [ended(tool, name(issuer)) for tool, issuer in zip(tools, issuers)]
+    return [issuer.report(text) for issuer, text in zip(issuers, said)]
+
+
+def signature_us():
+    """CPU time of a P-256 signature by OpenSSL on one core now, µs: how fast the machine is. None without OpenSSL."""
+    with contextlib.suppress(Failed):
+        said = call(["openssl", "speed", "-seconds", "1", "ecdsap256"], "openssl speed")
+        if found := re.search(r"\(nistp256\)\s+\S+\s+\S+\s+([0-9.]+)\s+[0-9.]+", said):
+            return 1e6 / float(found.group(1))
+    return None
 
 
 class Postgres:
@@ -143,19 +262,31 @@ class Postgres:
         home.mkdir()
         as_user = []
         if os.geteuid() == 0:
-            user = pwd.getpwnam("postgres")
+            try:
+                user = pwd.getpwnam("postgres")
+            except KeyError:
+                raise Failed("PostgreSQL does not run as root, and there is no user postgres") from None
             os.chown(home, user.pw_uid, user.pw_gid)
             work.chmod(0o755)
             as_user = ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups"]
-        subprocess.run([*as_user, binaries / "initdb", "-D", home / "data", "-U", "app", "-A", "trust", "-E", "UTF8"],
-                       check=True, capture_output=True, cwd="/", timeout=120)
+        call([*as_user, binaries / "initdb", "-D", home / "data", "-U", "app", "-A", "trust", "-E", "UTF8"], "initdb",
+             cwd="/")
         [port] = free_ports(1)
         self.child = stack.enter_context(running(
             [*as_user, binaries / "postgres", "-D", home / "data", "-k", home / "data", "-h", "127.0.0.1", "-p", str(port)],
             work / "postgres.log"))
         wait_until_listening(self.child, [port])
+        self.wait_until_ready([binaries / "pg_isready", "-q", "-h", "127.0.0.1", "-p", str(port)])
         self.version = first_line([binaries / "postgres", "--version"])
         self.url = f"postgres://app@127.0.0.1:{port}/postgres?sslmode=disable"
+
+    def wait_until_ready(self, probe):
+        """It listens before it serves."""
+        deadline = time.monotonic() + START_SECONDS
+        while subprocess.run(probe, check=False, timeout=CALL_SECONDS).returncode:
+            if self.child.process.poll() is not None or time.monotonic() > deadline:
+                raise Failed(f"PostgreSQL does not serve:\n{self.child.last_words()}")
+            time.sleep(0.05)
 
 
 BY_NAME = ("--workload-identity", "app-{n}")
@@ -166,8 +297,11 @@ def throughput(issuer, rounds):
     """Figures of one store, medians of the rounds."""
     rows = []
     for number in range(rounds):
+        signature = signature_us()
         closed = issuer.load(*BY_NAME)
         row = {
+            "signature": signature,
+            "signatures": closed["issuer_us"] / signature if signature else None,
             "sustained": closed["svids_per_second"],
             "cpu": closed["issuer_us"],
             "database_cpu": closed["database_us"],
@@ -190,14 +324,14 @@ def throughput(issuer, rounds):
 
 
 def scale(few, many, rounds, rate):
-    """Latency with few and with many resources, side by side; medians in ms."""
+    """Latency with few and with many resources, at the same time; medians in ms."""
     rows = []
     for number in range(rounds):
         row = {}
-        order = [("few", few), ("many", many)]
+        order = [("few", few), ("many", many)][:: 1 if number % 2 == 0 else -1]
         for way, options in (("name", BY_NAME), ("labels", BY_LABELS)):
-            for size, issuer in order[:: 1 if number % 2 == 0 else -1]:
-                report = issuer.load(*options, "--rate", str(rate), agents=16)
+            reports = loads([issuer for _, issuer in order], *options, "--rate", str(rate), agents=16)
+            for (size, _), report in zip(order, reports):
                 row[f"{way}_{size}"] = report["latency_corrected_us"]["p50"] / 1e3
                 row[f"{way}_{size}_cpu"] = report["issuer_us"]
             row[f"{way}_ratio"] = row[f"{way}_many"] / row[f"{way}_few"]
@@ -213,8 +347,9 @@ def median(rows, key):
 
 
 def verdict(value, target, at_most):
+    """The target, the figure as a ratio to it, and whether that is enough."""
     met = value <= target if at_most else value >= target
-    return ("≤ " if at_most else "≥ ") + f"{target:,} " + ("reached" if met else "missed")
+    return ("≤ " if at_most else "≥ ") + f"{target:,}: {value / target:.2f}, " + ("reached" if met else "missed")
 
 
 def as_markdown(run):
@@ -228,7 +363,9 @@ def as_markdown(run):
 
     def line(title, key, digits=0, target=None):
         aim = verdict(median(lite, key), *target) if target else ""
-        return f"| {title} | {spread(lite, key, digits)} | {spread(post, key, digits)} | {aim} |"
+        both = post and median(lite, key) and median(post, key)
+        ratio = f"{median(post, key) / median(lite, key):.2f}" if both else "–"
+        return f"| {title} | {spread(lite, key, digits)} | {spread(post, key, digits)} | {ratio} | {aim} |"
 
     versions = f"{run['version']}, SQLite (WAL, full sync)" + (f", {run['postgres_version']} (fsync, synchronous commit)" if post else "")
     few, many = run["few"], run["many"]
@@ -242,12 +379,14 @@ def as_markdown(run):
 
     return "\n".join([
         f"{run['date']}, {run['rounds']} rounds of {run['seconds']:g} s a load. {run['machine']}. {versions}. "
-        f"Other programs used {run['others_busy']:.0%} of the machine (before the loads). Median (lowest–highest).",
+        f"Other programs used {run['others_busy']:.0%} of the machine during the loads (median). Median (lowest–highest).",
         "",
-        "| | SQLite | PostgreSQL | target (SQLite) |",
-        "|---|---:|---:|---:|",
-        line("X509-SVIDs a second, 64 agents, closed loop", "sustained", 0, (SUSTAINED, False)),
+        "| | SQLite | PostgreSQL | ratio | target (SQLite): ratio to it |",
+        "|---|---:|---:|---:|---:|",
+        line(f"X509-SVIDs a second, {run['agents']} agents, closed loop", "sustained", 0, (SUSTAINED, False)),
         line("CPU of the issuer for each, µs", "cpu", 0, (CPU_US, True)),
+        line("the same in P-256 signatures (`openssl speed` just before)", "signatures", 1),
+        line("such a signature, µs", "signature", 1),
         line("CPU of the database server for each, µs", "database_cpu"),
         line("CPU of the load for each, µs", "load_cpu"),
         line(f"p50 at {SUSTAINED // 2:,} a second, from when due, ms", "p50_half", 1),
@@ -255,9 +394,9 @@ def as_markdown(run):
         line("X509-SVIDs a second, one agent", "alone"),
         line("p50 of one agent, ms", "alone_p50", 2),
         line("X509-SVIDs a second, 16 agents, 10 in a call", "batch"),
-        line("JWT-SVIDs (ES256) a second, 64 agents", "jwt"),
+        line(f"JWT-SVIDs (ES256) a second, {run['agents']} agents", "jwt"),
         "",
-        f"| SQLite, 16 agents, {run['scale_rate']:,} a second, p50 | {few} resources | {count} resources | ratio | target |",
+        f"| SQLite, 16 agents, {run['scale_rate']:,} a second on each at the same time, p50 | {few} resources | {count} resources | ratio | target: ratio to it |",
         "|---|---:|---:|---:|---:|",
         compared("by name, ms", "name_{}", 2),
         compared("by labels, ms", "labels_{}", 2),
@@ -272,6 +411,7 @@ def arguments():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3, help="rounds (3)")
     parser.add_argument("--seconds", type=float, default=4, help="measured seconds of each load (4)")
+    parser.add_argument("--agents", type=int, default=64, help="agents where nothing else is said (64)")
     parser.add_argument("--many", type=int, default=100_000, help="resources of the large issuer (100000)")
     parser.add_argument("--scale-rate", type=int, default=500, help="calls a second where few and many are compared (500)")
     parser.add_argument("--only", choices=("sqlite", "postgres", "scale"), help="only this part (prints, writes no table)")
@@ -286,7 +426,10 @@ def arguments():
     release = ROOT / "target/release"
     parser.add_argument("--loadtest", type=pathlib.Path, default=release / "loadtest")
     parser.add_argument("--issuer", type=pathlib.Path, default=release / "issuer")
-    return parser.parse_args()
+    options = parser.parse_args()
+    if min(options.rounds, options.agents, options.many, options.scale_rate) < 1 or options.seconds <= 0:
+        parser.error("rounds, seconds, agents, resources and rate must be positive")
+    return options
 
 
 def measure(options, stack):
@@ -302,7 +445,7 @@ def measure(options, stack):
         "rounds": options.rounds,
         "seconds": options.seconds,
         "scale_rate": options.scale_rate,
-        "others_busy": others_busy(2),
+        "agents": options.agents,
         "few": 100,
         "many": options.many,
     }
@@ -324,6 +467,7 @@ def measure(options, stack):
         run["scale"] = scale(few, many, options.rounds, options.scale_rate)
         run["few_rss"], run["many_rss"] = few.rss(), many.rss()
         say(f"resident {run['few_rss']:.0f} MiB and {run['many_rss']:.0f} MiB")
+    run["others_busy"] = OTHERS.median()
     return run
 
 
