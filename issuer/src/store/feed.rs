@@ -100,6 +100,11 @@ pub(super) struct Publisher {
     notices: AtomicBool,
     /// Why changes of others cannot be followed now, if so.
     trouble: Mutex<Option<String>>,
+    /// What was known when the database was found to have lost some of it, until the
+    /// writer has counted past that.
+    lost: Mutex<Option<Known>>,
+    /// Wakes the writer for that.
+    pub(super) unrest: Notify,
 }
 
 impl Publisher {
@@ -110,7 +115,20 @@ impl Publisher {
             changes,
             notices: AtomicBool::new(false),
             trouble: Mutex::default(),
+            lost: Mutex::default(),
+            unrest: Notify::new(),
         }
+    }
+
+    /// What was lost and is not counted past yet.
+    pub(super) fn lost(&self) -> Option<Known> {
+        let lost = self.lost.lock();
+        lost.unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Notes it; none: it is counted past.
+    pub(super) fn note_lost(&self, lost: Option<Known>) {
+        *self.lost.lock().unwrap_or_else(PoisonError::into_inner) = lost;
     }
 
     /// Why changes of others cannot be followed now, if so.
@@ -372,6 +390,8 @@ async fn look(
     if is_lost {
         let (events, found) = (known.sequence, head.sequence);
         tracing::error!(events, found, "the database has lost its newest commits");
+        publisher.note_lost(Some(known.clone()));
+        publisher.unrest.notify_one();
     }
     publisher.replace(&known, catalog, &head);
     Ok(connection)

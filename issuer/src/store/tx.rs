@@ -23,7 +23,7 @@ use super::{
     feed::Known,
     from_millis, head,
     head::{Head, HeadSignature},
-    to_i64,
+    settings, to_i64,
 };
 use crate::{audit::Event, catalog::Catalog};
 
@@ -114,7 +114,7 @@ impl Tx {
     }
 
     /// On a new connection: if the database has lost what is known of it, everything is
-    /// read anew, and the revision goes past all that was decided on.
+    /// read anew and [outlived](Self::outlive).
     pub(super) async fn check_past(&mut self, known: &Known) -> Result<(), StoreError> {
         let revision = known.catalog.revision();
         if self.head.revision >= revision && known.is_past_of(&mut self.connection).await? {
@@ -122,10 +122,20 @@ impl Tx {
         }
         tracing::error!("the database has lost its newest commits");
         self.published = feed::load(&mut self.connection, &self.head).await?;
+        self.outlive(known).await
+    }
+
+    /// Counts past what the database has lost: what was decided on it is older than what
+    /// this transaction sees, and no trust bundle has a number that another had (TB-03).
+    pub(super) async fn outlive(&mut self, lost: &Known) -> Result<(), StoreError> {
+        let revision = lost.catalog.revision();
         self.begun.revision = self.begun.revision.max(revision);
         self.bump();
-        self.written = true;
-        Ok(())
+        let key = settings::BUNDLE_SEQUENCE;
+        let stored = settings::read_number(self.connection().await?, key).await?;
+        let next = stored.max(lost.catalog.number(key)) + 1;
+        settings::write(self, key, &next.to_string()).await?;
+        self.keep().await
     }
 
     /// The connection, inside the transaction. Events that were appended are not

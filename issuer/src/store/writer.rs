@@ -268,7 +268,8 @@ impl WriterTask {
                     }
                     break;
                 }
-                () = tokio::time::sleep(TRY_AGAIN), if self.is_in_trouble() => {
+                () = self.publisher.unrest.notified() => {}
+                () = tokio::time::sleep(TRY_AGAIN), if self.is_restless() => {
                     let mut nothing = Group::new();
                     let outcome = self.run_group(&mut nothing).await;
                     self.end(nothing, outcome).await;
@@ -329,6 +330,11 @@ impl WriterTask {
         }
     }
 
+    /// Whether there is something to write though nobody asks for it.
+    fn is_restless(&self) -> bool {
+        self.is_in_trouble() || self.publisher.lost().is_some()
+    }
+
     fn is_in_trouble(&self) -> bool {
         let trouble = self.trouble.lock();
         trouble.unwrap_or_else(PoisonError::into_inner).is_some()
@@ -379,11 +385,12 @@ impl WriterTask {
     }
 
     async fn transaction(&mut self, group: &mut Group) -> Result<Committed, NotCommitted> {
-        let connection = match self.connection.take() {
-            Some(connection) => connection,
-            None => self.database.connect().await?,
+        let (connection, is_new) = match self.connection.take() {
+            Some(connection) => (connection, false),
+            None => (self.database.connect().await?, true),
         };
-        let published = self.publisher.catalog();
+        let known = self.publisher.known();
+        let published = known.catalog.clone();
         let begin = async { Ok(Tx::begin(connection, self.engine, published).await) };
         let mut tx = match within(self.engine, PATIENCE, begin).await? {
             Ok(tx) => tx,
@@ -400,7 +407,17 @@ impl WriterTask {
         if group.is_empty() {
             tx.prove_that_it_writes();
         }
-        let result = match self.pieces(&mut tx, group).await {
+        let lost = self.publisher.lost();
+        let checked = match (&lost, is_new) {
+            (Some(lost), _) => within(self.engine, PATIENCE, tx.outlive(lost)).await,
+            (None, true) => within(self.engine, PATIENCE, tx.check_past(&known)).await,
+            (None, false) => Ok(()),
+        };
+        let worked = match checked {
+            Ok(()) => self.pieces(&mut tx, group).await,
+            failed => failed,
+        };
+        let result = match worked {
             Ok(()) => {
                 let commit = tx.commit(signing.as_deref(), SystemTime::now());
                 let commit = async { Ok(commit.await) };
@@ -417,6 +434,9 @@ impl WriterTask {
         match result {
             Ok(committed) => {
                 self.connection = Some(tx.into_connection());
+                if lost.is_some() {
+                    self.publisher.note_lost(None);
+                }
                 Ok(committed)
             }
             Err(failed) => {
