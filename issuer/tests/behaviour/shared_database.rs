@@ -64,7 +64,7 @@ fn two_that_start_at_once_on_an_empty_database_are_one_authority() {
         // A token of one is for joining at the other, once.
         one.register("web");
         let token = one.token("web");
-        let bot = joined_within_a_second(&other, &token).await;
+        let bot = joined_by_and_by(&other, &token).await;
         one.issue(&bot, "web").await.unwrap();
         other.issue(&bot, "web").await.unwrap();
         let again = one.join(&token).await.err().unwrap();
@@ -102,7 +102,7 @@ fn two_that_start_at_once_on_an_empty_database_are_one_authority() {
 
 /// A token is read from the database, so it is known at once; that the bot may join
 /// is known a moment later.
-async fn joined_within_a_second(issuer: &Issuer, token: &str) -> super::harness::Bot {
+async fn joined_by_and_by(issuer: &Issuer, token: &str) -> super::harness::Bot {
     let joining = async {
         loop {
             match issuer.join(token).await {
@@ -111,9 +111,9 @@ async fn joined_within_a_second(issuer: &Issuer, token: &str) -> super::harness:
             }
         }
     };
-    tokio::time::timeout(Duration::from_secs(1), joining)
+    tokio::time::timeout(Duration::from_secs(30), joining)
         .await
-        .expect("within a second")
+        .expect("the other issuer hears of the token")
 }
 
 #[test]
