@@ -14,9 +14,11 @@ use serde_json::{Map, Value, json};
 use crate::{unique_json, verify::sha256};
 
 mod algorithm;
+mod claims;
 mod jwk;
 
 pub use algorithm::Algorithm;
+pub use claims::{Claims, REGISTERED_CLAIMS, TokenKind};
 pub use jwk::Jwk;
 pub(crate) use jwk::members_of;
 

@@ -14,13 +14,11 @@ use serde_json::{Map, Value, json};
 use crate::{
     SpiffeId, TrustBundleSet,
     bundle::KeyAuthority,
-    jose::{ClaimsError, Parts, TokenError, short},
+    jose::{Claims, ClaimsError, Parts, TokenError, TokenKind, short},
 };
 
 /// `typ` of JWT-SVIDs that we issue.
 pub const TYPE: &str = "JWT";
-/// Claims that the issuer sets; extra claims may not have these names (RFC 7519 4.1).
-pub const REGISTERED_CLAIMS: [&str; 7] = ["iss", "sub", "aud", "exp", "nbf", "iat", "jti"];
 /// Most audiences in one token; rust-spiffe reads no more.
 pub const MAX_AUDIENCES: usize = 32;
 /// Longest audience, in bytes.
@@ -47,9 +45,14 @@ impl Default for Leeway {
 }
 
 /// The claims of a JWT-SVID to be signed.
-#[derive(Clone, Debug, PartialEq)]
-pub struct JwtClaims {
-    claims: Map<String, Value>,
+pub type JwtClaims = Claims<Jwt>;
+
+/// JWT-SVIDs, as a kind of token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Jwt;
+
+impl TokenKind for Jwt {
+    const ALSO_REGISTERED: &'static [&'static str] = &[];
 }
 
 impl JwtClaims {
@@ -64,42 +67,14 @@ impl JwtClaims {
         issued: SystemTime,
         expires: SystemTime,
     ) -> Result<Self, ClaimsError> {
-        let mut claims = of_subject(id, issued, expires)?;
-        claims.insert("aud".to_owned(), audience_claim(audiences)?);
-        Ok(Self { claims })
-    }
-
-    /// With `nbf`.
-    #[must_use]
-    pub fn not_before(mut self, not_before: SystemTime) -> Self {
-        self.claims
-            .insert("nbf".to_owned(), json!(numeric_date(not_before)));
-        self
-    }
-
-    /// With `jti`.
-    #[must_use]
-    pub fn token_id(mut self, jti: &str) -> Self {
-        self.claims.insert("jti".to_owned(), json!(jti));
-        self
+        let claims = Self::of_subject(id, issued, expires)?;
+        Ok(claims.with("aud", audience_claim(audiences)?))
     }
 
     /// With `iss`.
     #[must_use]
-    pub fn issuer(mut self, issuer: &str) -> Self {
-        self.claims.insert("iss".to_owned(), json!(issuer));
-        self
-    }
-
-    /// With more claims (JW-13). Error: one has a registered name, set or not.
-    pub fn extra(mut self, extra: Map<String, Value>) -> Result<Self, ClaimsError> {
-        add_extra(&mut self.claims, extra, &[])?;
-        Ok(self)
-    }
-
-    /// As they are signed.
-    pub fn claims(&self) -> &Map<String, Value> {
-        &self.claims
+    pub fn issuer(self, issuer: &str) -> Self {
+        self.with("iss", json!(issuer))
     }
 }
 
@@ -193,39 +168,6 @@ fn check_header(parts: &Parts<'_>) -> Result<(), TokenError> {
     }
 }
 
-pub(crate) fn of_subject(
-    id: &SpiffeId,
-    issued: SystemTime,
-    expires: SystemTime,
-) -> Result<Map<String, Value>, ClaimsError> {
-    if id.is_trust_domain() {
-        return Err(ClaimsError::NoPath(id.clone()));
-    }
-    let (iat, exp) = (numeric_date(issued), numeric_date(expires));
-    if exp <= iat {
-        return Err(ClaimsError::Times);
-    }
-    let mut claims = Map::new();
-    claims.insert("sub".to_owned(), json!(id.as_str()));
-    claims.insert("iat".to_owned(), json!(iat));
-    claims.insert("exp".to_owned(), json!(exp));
-    Ok(claims)
-}
-
-pub(crate) fn add_extra(
-    claims: &mut Map<String, Value>,
-    extra: Map<String, Value>,
-    also_registered: &[&str],
-) -> Result<(), ClaimsError> {
-    for (name, value) in extra {
-        if REGISTERED_CLAIMS.contains(&name.as_str()) || also_registered.contains(&name.as_str()) {
-            return Err(ClaimsError::Registered(name));
-        }
-        claims.insert(name, value);
-    }
-    Ok(())
-}
-
 fn audience_claim(audiences: &[impl AsRef<str>]) -> Result<Value, ClaimsError> {
     let mut named: Vec<&str> = Vec::new();
     for (index, audience) in audiences.iter().map(AsRef::as_ref).enumerate() {
@@ -249,11 +191,6 @@ fn audience_claim(audiences: &[impl AsRef<str>]) -> Result<Value, ClaimsError> {
         [one] => Ok(json!(one)),
         several => Ok(json!(several)),
     }
-}
-
-pub(crate) fn numeric_date(time: SystemTime) -> u64 {
-    time.duration_since(SystemTime::UNIX_EPOCH)
-        .map_or(0, |since| since.as_secs())
 }
 
 /// JW-07, WI-05.

@@ -13,10 +13,8 @@ use serde_json::{Map, Value, json};
 
 use crate::{
     SpiffeId, TrustBundleSet,
-    jose::{Algorithm, ClaimsError, Jwk, Parts, TokenError, short},
-    jwt_svid::{
-        Leeway, add_extra, check_signature, check_times, numeric_date, of_subject, subject,
-    },
+    jose::{Algorithm, Claims, ClaimsError, Jwk, Parts, TokenError, TokenKind, short},
+    jwt_svid::{Leeway, check_signature, check_times, subject},
 };
 
 /// `typ` of WIT-SVIDs.
@@ -25,9 +23,14 @@ pub const TYPE: &str = "wit+jwt";
 const PRIVATE: [&str; 8] = ["d", "p", "q", "dp", "dq", "qi", "oth", "k"];
 
 /// The claims of a WIT-SVID to be signed. It has no `aud` (WI-12).
-#[derive(Clone, Debug, PartialEq)]
-pub struct WitClaims {
-    claims: Map<String, Value>,
+pub type WitClaims = Claims<Wit>;
+
+/// WIT-SVIDs, as a kind of token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Wit;
+
+impl TokenKind for Wit {
+    const ALSO_REGISTERED: &'static [&'static str] = &["cnf"];
 }
 
 impl WitClaims {
@@ -40,37 +43,10 @@ impl WitClaims {
         issued: SystemTime,
         expires: SystemTime,
     ) -> Result<Self, ClaimsError> {
-        let mut claims = of_subject(id, issued, expires)?;
+        let claims = Self::of_subject(id, issued, expires)?;
         let mut jwk = key.members().clone();
         jwk.insert("alg".to_owned(), json!(key.usual_algorithm().as_str()));
-        claims.insert("cnf".to_owned(), json!({ "jwk": jwk }));
-        Ok(Self { claims })
-    }
-
-    /// With `nbf`.
-    #[must_use]
-    pub fn not_before(mut self, not_before: SystemTime) -> Self {
-        self.claims
-            .insert("nbf".to_owned(), json!(numeric_date(not_before)));
-        self
-    }
-
-    /// With `jti`, practically unique in the trust domain (WI-10).
-    #[must_use]
-    pub fn token_id(mut self, jti: &str) -> Self {
-        self.claims.insert("jti".to_owned(), json!(jti));
-        self
-    }
-
-    /// With more claims (WI-13). Error: one has a registered name, or is `cnf`.
-    pub fn extra(mut self, extra: Map<String, Value>) -> Result<Self, ClaimsError> {
-        add_extra(&mut self.claims, extra, &["cnf"])?;
-        Ok(self)
-    }
-
-    /// As they are signed.
-    pub fn claims(&self) -> &Map<String, Value> {
-        &self.claims
+        Ok(claims.with("cnf", json!({ "jwk": jwk })))
     }
 }
 

@@ -337,7 +337,7 @@ fn jw_13_nbf_is_heeded_and_iat_bounds_nothing() {
 
 #[test]
 fn jw_13_extra_claims_do_not_override_registered_ones() {
-    for name in REGISTERED_CLAIMS {
+    for name in jose::REGISTERED_CLAIMS {
         let built = JwtClaims::new(&id("spiffe://example.org/web"), &["a"], at(1), at(2));
         let extra = Map::from_iter([(name.to_owned(), json!("x"))]);
         assert_eq!(

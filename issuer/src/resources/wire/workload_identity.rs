@@ -1,7 +1,7 @@
 //! `workload_identity` on the wire.
 
 use ::config::{Path, format_duration};
-use identity::TrustDomain;
+use identity::{TrustDomain, jose::REGISTERED_CLAIMS};
 use policy::{PathTemplate, Template};
 use proto::admin::v1 as pb;
 use serde_json::{Map, Value};
@@ -26,8 +26,8 @@ const MAX_CLAIM_DEPTH: usize = 16;
 const MAX_CLAIM_NAME: usize = 256;
 /// Most bytes of a literal part of a subject (RFC 5280, A.1: ub-common-name).
 const MAX_SUBJECT: usize = 64;
-/// Claims that the issuer sets (RFC 7519, 4.1; RFC 7800, 3.1).
-const REGISTERED_CLAIMS: [&str; 8] = ["iss", "sub", "aud", "exp", "nbf", "iat", "jti", "cnf"];
+/// Binds a token to a key (RFC 7800, 3.1): nothing that a template may say.
+const CONFIRMATION: &str = "cnf";
 
 pub(super) fn read(
     check: &mut Check,
@@ -235,7 +235,7 @@ fn claims(check: &mut Check, at: &Path, json: &str) -> Option<ClaimsTemplate> {
         return None;
     };
     for name in claims.keys() {
-        if REGISTERED_CLAIMS.contains(&name.as_str()) {
+        if REGISTERED_CLAIMS.contains(&name.as_str()) || name == CONFIRMATION {
             let message = format!("the issuer sets the claim {name}: name yours otherwise");
             check.refuse(&at.key(name.clone()), message);
         }
