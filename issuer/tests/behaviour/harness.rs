@@ -1,5 +1,7 @@
 //! Starts the real program; speaks to it as an agent and as an operator.
 
+mod pinned;
+
 use std::{
     io::{BufRead, BufReader, Read},
     path::{Path, PathBuf},
@@ -24,11 +26,7 @@ use proto::{
     },
 };
 use rcgen::{CertificateParams, KeyPair};
-use rustls::{
-    DigitallySignedStruct, SignatureScheme,
-    client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
-    pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName, UnixTime},
-};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio::net::TcpStream;
@@ -37,6 +35,8 @@ use tonic::{
     Status,
     transport::{Channel, Endpoint, Uri},
 };
+
+use self::pinned::Pinned;
 
 pub(crate) const TRUST_DOMAIN: &str = "test.example";
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -475,58 +475,6 @@ async fn channel(
     Endpoint::from_static("http://issuer.test")
         .connect_with_connector(connector)
         .await
-}
-
-/// Knows the issuer's CA by its pin, as a joining agent does.
-#[derive(Debug)]
-struct Pinned(String);
-
-impl ServerCertVerifier for Pinned {
-    fn verify_server_cert(
-        &self,
-        _leaf: &CertificateDer<'_>,
-        intermediates: &[CertificateDer<'_>],
-        _name: &ServerName<'_>,
-        _ocsp: &[u8],
-        _now: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        use x509_parser::prelude::FromDer;
-        let pinned = intermediates.iter().any(|certificate| {
-            let (_, parsed) =
-                x509_parser::certificate::X509Certificate::from_der(certificate).unwrap();
-            let hash =
-                aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, parsed.public_key().raw);
-            format!("sha256:{}", hex::encode(hash)) == self.0
-        });
-        match pinned {
-            true => Ok(ServerCertVerified::assertion()),
-            false => Err(rustls::Error::General("not the pinned CA".to_owned())),
-        }
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        _message: &[u8],
-        _certificate: &CertificateDer<'_>,
-        _signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        Err(rustls::Error::General("TLS 1.2".to_owned()))
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let algorithms = identity::tls::provider().signature_verification_algorithms;
-        rustls::crypto::verify_tls13_signature(message, certificate, signature, &algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        let algorithms = identity::tls::provider().signature_verification_algorithms;
-        algorithms.supported_schemes()
-    }
 }
 
 fn spawn(home: &Path, more: &[String], files: Option<u32>) -> (Child, Arc<Log>, Arc<Log>) {

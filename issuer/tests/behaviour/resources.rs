@@ -1,52 +1,51 @@
-//! Resources from files to the issuer and back: directories, dry runs, editors,
-//! revisions, labels, pages.
+//! Resources from files to the issuer and back: directories, dry runs, revisions, and
+//! what is checked on the way.
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-    process::{Command, Output, Stdio},
-};
+mod documented;
+mod editing;
+mod pages;
+
+use std::{fs, process::Output};
 
 use hyper_util::rt::TokioIo;
-use prost::Message;
 use proto::admin::v1::{self as pb, admin_service_client::AdminServiceClient};
 use tokio::net::UnixStream;
 use tonic::transport::{Channel, Endpoint, Uri};
 
 use super::harness::{Issuer, block_on};
 
-fn bot(name: &str, more: &str) -> String {
+pub(super) fn bot(name: &str, more: &str) -> String {
     format!("kind: bot\nversion: v1\nmetadata: {{name: {name}}}\nspec: {{{more}}}\n")
 }
 
-fn role(name: &str, labels: &str) -> String {
+pub(super) fn role(name: &str, labels: &str) -> String {
     format!(
         "kind: role\nversion: v1\nmetadata: {{name: {name}}}\n\
          spec: {{allow: {{workload_identity_labels: {labels}}}}}\n"
     )
 }
 
-fn identity(name: &str, path: &str) -> String {
+pub(super) fn identity(name: &str, path: &str) -> String {
     format!(
         "kind: workload_identity\nversion: v1\nmetadata: {{name: {name}, labels: {{app: {name}}}}}\n\
          spec: {{spiffe: {{id: {path}}}}}\n"
     )
 }
 
-fn write(issuer: &Issuer, name: &str, text: &str) -> String {
+pub(super) fn write(issuer: &Issuer, name: &str, text: &str) -> String {
     let path = issuer.home.path().join(name);
     fs::create_dir_all(path.parent().unwrap()).unwrap();
     fs::write(&path, text).unwrap();
     path.to_str().unwrap().to_owned()
 }
 
-fn text(bytes: &[u8]) -> String {
+pub(super) fn text(bytes: &[u8]) -> String {
     String::from_utf8(bytes.to_vec()).unwrap()
 }
 
 /// Standard error of a command that fails with status 1.
 #[track_caller]
-fn failure(output: &Output) -> String {
+pub(super) fn failure(output: &Output) -> String {
     let errors = text(&output.stderr);
     assert_eq!(output.status.code(), Some(1), "{errors}");
     errors
@@ -270,182 +269,6 @@ fn several_are_deleted_and_what_cannot_be_stops_no_other() {
     assert_eq!(told, "bot/b deleted\nbot/c deleted\nrole/r deleted\n");
 }
 
-/// An editor that is a shell script; `$1` is the file.
-fn edit(issuer: &Issuer, resource: &str, script: &str) -> Command {
-    let editor = write(
-        issuer,
-        &format!("editor-{}.sh", resource.replace('/', "-")),
-        script,
-    );
-    let mut command = issuer.command(&["edit", resource]);
-    command
-        .env("EDITOR", format!("sh {editor}"))
-        .env_remove("VISUAL")
-        .env("TMPDIR", drafts(issuer));
-    command
-}
-
-fn drafts(issuer: &Issuer) -> PathBuf {
-    let directory = issuer.home.path().join("drafts");
-    fs::create_dir_all(&directory).unwrap();
-    directory
-}
-
-fn kept(issuer: &Issuer) -> Vec<PathBuf> {
-    let entries = fs::read_dir(drafts(issuer)).unwrap();
-    entries.map(|entry| entry.unwrap().path()).collect()
-}
-
-#[test]
-fn an_editor_changes_a_resource_and_leaves_no_file() {
-    let issuer = Issuer::start();
-    issuer.apply(&role("r", "{app: a}"));
-    let output = edit(&issuer, "role/r", "true").output().unwrap();
-    assert_eq!(text(&output.stdout), "role/r not changed\n");
-    let output = edit(&issuer, "role/r", "sed -i 's/\\[a\\]/[b]/' \"$1\"").output();
-    let output = output.unwrap();
-    assert_eq!(
-        text(&output.stdout),
-        "role/r updated\n",
-        "{}",
-        text(&output.stderr)
-    );
-    assert!(issuer.run(&["get", "role/r"]).contains("app=b"));
-    assert_eq!(kept(&issuer), Vec::<PathBuf>::new());
-    // $VISUAL is asked first.
-    let output = edit(&issuer, "role/r", "false")
-        .env("VISUAL", "sed -i 's/\\[b\\]/[c]/'")
-        .output();
-    assert_eq!(text(&output.unwrap().stdout), "role/r updated\n");
-    let told = issuer.fails(&["edit", "role/none"]);
-    assert!(told.contains("there is no role"), "{told}");
-    let told = issuer.fails(&["edit", "token/x"]);
-    assert!(told.contains("cannot be edited"), "{told}");
-}
-
-#[test]
-fn what_cannot_be_applied_after_an_edit_is_kept_and_its_file_is_told() {
-    let issuer = Issuer::start();
-    issuer.apply(&role("r", "{app: a}"));
-    for (script, why) in [
-        ("sed -i s/allow/alow/ \"$1\"", "did you mean `allow`?"),
-        ("echo 'kind: [' >> \"$1\"", "not YAML"),
-        (
-            "sed -i 's/name: r/name: s/' \"$1\"",
-            "it is role/s now, not role/r",
-        ),
-        (
-            "sed -i 's/revision: 1/revision: 7/; s/\\[a\\]/[z]/' \"$1\"",
-            "at revision 1, not 7",
-        ),
-        ("exit 3", "nothing was changed"),
-    ] {
-        let told = failure(&edit(&issuer, "role/r", script).output().unwrap());
-        let files = kept(&issuer);
-        assert_eq!(files.len(), 1, "{script}");
-        let file = files[0].to_str().unwrap();
-        assert!(told.contains(why) && told.contains(file), "{told}");
-        fs::remove_file(file).unwrap();
-    }
-    assert!(issuer.run(&["get", "role/r"]).contains("app=a"));
-}
-
-#[test]
-fn of_two_editors_at_once_the_later_is_told_and_keeps_its_text() {
-    let issuer = Issuer::start();
-    issuer.apply(&role("r", "{app: a}"));
-    let [opened, go_on] = ["opened", "go-on"].map(|name| issuer.home.path().join(name));
-    for fifo in [&opened, &go_on] {
-        assert!(Command::new("mkfifo").arg(fifo).status().unwrap().success());
-    }
-    let script = format!(
-        "sed -i 's/\\[a\\]/[slow]/' \"$1\"; echo > {}; read line < {}",
-        opened.display(),
-        go_on.display()
-    );
-    let slow = edit(&issuer, "role/r", &script)
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    fs::read(&opened).unwrap();
-    let mut fast = issuer.command(&["edit", "role/r"]);
-    fast.env("VISUAL", "sed -i 's/\\[a\\]/[fast]/'");
-    assert_eq!(text(&fast.output().unwrap().stdout), "role/r updated\n");
-    fs::write(&go_on, "\n").unwrap();
-    let told = failure(&slow.wait_with_output().unwrap());
-    assert!(told.contains("at revision 2, not 1"), "{told}");
-    let files = kept(&issuer);
-    assert!(fs::read_to_string(&files[0]).unwrap().contains("[slow]"));
-    assert!(issuer.run(&["get", "role/r"]).contains("app=fast"));
-}
-
-#[test]
-fn labels_select_and_a_page_holds_what_fits_a_message() {
-    let issuer = Issuer::start();
-    // Some 100 KiB each.
-    let values: Vec<_> = (0..40)
-        .map(|n| format!("v{n}-{}", "x".repeat(60)))
-        .collect();
-    let keys: Vec<_> = (0..40)
-        .map(|key| format!("k{key}: [{}]", values.join(", ")))
-        .collect();
-    let spec = format!(
-        "spec: {{allow: {{workload_identity_labels: {{{}}}}}}}",
-        keys.join(", ")
-    );
-    let many: Vec<_> = (0..60)
-        .map(|n| {
-            let parity = if n % 2 == 0 { "even" } else { "odd" };
-            format!(
-                "kind: role\nversion: v1\nmetadata: {{name: r{n:02}, labels: {{parity: {parity}, n: '{n}'}}}}\n{spec}\n"
-            )
-        })
-        .collect();
-    for part in many.chunks(20) {
-        issuer.apply(&part.join("---\n"));
-    }
-    let names = |arguments: &[&str]| -> Vec<String> {
-        let found = issuer.json(&[&["get", "role"][..], arguments].concat());
-        let found = found.as_array().unwrap().iter();
-        found
-            .map(|one| one["metadata"]["name"].as_str().unwrap().to_owned())
-            .collect()
-    };
-    let all: Vec<_> = (0..60).map(|n| format!("r{n:02}")).collect();
-    assert_eq!(names(&[]), all);
-    assert_eq!(names(&["-l", "parity=even"]).len(), 30);
-    assert_eq!(names(&["-l", "parity=even,n=4", "-l", "n=5"]), ["r04"]);
-    assert_eq!(names(&["-l", "n"]).len(), 60);
-    assert_eq!(names(&["-l", "none=x"]).len(), 0);
-    let told = issuer.fails(&["get", "role/r00", "-l", "n=0"]);
-    assert!(told.contains("without a NAME"), "{told}");
-    let pages = block_on(async {
-        // With the bounds that clients have by themselves: 4 MiB.
-        let mut client = admin(&issuer).await;
-        let mut pages = Vec::new();
-        let mut after = String::new();
-        loop {
-            let request = pb::GetResourcesRequest {
-                kind: "role".to_owned(),
-                after: after.clone(),
-                ..Default::default()
-            };
-            let page = client.get_resources(request).await.unwrap().into_inner();
-            let last = page.resources.last().unwrap().metadata.clone().unwrap();
-            after = last.name;
-            let more = page.more;
-            pages.push((page.resources.len(), page.encoded_len()));
-            if !more {
-                return pages;
-            }
-        }
-    });
-    assert!(pages.len() > 1, "{pages:?}");
-    assert_eq!(pages.iter().map(|(count, _)| count).sum::<usize>(), 60);
-    assert!(pages.iter().all(|(_, size)| *size < 3_200_000), "{pages:?}");
-}
-
 #[test]
 fn a_lock_is_a_resource_with_an_end_and_what_does_not_exist_is_a_warning() {
     let issuer = Issuer::start();
@@ -519,85 +342,6 @@ fn a_federation_is_checked_and_one_that_is_missing_is_a_warning() {
     );
 }
 
-#[test]
-fn attributes_are_listed_without_an_issuer() {
-    let run = |arguments: &[&str]| {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_issuer"));
-        let output = command.arg("attributes").args(arguments).output().unwrap();
-        (
-            output.status.code(),
-            text(&output.stdout),
-            text(&output.stderr),
-        )
-    };
-    let (_, table, _) = run(&[]);
-    assert_eq!(table.lines().count(), policy::attributes().len() + 1);
-    let (_, json, _) = run(&["join.github", "-o", "json"]);
-    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
-    assert!(
-        json.as_array()
-            .unwrap()
-            .iter()
-            .all(|attribute| attribute["trust"] == "verified")
-    );
-    let (_, yaml, _) = run(&["workload.unix.uid", "-o", "yaml"]);
-    assert!(
-        yaml.contains("path: workload.unix.uid") && yaml.contains("trust: asserted"),
-        "{yaml}"
-    );
-    let (code, _, told) = run(&["join.githb"]);
-    assert_eq!(code, Some(1));
-    assert!(told.contains("did you mean join.github?"), "{told}");
-}
-
-#[test]
-fn every_example_of_policy_passes_a_dry_run() {
-    let issuer = Issuer::start();
-    let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/policy");
-    let mut files = 0;
-    for entry in fs::read_dir(&examples).unwrap() {
-        let path = entry.unwrap().path();
-        if path
-            .extension()
-            .is_some_and(|extension| extension == "yaml")
-        {
-            files += 1;
-            let shown = issuer.run(&["apply", "--dry-run", "-f", path.to_str().unwrap()]);
-            assert!(shown.contains("+kind: workload_identity"), "{shown}");
-        }
-    }
-    assert!(files >= 3);
-    issuer.run(&["apply", "-f", examples.to_str().unwrap()]);
-}
-
-#[test]
-fn every_example_of_the_reference_is_accepted() {
-    let issuer = Issuer::start();
-    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/reference/resources.md");
-    let page = fs::read_to_string(page).unwrap();
-    let blocks = page.split("```yaml\n").skip(1);
-    let mut examples = String::new();
-    for block in blocks {
-        let example = block.split("```").next().unwrap();
-        // The first only shows the frame.
-        if !example.contains('…') {
-            examples.push_str("---\n");
-            examples.push_str(example);
-        }
-    }
-    assert!(examples.matches("kind: ").count() >= 6);
-    let soon = time::OffsetDateTime::now_utc() + time::Duration::hours(1);
-    let soon = soon
-        .format(&time::format_description::well_known::Rfc3339)
-        .unwrap();
-    let bundle = issuer.run(&["bundle", "-o", "spiffe"]);
-    let examples = examples
-        .replace("2026-11-21T20:00:00Z", &soon)
-        .replace("{\"keys\": []}", bundle.trim());
-    let file = write(&issuer, "reference.yaml", &examples);
-    issuer.run(&["apply", "-f", &file]);
-}
-
 fn resource(name: &str, spec: pb::resource::Spec) -> pb::Resource {
     pb::Resource {
         metadata: Some(pb::Metadata {
@@ -608,7 +352,7 @@ fn resource(name: &str, spec: pb::resource::Spec) -> pb::Resource {
     }
 }
 
-async fn admin(issuer: &Issuer) -> AdminServiceClient<Channel> {
+pub(super) async fn admin(issuer: &Issuer) -> AdminServiceClient<Channel> {
     let socket = issuer.data_dir().join("admin.sock");
     let connector = tower::service_fn(move |_: Uri| {
         let socket = socket.clone();
@@ -618,4 +362,23 @@ async fn admin(issuer: &Issuer) -> AdminServiceClient<Channel> {
         .connect_with_connector(connector)
         .await;
     AdminServiceClient::new(channel.unwrap())
+}
+
+#[test]
+fn a_bot_that_cannot_be_added_is_recorded_once() {
+    let issuer = Issuer::start();
+    for wrong in [
+        &["bot", "add", "Not A Name"][..],
+        &["bot", "add", "good", "--role", "Not A Role"],
+        &["bot", "add", "good", "--role", "missing"],
+    ] {
+        let before = issuer.audit().len();
+        issuer.fails(wrong);
+        let told = issuer.audit().split_off(before);
+        assert_eq!(told.len(), 1, "{wrong:?}: {told:?}");
+        assert_eq!(told[0]["event"], "resource.apply");
+        assert_eq!(told[0]["success"], false);
+        let name = format!("bot/{}", wrong[2]);
+        assert_eq!(told[0]["fields"]["resources"][0], name.as_str());
+    }
 }
