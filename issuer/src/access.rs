@@ -94,6 +94,41 @@ pub enum Denial {
 }
 
 impl Denial {
+    /// Every reason.
+    #[cfg(test)]
+    pub(crate) const ALL: [Self; 30] = [
+        Self::UnknownToken,
+        Self::UsedToken,
+        Self::ExpiredToken,
+        Self::UnknownBot,
+        Self::UnknownInstance,
+        Self::ExpiredCertificate,
+        Self::NotABot,
+        Self::RateLimited,
+        Self::NotAdmitted,
+        Self::Locked,
+        Self::CopiedIdentity,
+        Self::SupersededCertificate,
+        Self::UnknownGeneration,
+        Self::InvalidRequest,
+        Self::UnknownWorkloadIdentity,
+        Self::LockedIdentity,
+        Self::NoRole,
+        Self::RoleDenies,
+        Self::RuleDenies,
+        Self::NoRule,
+        Self::Template,
+        Self::InvalidId,
+        Self::UnknownFederation,
+        Self::InvalidAudience,
+        Self::WitOff,
+        Self::InvalidCsr,
+        Self::InvalidTtl,
+        Self::TooMuch,
+        Self::Damaged,
+        Self::Authority,
+    ];
+
     /// As recorded.
     pub fn as_str(self) -> &'static str {
         match self {

@@ -171,6 +171,17 @@ impl Catalog {
         selector: &'c LabelSelector,
         after: Option<&'c str>,
     ) -> impl Iterator<Item = Selected<'c>> + 'c {
+        self.candidates(selector, after)
+            .filter(|candidate| candidate.is_selected_by(selector))
+    }
+
+    /// Those that [`Catalog::select`] looks at: who bounds how many that are asks each
+    /// itself.
+    pub fn candidates<'c>(
+        &'c self,
+        selector: &LabelSelector,
+        after: Option<&'c str>,
+    ) -> impl Iterator<Item = Selected<'c>> + use<'c> {
         let all = self.kinds.get(&Kind::WorkloadIdentity);
         let candidates = match labels::fewest(selector, &self.labels) {
             labels::Candidates::Everyone => {
@@ -186,9 +197,7 @@ impl Catalog {
         };
         candidates.into_iter().flatten().filter_map(move |name| {
             let labels = &all?.get(name)?.labels;
-            selector
-                .matches_by(|key| labels.get(key))
-                .then_some(Selected { name, labels })
+            Some(Selected { name, labels })
         })
     }
 
@@ -219,7 +228,7 @@ impl Catalog {
     }
 }
 
-/// A workload identity that was selected.
+/// A workload identity that was selected, or may be.
 #[derive(Debug, Clone, Copy)]
 pub struct Selected<'c> {
     /// Its name, for [`Catalog::workload_identity`].
@@ -231,6 +240,11 @@ impl<'c> Selected<'c> {
     /// The value of one of its labels.
     pub fn label(&self, key: &str) -> Option<&'c str> {
         self.labels.get(key)
+    }
+
+    /// Whether its labels are those that a selector wants.
+    pub fn is_selected_by(&self, selector: &LabelSelector) -> bool {
+        selector.matches_by(|key| self.label(key))
     }
 }
 

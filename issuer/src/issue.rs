@@ -5,7 +5,7 @@
 //! in the caller's task on a snapshot of what the store holds, so that they run side
 //! by side; only the record goes through the one writer. The writer first looks
 //! whether what was decided on is still what is: if anything has changed since (a
-//! lock, a role, a rule, a key), everything is decided again on what holds now,
+//! lock, a role, a rule), everything is decided again on what holds now,
 //! inside the transaction that records it. So a grant never stands behind a lock
 //! that was there when it was recorded, and a document whose record could not be
 //! written is dropped unseen.
@@ -235,5 +235,7 @@ async fn blocking<R: Send + 'static>(
         .map_err(|error| StoreError::Unavailable(format!("an issuance was abandoned: {error}")))
 }
 
+#[cfg(test)]
+mod testing;
 #[cfg(test)]
 mod tests;

@@ -53,6 +53,9 @@ pub const DEFAULT_BOT_TTL: Duration = Duration::from_secs(3600);
 pub const INSTANCE_MEMORY: Duration = Duration::from_secs(7 * 24 * 3600);
 /// Longest life of the certificate of a bot without a key of its own.
 const KEYLESS_TTL: Duration = Duration::from_secs(60);
+/// Most items, and most SVIDs, of a call that joins, too: they are signed while others
+/// wait to record.
+pub const ISSUED_MAX: usize = 100;
 /// The join method of this module.
 const METHOD_TOKEN: &str = "token";
 const HOSTNAME_MAX: usize = 255;
@@ -198,7 +201,7 @@ pub async fn join_and_issue(
                     Err(refusal) => return Ok(Err(refusal)),
                 };
                 let caller = Arc::new(bot.caller(request.remote, now));
-                let batch = Batch::new(&issuer, Asker::Bot(caller), items, now);
+                let batch = Batch::new(&issuer, Asker::Bot(caller), items, now).at_most(ISSUED_MAX);
                 let settled = issue::settle_within(tx, &batch, None).await?;
                 Ok(Ok((bot, settled)))
             })

@@ -16,6 +16,11 @@ use crate::schema::{self, Attribute, Type};
 pub const MAX_TEXT: usize = 4096;
 /// Most entries of a list or map, nested lists counted together.
 pub const MAX_ENTRIES: usize = 1024;
+/// For so many mistakes the name is looked for that was probably meant.
+const MAX_SUGGESTED: usize = 16;
+/// No more of an unknown name is repeated, in bytes.
+const MAX_TOLD: usize = 128;
+const UNKNOWN: &str = "is not an attribute";
 
 /// The value of one attribute.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -162,34 +167,47 @@ impl Attributes {
     /// Reads the nested form, `{"join": {"github": {"repository": "org/app"}}}`.
     /// `null` and empty text are unset. Every mistake is reported.
     pub fn from_json(json: &Json) -> Result<Self, AttributeErrors> {
-        match Self::from_json_lossy(json) {
-            (attributes, None) => Ok(attributes),
-            (_, Some(errors)) => Err(errors),
+        let mut errors = Vec::new();
+        let attributes = Self::collect(json, &mut |error| errors.push(error));
+        if errors.is_empty() {
+            return Ok(attributes);
         }
+        for error in errors.iter_mut().take(MAX_SUGGESTED) {
+            error.suggest();
+        }
+        Err(AttributeErrors(errors))
     }
 
     /// As [`Self::from_json`], without what cannot be read: for what comes from who knows
-    /// of more attributes, or of others.
-    pub fn from_json_lossy(json: &Json) -> (Self, Option<AttributeErrors>) {
+    /// of more attributes, or of others. It costs no more than to read the tree, whatever
+    /// is in it: a stranger may have sent it.
+    pub fn from_json_lossy(json: &Json) -> (Self, Option<LeftOut>) {
+        let mut left_out = None::<LeftOut>;
+        let attributes = Self::collect(json, &mut |first| match &mut left_out {
+            Some(left_out) => left_out.count += 1,
+            None => left_out = Some(LeftOut { count: 1, first }),
+        });
+        (attributes, left_out)
+    }
+
+    fn collect(json: &Json, refuse: &mut dyn FnMut(AttributeError)) -> Self {
         let mut attributes = Self::new();
-        let mut errors = Vec::new();
         match json.as_object() {
             Some(top) => {
                 for (name, value) in top {
-                    attributes.read(name, value, &mut errors);
+                    attributes.read(name, value, refuse);
                 }
             }
-            None => errors.push(AttributeError {
+            None => refuse(AttributeError {
                 path: String::new(),
                 message: format!("attributes are a map by name, this is {}", describe(json)),
                 suggestion: None,
             }),
         }
-        let errors = (!errors.is_empty()).then_some(AttributeErrors(errors));
-        (attributes, errors)
+        attributes
     }
 
-    fn read(&mut self, path: &str, json: &Json, errors: &mut Vec<AttributeError>) {
+    fn read(&mut self, path: &str, json: &Json, refuse: &mut dyn FnMut(AttributeError)) {
         let result = match schema::index_of(path) {
             _ if json.is_null()
                 && (schema::is_group(path) || schema::attribute(path).is_some()) =>
@@ -206,7 +224,7 @@ impl Attributes {
             None if schema::is_group(path) => match json.as_object() {
                 Some(members) => {
                     for (name, value) in members {
-                        self.read(&format!("{path}.{name}"), value, errors);
+                        self.read(&format!("{path}.{name}"), value, refuse);
                     }
                     return;
                 }
@@ -218,7 +236,9 @@ impl Attributes {
             },
             None => Err(AttributeError::unknown(path)),
         };
-        errors.extend(result.err());
+        if let Err(error) = result {
+            refuse(error);
+        }
     }
 
     /// The nested form that [`Self::from_json`] reads.
@@ -244,7 +264,11 @@ impl Attributes {
 
     /// Sets one attribute by its full name. Empty text removes it.
     pub fn set(&mut self, path: &str, value: Value) -> Result<(), AttributeError> {
-        let index = schema::index_of(path).ok_or_else(|| AttributeError::unknown(path))?;
+        let index = schema::index_of(path).ok_or_else(|| {
+            let mut error = AttributeError::unknown(path);
+            error.suggest();
+            error
+        })?;
         let error = |message| AttributeError {
             path: path.to_owned(),
             message,
@@ -331,11 +355,19 @@ pub struct AttributeError {
 }
 
 impl AttributeError {
+    /// Cut to what a person reads: whoever chose the name may have meant harm.
     fn unknown(path: &str) -> Self {
         Self {
-            path: path.to_owned(),
-            message: "is not an attribute".to_owned(),
-            suggestion: schema::suggestion(path).map(str::to_owned),
+            path: path[..path.floor_char_boundary(MAX_TOLD)].to_owned(),
+            message: UNKNOWN.to_owned(),
+            suggestion: None,
+        }
+    }
+
+    /// Looks for the name that was probably meant, if this one is unknown.
+    fn suggest(&mut self) {
+        if self.message == UNKNOWN {
+            self.suggestion = schema::suggestion(&self.path).map(str::to_owned);
         }
     }
 }
@@ -350,6 +382,24 @@ impl fmt::Display for AttributeError {
         match &self.suggestion {
             Some(name) => write!(f, "; did you mean `{name}`?"),
             None => Ok(()),
+        }
+    }
+}
+
+/// What of a tree could not be read, and was left out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LeftOut {
+    /// How many values.
+    pub count: usize,
+    /// The first of them.
+    pub first: AttributeError,
+}
+
+impl fmt::Display for LeftOut {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.count {
+            1 => write!(f, "{}", self.first),
+            count => write!(f, "{}; and {} more", self.first, count - 1),
         }
     }
 }

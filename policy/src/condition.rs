@@ -268,15 +268,21 @@ fn check_reference(name: &str) -> Result<(), ConditionError> {
     Ok(())
 }
 
-/// Whether `text` is `a.b.c` or `a.b["c"]`.
+/// Whether `text` is `a.b.c` or `a.b["c"]`, and nothing stands between or behind: what
+/// comes after it in the expression must not become part of a comment.
 fn is_reference(text: &str) -> bool {
     let mut lexer = Lexer::new(text, 0);
     let mut previous = Token::Mark(".");
     let mut indexed = false;
+    let mut end = 0;
     loop {
-        let Ok((token, _)) = lexer.next() else {
+        let Ok((token, span)) = lexer.next() else {
             return false;
         };
+        if span.start != end {
+            return false;
+        }
+        end = span.end;
         let fits = match (&previous, &token) {
             (Token::Mark("."), Token::Name(_)) => true,
             (Token::Name(_), Token::Mark(".")) => true,

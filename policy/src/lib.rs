@@ -15,7 +15,7 @@ pub mod rule;
 pub mod schema;
 pub mod template;
 
-pub use attributes::{AttributeError, AttributeErrors, Attributes, Value};
+pub use attributes::{AttributeError, AttributeErrors, Attributes, LeftOut, Value};
 pub use condition::{Condition, Operator};
 pub use expression::{EvaluationError, Expression, ExpressionError, Trace};
 #[cfg(feature = "peer")]

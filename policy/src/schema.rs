@@ -168,8 +168,11 @@ pub fn suggestion(unknown: &str) -> Option<&'static str> {
 
 /// The name within a few letters of `unknown`.
 pub(crate) fn nearest<'a>(unknown: &str, names: impl Iterator<Item = &'a str>) -> Option<&'a str> {
-    let far = (unknown.chars().count() / 5).clamp(1, 4) + 1;
+    let length = unknown.chars().count();
+    let far = (length / 5).clamp(1, 4) + 1;
     names
+        // As many letters as the lengths differ by are changes at the least.
+        .filter(|name| name.chars().count().abs_diff(length) <= far)
         .map(|name| (strsim::osa_distance(unknown, name), name))
         .filter(|(distance, _)| *distance <= far)
         .min_by_key(|(distance, _)| *distance)

@@ -2,7 +2,7 @@
 //! taken, after its self-signature proved possession of the private one. Names
 //! and extensions in it are ignored.
 //!
-//! Accepted keys: ECDSA P-256 and P-384, RSA of 2048 to 8192 bits, Ed25519 (for who
+//! Accepted keys: ECDSA P-256 and P-384 (uncompressed points), RSA of 2048 to 8192 bits, Ed25519 (for who
 //! knows that its peers can use it: many TLS stacks cannot).
 
 use std::fmt;
@@ -113,7 +113,9 @@ fn check_key(spki_der: &[u8]) -> Result<KeyKind, CsrError> {
     }
     if spki.algorithm.oid == EC_PUBLIC_KEY {
         let curve = spki.algorithm.parameters_oid().ok();
-        if curve == Some(P256) || curve == Some(P384) {
+        // Compressed points are read by few (Go's x509 does not).
+        let is_uncompressed = spki.subject_public_key.raw_bytes().first() == Some(&4);
+        if (curve == Some(P256) || curve == Some(P384)) && is_uncompressed {
             return Ok(KeyKind::Ec);
         }
     } else if spki.algorithm.oid == RSA {

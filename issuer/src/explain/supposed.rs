@@ -31,7 +31,7 @@ impl SupposedIssuer {
     ) -> Result<Self, SupposedError> {
         let mut catalog = Catalog::default();
         for resource in resources {
-            let checked = wire::from_wire(resource)?;
+            let checked = wire::from_wire_in(trust_domain, resource)?;
             let content = wire::to_wire(&checked).encode_to_vec();
             let name = checked.metadata.name.as_str();
             catalog.put_resource(checked.kind(), name, 1, &content);
@@ -40,6 +40,11 @@ impl SupposedIssuer {
             catalog,
             keyring: keyring(trust_domain, now)?,
         })
+    }
+
+    #[cfg(test)]
+    pub(crate) fn into_parts(self) -> (Catalog, Keyring) {
+        (self.catalog, self.keyring)
     }
 
     /// What it would decide.

@@ -27,11 +27,12 @@ pub const SVIDS_MAX: usize = 1000;
 pub enum Asker {
     /// A bot instance that proved its certificate, or has just joined.
     Bot(Arc<Caller>),
-    /// Somebody who is only thought of (`issuer explain`): whatever instance.
+    /// Somebody who is only thought of (`issuer explain`).
     Supposed {
         /// Name of the bot.
         bot_name: String,
-        /// The attributes below `join`, and `user.bot_instance_id` if it matters.
+        /// The attributes below `join` and `workload`, and `user.bot_instance_id` if the
+        /// locks of an instance are to count.
         attributes: Attributes,
     },
 }

@@ -8,7 +8,7 @@
 
 use std::collections::BTreeMap;
 
-use policy::{AttributeErrors, Attributes, Value};
+use policy::{Attributes, LeftOut, Value};
 use prost::Message;
 use prost_types::{Struct, Value as WireValue, value::Kind as WireKind};
 use serde_json::{Map, Value as Json};
@@ -33,9 +33,9 @@ pub(super) fn asserted(wire: &Struct) -> Result<Attributes, Refused> {
         return Err(Refused::new(Denial::InvalidRequest, detail));
     }
     let tree = Json::from_iter([("workload", json_of(wire))]);
-    let (attributes, errors) = Attributes::from_json_lossy(&tree);
-    if let Some(errors) = errors {
-        ignored("workload", &errors);
+    let (attributes, left_out) = Attributes::from_json_lossy(&tree);
+    if let Some(left_out) = left_out {
+        ignored("workload", &left_out);
     }
     Ok(attributes)
 }
@@ -44,9 +44,9 @@ pub(super) fn asserted(wire: &Struct) -> Result<Attributes, Refused> {
 /// have written it.
 pub(crate) fn joined(wire: &Struct) -> Attributes {
     let tree = Json::from_iter([("join", json_of(wire))]);
-    let (attributes, errors) = Attributes::from_json_lossy(&tree);
-    if let Some(errors) = errors {
-        ignored("join", &errors);
+    let (attributes, left_out) = Attributes::from_json_lossy(&tree);
+    if let Some(left_out) = left_out {
+        ignored("join", &left_out);
     }
     attributes
 }
@@ -70,49 +70,36 @@ pub(crate) fn of_join(method: &str, token: &str) -> Struct {
     }
 }
 
-/// What the issuer itself knows of the bot that calls: `join.*` and `user.*`.
-pub(super) fn verified(caller: Option<&Caller>, metadata: &Metadata, bot: &BotSpec) -> Attributes {
+/// What the issuer itself knows of the bot that calls: `join.*` and `user.*`. Errors: the
+/// bot has what no attribute can hold. Without it a rule that denies might not.
+pub(super) fn verified(
+    caller: Option<&Caller>,
+    metadata: &Metadata,
+    bot: &BotSpec,
+) -> Result<Attributes, Refused> {
     let mut attributes = caller.map(|caller| caller.join.clone()).unwrap_or_default();
     let name = metadata.name.as_str();
-    set(
-        &mut attributes,
-        "user.name",
-        Value::String(format!("bot-{name}")),
-    );
-    set(&mut attributes, "user.is_bot", Value::Bool(true));
-    set(
-        &mut attributes,
-        "user.bot_name",
-        Value::String(name.to_owned()),
-    );
-    if let Some(caller) = caller {
-        let instance = Value::String(caller.instance_id.clone());
-        set(&mut attributes, "user.bot_instance_id", instance);
+    let instance = caller.map(|caller| caller.instance_id.clone());
+    let known = [
+        ("user.name", Value::String(format!("bot-{name}"))),
+        ("user.is_bot", Value::Bool(true)),
+        ("user.bot_name", Value::String(name.to_owned())),
+        ("user.labels", Value::Map(metadata.labels.clone())),
+        ("user.traits", Value::MultiMap(bot.traits.clone())),
+    ];
+    let instance = instance.map(|id| ("user.bot_instance_id", Value::String(id)));
+    for (path, value) in known.into_iter().chain(instance) {
+        attributes
+            .set(path, value)
+            .map_err(|error| Refused::new(Denial::Damaged, format!("bot {name}: {error}")))?;
     }
-    set(
-        &mut attributes,
-        "user.labels",
-        Value::Map(metadata.labels.clone()),
-    );
-    set(
-        &mut attributes,
-        "user.traits",
-        Value::MultiMap(bot.traits.clone()),
-    );
-    attributes
+    Ok(attributes)
 }
 
-fn set(attributes: &mut Attributes, path: &'static str, value: Value) {
-    if let Err(error) = attributes.set(path, value) {
-        // Fails closed: a rule or template that needs it finds it unset.
-        tracing::warn!(%error, "an attribute of the bot is left out");
-    }
-}
-
-fn ignored(group: &'static str, errors: &AttributeErrors) {
+fn ignored(group: &'static str, left_out: &LeftOut) {
     metrics::counter!("issuer_attributes_ignored_total", "group" => group)
-        .increment(errors.0.len() as u64);
-    tracing::debug!(group, %errors, "attributes that are not understood are left out");
+        .increment(left_out.count as u64);
+    tracing::debug!(group, %left_out, "attributes that are not understood are left out");
 }
 
 fn json_of(wire: &Struct) -> Json {
@@ -140,3 +127,6 @@ fn json_of_value(wire: &WireValue) -> Json {
         Some(WireKind::ListValue(list)) => list.values.iter().map(json_of_value).collect(),
     }
 }
+
+#[cfg(test)]
+mod tests;

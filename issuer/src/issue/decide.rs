@@ -14,7 +14,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use policy::{Attributes, RuleRef};
+use policy::{Attributes, RuleRef, Value};
 
 use super::{
     Approved, Ask, Asker, Key, Wanted, attributes,
@@ -153,23 +153,45 @@ impl Standing {
         if let Some(bot) = &bot
             && let Spec::Bot(spec) = &bot.spec
         {
-            let mut known = std::mem::take(&mut self.attributes);
-            known.merge(attributes::verified(caller, &bot.metadata, spec));
-            self.attributes = known;
+            let verified = attributes::verified(caller, &bot.metadata, spec)?;
+            self.attributes.merge(verified);
         }
         if let Some(caller) = caller {
             self.instance = catalog.instance(&caller.instance_id);
             let instance = access::admit(catalog, caller, now)?;
             access::refuse_superseded(caller, &instance)?;
         } else {
-            let targets = access::lock_targets(bot_name, None, "");
-            access::refuse_locked(catalog, &targets, now, Denial::Locked)?;
+            self.suppose(catalog, bot_name, now)?;
         }
         let Some(Spec::Bot(bot)) = bot.as_ref().map(|bot| &bot.spec) else {
             let detail = format!("there is no bot {bot_name}");
             return Err(Refused::new(Denial::UnknownBot, detail));
         };
         self.roles_of(catalog, bot_name, bot)
+    }
+
+    /// Who is only thought of may be an instance that there is, and have joined by a token:
+    /// their locks count as for who asks.
+    fn suppose(
+        &mut self,
+        catalog: &Catalog,
+        bot_name: &str,
+        now: SystemTime,
+    ) -> Result<(), Refused> {
+        let text = |path: &str| match self.attributes.get(path) {
+            Some(Value::String(text)) => Some(text.as_str()),
+            _ => None,
+        };
+        let instance_id = text("user.bot_instance_id");
+        self.instance = instance_id
+            .and_then(|id| catalog.instance(id))
+            .filter(|instance| instance.bot_name == bot_name);
+        let token = match &self.instance {
+            Some(instance) => &instance.join_token_name,
+            None => text("join.meta.join_token_name").unwrap_or_default(),
+        };
+        let targets = access::lock_targets(bot_name, instance_id, token);
+        access::refuse_locked(catalog, &targets, now, Denial::Locked)
     }
 
     fn roles_of(
@@ -472,6 +494,10 @@ pub(super) fn check_document(keyring: &Keyring, wanted: &Wanted) -> Result<(), R
     }
 }
 
+/// Longest audiences of a token, all together: it travels in HTTP headers, and nobody reads
+/// one of more than 64 KiB.
+const AUDIENCES_MAX: usize = 8 * 1024;
+
 /// JW-08: at least one audience; none is empty, none too long.
 fn check_audiences(audiences: &[String]) -> Result<(), Refused> {
     use identity::jwt_svid::{MAX_AUDIENCE, MAX_AUDIENCES};
@@ -485,6 +511,8 @@ fn check_audiences(audiences: &[String]) -> Result<(), Refused> {
             || audience.chars().any(char::is_control)
     }) {
         format!("audience {place}: 1 to {MAX_AUDIENCE} bytes without control characters")
+    } else if audiences.iter().map(String::len).sum::<usize>() > AUDIENCES_MAX {
+        format!("audiences of more than {AUDIENCES_MAX} bytes together")
     } else {
         return Ok(());
     };

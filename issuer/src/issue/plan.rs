@@ -20,8 +20,15 @@ use crate::{
 
 /// What an answer may hold, in bytes: clients of gRPC read 4 MiB.
 const ANSWER_MAX: usize = 3 * 1024 * 1024;
-/// How many workload identities one call decides on; the rest is for the next page.
-const DECISIONS_MAX: usize = 10_000;
+/// How many workload identities one call decides on by labels; the rest is for the next
+/// page. Deciding may have to be repeated while others wait to record.
+const DECISIONS_MAX: usize = 2_000;
+/// How many workload identities one call looks at by labels, to find those: that many of
+/// a hundred thousand more than once costs milliseconds, each item of a thousand seconds.
+const LOOKS_MAX: usize = 200_000;
+/// How many bytes one call has recorded by labels: what an agent sends once is recorded
+/// with each SVID.
+const RECORDED_MAX: usize = 16 * 1024 * 1024;
 
 /// What is asked for at once, by one asker at one moment.
 #[derive(Debug)]
@@ -30,6 +37,7 @@ pub(crate) struct Batch {
     jwt_issuer: Option<String>,
     asker: Asker,
     items: Vec<Result<Item, Refused>>,
+    room: Room,
     now: SystemTime,
 }
 
@@ -84,20 +92,35 @@ struct Decided {
 }
 
 /// What there is still place for.
+#[derive(Debug, Clone, Copy)]
 struct Room {
+    /// Of the answer.
     bytes: usize,
     svids: usize,
     decisions: usize,
+    looks: usize,
+    /// Bytes of the audit trail.
+    recorded: usize,
 }
 
 impl Room {
-    /// Takes what an SVID needs, if it is there.
-    fn take(&mut self, approved: &Approved) -> bool {
+    const WHOLE: Self = Self {
+        bytes: ANSWER_MAX,
+        svids: SVIDS_MAX,
+        decisions: DECISIONS_MAX,
+        looks: LOOKS_MAX,
+        recorded: RECORDED_MAX,
+    };
+
+    /// Takes what an SVID needs, if it is there. `recorded`: of the audit
+    /// trail, beyond what each event has.
+    fn take(&mut self, approved: &Approved, recorded: usize) -> bool {
         let bytes = size_of(approved);
-        let fits = bytes <= self.bytes && self.svids > 0;
+        let fits = bytes <= self.bytes && self.svids > 0 && recorded <= self.recorded;
         if fits {
             self.bytes -= bytes;
             self.svids -= 1;
+            self.recorded -= recorded;
         }
         fits
     }
@@ -115,8 +138,15 @@ impl Batch {
             jwt_issuer: issuer.jwt_issuer.clone(),
             asker,
             items,
+            room: Room::WHOLE,
             now,
         }
+    }
+
+    /// Grants no more than so many SVIDs.
+    pub(crate) fn at_most(mut self, svids: usize) -> Self {
+        self.room.svids = svids;
+        self
     }
 
     /// Whether it is decided on at once.
@@ -132,11 +162,7 @@ impl Batch {
     #[tracing::instrument(name = "decide", level = "debug", skip_all)]
     pub(super) fn plan(&self, catalog: &Catalog) -> Plan {
         let standing = Standing::of(catalog, &self.asker, self.now);
-        let mut room = Room {
-            bytes: ANSWER_MAX,
-            svids: SVIDS_MAX,
-            decisions: DECISIONS_MAX,
-        };
+        let mut room = self.room;
         let items = self.items.iter().map(|item| match item {
             Err(refused) => Planned {
                 refused: Some(refused.clone()),
@@ -174,7 +200,7 @@ impl Batch {
         let ask = item.ask_for(name);
         let mut decision = standing.decide(catalog, &self.keyring, &ask, self.now, &mut ());
         if let Ok(approved) = &decision.verdict
-            && !room.take(approved)
+            && !room.take(approved, 0)
         {
             let detail = "the answer would be too long: ask for fewer at once";
             decision.verdict = Err(Refused::new(Denial::TooMuch, detail));
@@ -212,44 +238,54 @@ impl Batch {
         }
         let roles: Vec<_> = standing.allowing().into_iter().flatten().collect();
         let mut keys = item.keys.iter();
-        let mut last = after.unwrap_or_default().to_owned();
+        let mut recorded = None;
+        let mut last = after.unwrap_or_default();
         let mut full = false;
-        for selected in catalog.select(selector, after) {
-            let allowed = roles
-                .iter()
-                .any(|role| role.matches_by(|key| selected.label(key)));
-            if !allowed {
-                continue;
-            }
-            full |= room.decisions == 0 || (item.wanted.key().is_some() && keys.len() == 0);
-            if full {
+        for candidate in catalog.candidates(selector, after) {
+            if room.looks == 0 {
+                // How many more there are is not known: this one, at least.
                 planned.remaining += 1;
-                continue;
+                break;
             }
-            room.decisions -= 1;
-            let ask = item.ask_for(selected.name);
-            let mut decision = standing.decide(catalog, &self.keyring, &ask, self.now, &mut ());
-            match &mut decision.verdict {
-                Ok(approved) => {
-                    if !room.take(approved) {
-                        full = true;
-                        planned.remaining += 1;
-                        continue;
-                    }
-                    if item.wanted.key().is_some() {
-                        approved.key = keys.next().cloned();
-                    }
-                    planned.decided.push(Decided::new(ask, decision));
+            room.looks -= 1;
+            let may_be_had = candidate.is_selected_by(selector)
+                && roles.iter().any(|role| candidate.is_selected_by(role));
+            if may_be_had {
+                full |= room.decisions == 0 || (item.wanted.key().is_some() && keys.len() == 0);
+                if full {
+                    planned.remaining += 1;
+                    continue;
                 }
-                Err(refused) => {
-                    let refused = refused.clone();
-                    planned.left_out.push((selected.name.to_owned(), refused));
+                room.decisions -= 1;
+                let ask = item.ask_for(candidate.name);
+                let mut decision = standing.decide(catalog, &self.keyring, &ask, self.now, &mut ());
+                match &mut decision.verdict {
+                    Ok(approved) => {
+                        // The same for each of the item.
+                        let recorded = *recorded
+                            .get_or_insert_with(|| record::size_of(&ask, &decision.attributes));
+                        if !room.take(approved, recorded) {
+                            full = true;
+                            planned.remaining += 1;
+                            continue;
+                        }
+                        if item.wanted.key().is_some() {
+                            approved.key = keys.next().cloned();
+                        }
+                        planned.decided.push(Decided::new(ask, decision));
+                    }
+                    Err(refused) => {
+                        let refused = refused.clone();
+                        planned.left_out.push((candidate.name.to_owned(), refused));
+                    }
                 }
             }
-            last = selected.name.to_owned();
+            if !full {
+                last = candidate.name;
+            }
         }
         if planned.remaining > 0 {
-            planned.next_after = last;
+            planned.next_after = last.to_owned();
         } else if planned.decided.is_empty() && planned.left_out.is_empty() && after.is_none() {
             let detail = "no role of the bot lets it have a workload identity with these labels";
             planned
@@ -470,3 +506,8 @@ fn size_of(approved: &Approved) -> usize {
     };
     told + document
 }
+
+#[cfg(test)]
+mod refusals;
+#[cfg(test)]
+mod tests;

@@ -7,9 +7,9 @@
 
 use serde_json::{Map, Value, json};
 
-use policy::Trust;
+use policy::{Attributes, Trust};
 
-use super::{Approved, Ask, Asker, Decision, Document, Item, Key, Selection};
+use super::{Approved, Ask, Asker, Decision, Document, Item, Key, Selection, Wanted};
 use crate::{
     access::Refused,
     audit::{Event, EventName},
@@ -85,7 +85,7 @@ pub(super) fn refused(asker: &Asker, ask: &Ask, decision: &Decision, refused: &R
     if let Some(Key::Proved(key)) = ask.wanted.key() {
         event = event.with("public_key_sha256", hex::encode(key.sha256()));
     }
-    if let super::Wanted::Jwt(audiences) = &ask.wanted {
+    if let Wanted::Jwt(audiences) = &ask.wanted {
         let audiences: Vec<_> = audiences.iter().take(32).map(|text| short(text)).collect();
         event = event.with("audiences", audiences);
     }
@@ -133,6 +133,16 @@ pub(super) fn left_out(
         .with("reasons", reasons)
         .with("workload_identities", named.collect::<Vec<_>>());
     told(asker, event)
+}
+
+/// How many bytes an event holds of what the caller chose, about.
+pub(super) fn size_of(ask: &Ask, attributes: &Attributes) -> usize {
+    let audiences = match &ask.wanted {
+        Wanted::Jwt(audiences) => audiences.iter().map(|text| text.len() + 3).sum(),
+        Wanted::X509(_) | Wanted::Wit(_) => 0,
+    };
+    let selectors = ask.labels.as_deref().map(selectors).unwrap_or_default();
+    attributes.to_json().to_string().len() + Value::from(selectors).to_string().len() + audiences
 }
 
 fn denial(refused: &Refused) -> Event {
@@ -194,3 +204,6 @@ fn selectors(selector: &LabelSelector) -> Vec<Value> {
 fn short(text: &str) -> String {
     text[..text.floor_char_boundary(TOLD_MAX)].to_owned()
 }
+
+#[cfg(test)]
+mod tests;

@@ -170,3 +170,6 @@ fn dns_name(template: &Template, text: &str) -> Result<DnsName, String> {
 fn unrendered(field: &str, why: &dyn fmt::Display) -> Refused {
     Refused::new(Denial::Template, format!("{field}: {why}"))
 }
+
+#[cfg(test)]
+mod tests;

@@ -158,6 +158,7 @@ pub struct TokenSecret(Zeroizing<String>);
 
 impl TokenSecret {
     const SHORTEST: usize = 32;
+    const SHOWN: &str = "sha256-";
 
     /// A new one: 256 random bits, 64 hex digits.
     pub fn generate() -> Result<Self, aws_lc_rs::error::Unspecified> {
@@ -168,7 +169,7 @@ impl TokenSecret {
 
     /// One that an operator chose. The message never repeats it.
     pub fn parse(text: &str) -> Result<Self, NameError> {
-        let why = if text.starts_with("sha256-") {
+        let why = if text.starts_with(Self::SHOWN) {
             "this is how a stored token is shown, not its secret"
         } else if text.len() < Self::SHORTEST {
             "a token's name is its secret: 32 to 64 characters, best from `issuer bot add`"
@@ -178,6 +179,18 @@ impl TokenSecret {
             return Ok(Self(Zeroizing::new(text.to_owned())));
         };
         Err(NameError::new("token name", "[redacted]", why))
+    }
+
+    /// The name that a token is shown by. The message never repeats what is none: it may
+    /// be the secret.
+    pub fn parse_public_name(text: &str) -> Result<ResourceName, NameError> {
+        let digits = text.strip_prefix(Self::SHOWN).unwrap_or_default();
+        let is_hex = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
+        if digits.len() == 16 && digits.bytes().all(is_hex) {
+            return Ok(ResourceName(text.to_owned()));
+        }
+        let why = "a token is named as `issuer get token` shows it: sha256- and 16 hex digits";
+        Err(NameError::new("join token", "[redacted]", why))
     }
 
     /// Takes what a caller presents, whatever it is: it is only hashed.
@@ -194,7 +207,11 @@ impl TokenSecret {
 
     /// How it is shown: `sha256-` and the first 16 digits of its hash.
     pub fn public_name(&self) -> ResourceName {
-        ResourceName(format!("sha256-{}", hex::encode(&self.sha256()[..8])))
+        ResourceName(format!(
+            "{}{}",
+            Self::SHOWN,
+            hex::encode(&self.sha256()[..8])
+        ))
     }
 
     /// The secret itself, for the one answer that shows it.

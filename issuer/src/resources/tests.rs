@@ -220,3 +220,82 @@ fn a_tokens_secret_is_shown_by_nothing_but_expose() {
     assert!(!error.to_string().contains("Secret\""), "{error}");
     assert!(TokenSecret::parse(secret.public_name().as_str()).is_err());
 }
+
+/// A lock that could lock nobody is a mistake, not a comfort.
+#[test]
+fn a_lock_names_somebody_who_can_be_refused() {
+    use pb::lock_spec::Target;
+    let trust_domain = identity::TrustDomain::parse("a.example").unwrap();
+    let read = |target: Target| {
+        let lock = pb::Resource {
+            metadata: Some(pb::Metadata {
+                name: "l".to_owned(),
+                ..Default::default()
+            }),
+            spec: Some(pb::resource::Spec::Lock(pb::LockSpec {
+                target: Some(target),
+                message: String::new(),
+            })),
+        };
+        wire::from_wire_in(&trust_domain, lock).map_err(|error| error.to_string())
+    };
+    for (id, why) in [
+        ("spiffe://a.example/web", None),
+        ("spiffe://a.example/bots/x", None),
+        ("spiffe://b.example/web", Some("nobody would be locked")),
+        ("spiffe://a.example2/web", Some("nobody would be locked")),
+        ("spiffe://a.example", Some("nobody would be locked")),
+        (
+            "spiffe://a.example/bot/web/1",
+            Some("name it as bot or bot_instance_id"),
+        ),
+        ("spiffe://a.example/issuer", Some("belong to the issuer")),
+    ] {
+        let came_to = read(Target::SpiffeId(id.to_owned()));
+        match (why, came_to) {
+            (None, came_to) => assert!(came_to.is_ok(), "{id}: {came_to:?}"),
+            (Some(why), came_to) => assert!(came_to.unwrap_err().contains(why), "{id}"),
+        }
+    }
+    let secret = "0123456789abcdef0123456789abcdef0123456789abcdef";
+    let error = read(Target::JoinToken(secret.to_owned())).unwrap_err();
+    assert!(error.contains("spec.target.join_token: "), "{error}");
+    assert!(!error.contains(&secret[..16]), "{error}");
+    for (name, fits) in [
+        ("sha256-0123456789abcdef", true),
+        ("sha256-0123456789abcde", false),
+        ("sha256-0123456789ABCDEF", false),
+        ("ci", false),
+        ("", false),
+    ] {
+        assert_eq!(
+            read(Target::JoinToken(name.to_owned())).is_ok(),
+            fits,
+            "{name}"
+        );
+    }
+}
+
+/// More than an attribute holds would be unknown to the rules that deny by it.
+#[test]
+fn a_bot_has_no_more_traits_than_rules_can_see() {
+    let bot = |traits: usize, values: usize| {
+        let traits = (0..traits).map(|number| pb::Trait {
+            name: format!("t{number}"),
+            values: vec!["x".to_owned(); values],
+        });
+        wire::from_wire(pb::Resource {
+            metadata: Some(pb::Metadata {
+                name: "b".to_owned(),
+                ..Default::default()
+            }),
+            spec: Some(pb::resource::Spec::Bot(pb::BotSpec {
+                traits: traits.collect(),
+                ..Default::default()
+            })),
+        })
+    };
+    assert!(bot(16, 63).is_ok(), "1,024 names and values");
+    let error = bot(17, 63).unwrap_err().to_string();
+    assert!(error.contains("spec.traits: at most 1024"), "{error}");
+}

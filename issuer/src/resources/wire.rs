@@ -13,13 +13,14 @@ use std::{
 
 use ::config::Path;
 use identity::{SpiffeId, TrustBundle, TrustDomain};
+use policy::attributes::MAX_ENTRIES;
 use prost::Message;
 use proto::admin::v1 as pb;
 
 use self::check::Check;
 use super::{
     BOT_TTL_CAP, BotSpec, LabelSelector, LockSpec, LockTarget, Metadata, Resource, ResourceName,
-    RoleSpec, Spec, SpiffeFederationSpec, TokenSecret, TokenSpec, WorkloadIdentitySpec,
+    RoleSpec, Spec, SpiffeFederationSpec, SpiffePath, TokenSecret, TokenSpec, WorkloadIdentitySpec,
     check_label,
 };
 
@@ -27,7 +28,7 @@ use super::{
 pub const MAX_ENCODED: usize = 256 * 1024;
 /// Most labels of a resource.
 const MAX_LABELS: usize = 64;
-/// Most roles, and most traits, of a bot.
+/// Most roles of a bot.
 const MAX_ROLES: usize = 256;
 /// Most values of a trait.
 const MAX_TRAIT_VALUES: usize = 64;
@@ -111,6 +112,7 @@ pub fn from_wire_in(
             let message = format!("{trust_domain} is this issuer's own trust domain");
             check.refuse(&Path::root().key("metadata").key("name"), message);
         }
+        Spec::Lock(lock) => lock_in(&mut check, &at.key("target"), trust_domain, &lock.target),
         _ => {}
     }
     match check.is_clean() {
@@ -212,7 +214,13 @@ fn bot(check: &mut Check, at: &Path, bot: pb::BotSpec) -> Option<Spec> {
         roles.extend(name.filter(|name| !roles.contains(name)));
     }
     let at_traits = at.key("traits");
-    check.at_most(&at_traits, MAX_ROLES, bot.traits.len());
+    // As `user.traits` counts them.
+    let entries: usize = bot.traits.iter().map(|one| 1 + one.values.len()).sum();
+    if entries > MAX_ENTRIES {
+        let message =
+            format!("at most {MAX_ENTRIES} names and values together are accepted, not {entries}");
+        check.refuse(&at_traits, message);
+    }
     let mut traits = BTreeMap::new();
     for (index, one) in bot.traits.into_iter().enumerate() {
         let at = at_traits.index(index);
@@ -271,7 +279,10 @@ fn lock(check: &mut Check, at: &Path, lock: pb::LockSpec) -> Option<Spec> {
         |key: &'static str, text: &str| check.take(&at.key(key), ResourceName::parse(text));
     let target = match target {
         Target::Bot(text) => LockTarget::Bot(name("bot", &text)?),
-        Target::JoinToken(text) => LockTarget::JoinToken(name("join_token", &text)?),
+        Target::JoinToken(text) => {
+            let public = TokenSecret::parse_public_name(&text);
+            LockTarget::JoinToken(check.take(&at.key("join_token"), public)?)
+        }
         Target::Role(text) => LockTarget::Role(name("role", &text)?),
         Target::WorkloadIdentity(text) => {
             LockTarget::WorkloadIdentity(name("workload_identity", &text)?)
@@ -293,6 +304,26 @@ fn lock(check: &mut Check, at: &Path, lock: pb::LockSpec) -> Option<Spec> {
         target,
         message: lock.message,
     }))
+}
+
+/// A lock on an id that no workload of this trust domain can have would lock nobody.
+fn lock_in(check: &mut Check, at: &Path, trust_domain: &TrustDomain, target: &LockTarget) {
+    let LockTarget::SpiffeId(id) = target else {
+        return;
+    };
+    let at = at.key("spiffe_id");
+    let path = id
+        .strip_prefix(trust_domain.id().as_str())
+        .filter(|path| path.starts_with('/'));
+    let Some(path) = path else {
+        let message = format!("{id} is no workload's of {trust_domain}: nobody would be locked");
+        check.refuse(&at, message);
+        return;
+    };
+    if let Err(error) = SpiffePath::parse(path) {
+        let message = format!("{error}: to lock a bot, name it as bot or bot_instance_id");
+        check.refuse(&at, message);
+    }
 }
 
 /// What is wrong, and what was probably meant.

@@ -59,3 +59,31 @@ fn empty_text_is_unset_and_the_later_value_stands() {
         .is_err()
     );
 }
+
+/// What an agent sends is read before anybody knows who it is: unknown names are counted,
+/// and nothing is looked for on their behalf. (A search for each took 4 s here.)
+#[test]
+fn a_tree_of_unknown_names_is_left_out_at_the_cost_of_reading_it() {
+    let group: serde_json::Map<_, _> = (0..30_000)
+        .map(|number| (format!("uid{number}"), json!(true)))
+        .chain([("attested".to_owned(), json!(true))])
+        .collect();
+    let long = "x".repeat(60_000);
+    let tree = json!({"workload": {"unix": group, long.as_str(): 1}});
+    let (attributes, left_out) = Attributes::from_json_lossy(&tree);
+    assert_eq!(
+        attributes.to_json(),
+        json!({"workload": {"unix": {"attested": true}}})
+    );
+    let left_out = left_out.unwrap();
+    assert_eq!(left_out.count, 30_001);
+    assert_eq!(left_out.first.suggestion, None);
+    assert!(left_out.to_string().len() < 300, "{left_out}");
+    assert!(left_out.to_string().ends_with("and 30000 more"));
+
+    // Who may be told is told, but not for ever.
+    let AttributeErrors(errors) = Attributes::from_json(&tree).unwrap_err();
+    assert_eq!(errors.len(), 30_001);
+    let suggested = errors.iter().filter(|error| error.suggestion.is_some());
+    assert!((1..=MAX_SUGGESTED).contains(&suggested.count()));
+}

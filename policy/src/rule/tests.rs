@@ -363,3 +363,31 @@ fn explain_shows_every_rule_and_what_decided() {
         })
     );
 }
+
+/// A comment in the name would take what comes after it out of the rule: the operator,
+/// and every condition that follows.
+#[test]
+fn the_attribute_of_a_condition_is_a_name_and_nothing_else() {
+    for name in [
+        "user.is_bot //",
+        "user.is_bot // ",
+        "user.is_bot//\n",
+        "user.is_bot ",
+        " user.is_bot",
+        "user. is_bot",
+        "user.labels.team//",
+        "user.labels[\"team\"]//",
+        "user.labels[ \"team\"]",
+    ] {
+        let conditions = RuleSource::Conditions(vec![
+            condition(name, Operator::NotEq, &["true"]),
+            condition("user.bot_name", Operator::Eq, &["nobody"]),
+        ]);
+        let error = Rule::new("", &conditions, false).expect_err(name);
+        assert_eq!(error.part, "conditions[0].attribute", "{name:?}: {error}");
+    }
+    for name in ["user.labels.team", "user.labels[\"te//am\"]", "user.is_bot"] {
+        let conditions = RuleSource::Conditions(vec![condition(name, Operator::Eq, &["true"])]);
+        Rule::new("", &conditions, false).unwrap_or_else(|error| panic!("{name}: {error}"));
+    }
+}
