@@ -16,7 +16,7 @@ pub mod listener;
 pub mod own_svid;
 pub mod requests;
 
-use std::{sync::Arc, time::SystemTime};
+use std::{net::SocketAddr, sync::Arc, time::SystemTime};
 
 use proto::join::v1 as pb;
 use tokio::sync::watch;
@@ -26,6 +26,7 @@ use crate::{
     access::{Caller, Denial, Refusal},
     api::listener::ConnectionInfo,
     audit::{Event, EventName},
+    join::limit::network_of,
     resources::{Kind, Spec},
     service::Issuer,
 };
@@ -82,7 +83,9 @@ pub(crate) async fn caller<T>(
 ) -> Result<Arc<Caller>, Status> {
     let info = request.extensions().get::<ConnectionInfo>();
     let Some(caller) = info.and_then(|info| info.caller.clone()) else {
-        return Err(status(Refusal::denied(Denial::NotABot, "")));
+        let remote = info.map(|info| info.remote);
+        let why = "it showed no certificate";
+        return Err(refuse_stranger(issuer, asked, remote, Denial::NotABot, why).await);
     };
     if caller.not_after > now {
         return Ok(caller);
@@ -97,6 +100,28 @@ pub(crate) async fn caller<T>(
     match recorded {
         Ok(()) => Err(status(Refusal::denied(denial, ""))),
         Err(error) => Err(status(Refusal::Store(error))),
+    }
+}
+
+/// Records that a caller without a certificate was refused: once a window for where it
+/// calls from. The answer to it.
+pub(crate) async fn refuse_stranger(
+    issuer: &Issuer,
+    asked: EventName,
+    remote: Option<SocketAddr>,
+    denial: Denial,
+    why: &str,
+) -> Status {
+    let event = Event::denial(asked, denial.as_str())
+        .with("error", why)
+        .with_remote(remote);
+    let network = remote.map_or("nowhere".to_owned(), |remote| {
+        network_of(remote.ip()).to_string()
+    });
+    let source = format!("{asked} {} {network}", denial.as_str());
+    match issuer.record_refusal(&source, event).await {
+        Ok(()) => status(Refusal::denied(denial, why)),
+        Err(error) => status(Refusal::Store(error)),
     }
 }
 

@@ -37,8 +37,8 @@ pub struct Question {
     pub bot: String,
     /// Name of the `workload_identity`.
     pub workload_identity: String,
-    /// `join.*` and `workload.*`, and what else is to be supposed. `user.*` comes from
-    /// the bot where it is not given.
+    /// `join.*` and `workload.*`. Of `user.*` only `user.bot_instance_id` counts, for locks on
+    /// that instance; the rest is what the issuer knows of the bot.
     pub attributes: Attributes,
     /// What kind of SVID.
     pub kind: SvidKind,
@@ -235,6 +235,13 @@ fn templates(
         for (part, template) in subject {
             if let Some(template) = template {
                 add(format!("spiffe.x509.subject_template.{part}"), template);
+            }
+        }
+    }
+    if kind == SvidKind::Jwt {
+        for template in spec.jwt_extra_claims.templates() {
+            if !template.is_literal() {
+                add("spiffe.jwt.extra_claims".to_owned(), template);
             }
         }
     }

@@ -72,6 +72,25 @@ fn invalid(error: impl std::fmt::Display) -> Status {
     Status::invalid_argument(error.to_string())
 }
 
+/// Name, roles and life of the token of a bot that is to be added; what is wrong with it.
+fn new_bot(
+    request: &pb::AddBotRequest,
+) -> Result<(ResourceName, Vec<ResourceName>, Duration), String> {
+    let parse = |text: &String| ResourceName::parse(text).map_err(|error| error.to_string());
+    let name = parse(&request.name)?;
+    let roles = request.roles.iter().map(parse).collect::<Result<_, _>>()?;
+    let ttl = match &request.token_ttl {
+        None => DEFAULT_TOKEN_TTL,
+        Some(ttl) => wire::whole_seconds(ttl, TOKEN_TTL_CAP).ok_or_else(|| {
+            format!(
+                "the token's life {} s {} ns is not accepted: whole seconds, at least 1s, at most 24h",
+                ttl.seconds, ttl.nanos
+            )
+        })?,
+    };
+    Ok((name, roles, ttl))
+}
+
 #[tonic::async_trait]
 impl AdminService for AdminApi {
     async fn get_status(
@@ -118,27 +137,19 @@ impl AdminService for AdminApi {
     ) -> Result<Response<pb::AddBotResponse>, Status> {
         let operator = operator(&request);
         let request = request.into_inner();
-        let name = ResourceName::parse(&request.name).map_err(invalid)?;
-        let roles = request
-            .roles
-            .iter()
-            .map(|role| ResourceName::parse(role))
-            .collect::<Result<Vec<_>, _>>()
-            .map_err(invalid)?;
-        let ttl = match &request.token_ttl {
-            None => DEFAULT_TOKEN_TTL,
-            Some(ttl) => wire::whole_seconds(ttl, TOKEN_TTL_CAP).ok_or_else(|| {
-                Status::invalid_argument(format!(
-                    "the token's life {} s {} ns is not accepted: whole seconds, at least 1s, at most 24h",
-                    ttl.seconds, ttl.nanos
-                ))
-            })?,
+        let now = SystemTime::now();
+        let told: String = request.name.chars().take(128).collect();
+        let attempt = Attempt::Apply(vec![format!("bot/{told}")]);
+        let (name, roles, ttl) = match new_bot(&request) {
+            Ok(wanted) => wanted,
+            Err(why) => {
+                let error = ChangeError::Invalid(why);
+                return Err(self.refuse(attempt, error, operator, now).await);
+            }
         };
         let secret = TokenSecret::generate()
             .map_err(|_| Status::internal("the system gives no randomness"))?;
         let token = secret.expose().to_owned();
-        let now = SystemTime::now();
-        let attempt = Attempt::Apply(vec![format!("bot/{name}")]);
         let user = operator.clone();
         let write = self.issuer.store.write(move |tx| {
             let (name, roles, secret) = (name.clone(), roles.clone(), secret.clone());

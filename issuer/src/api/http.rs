@@ -16,6 +16,7 @@ use std::sync::Arc;
 
 use axum::{
     Json, Router,
+    body::Body,
     extract::{DefaultBodyLimit, Request, State},
     http::{HeaderMap, HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
@@ -28,7 +29,7 @@ use self::{
     error::{Code, OAuthError},
     form::{Exchange, Wanted},
 };
-use super::{REQUEST_MAX, issue::IssueApi};
+use super::{REQUEST_MAX, issue::IssueApi, listener::ConnectionInfo};
 
 const FORM: &str = "application/x-www-form-urlencoded";
 
@@ -73,23 +74,18 @@ async fn token(State(api): State<HttpApi>, request: Request) -> Response {
 
 async fn exchange(api: &HttpApi, request: Request) -> Result<Value, OAuthError> {
     let (mut parts, body) = request.into_parts();
-    let is_form = parts
-        .headers
-        .get(header::CONTENT_TYPE)
-        .and_then(|value| value.to_str().ok())
-        .is_some_and(|value| {
-            let kind = value.split(';').next().unwrap_or_default();
-            kind.trim().eq_ignore_ascii_case(FORM)
-        });
-    if !is_form {
-        let why = format!("Content-Type must be {FORM}");
-        return Err(OAuthError::new(Code::InvalidRequest, why));
-    }
-    let body = axum::body::to_bytes(body, REQUEST_MAX).await.map_err(|_| {
-        let why = format!("the body could not be read, or is longer than {REQUEST_MAX} bytes");
-        OAuthError::new(Code::InvalidRequest, why)
-    })?;
-    let exchange = Exchange::parse(&body)?;
+    let exchange = match understood(&parts.headers, body).await {
+        Ok(exchange) => exchange,
+        Err(error) => {
+            let info = parts.extensions.get::<ConnectionInfo>();
+            let remote = info.map(|info| info.remote);
+            let recorded = api.issue.join.refuse_no_join(remote, &error.description);
+            return Err(match recorded.await.code() {
+                tonic::Code::InvalidArgument => error,
+                _ => OAuthError::new(Code::TemporarilyUnavailable, "try again"),
+            });
+        }
+    };
     let (wanted, scope) = (exchange.wanted, exchange.scope());
     let mut call = tonic::Request::new(exchange.into_call());
     // Who calls, and the request's id.
@@ -105,6 +101,26 @@ async fn exchange(api: &HttpApi, request: Request) -> Result<Value, OAuthError> 
     let svid = result.svids.into_iter().next();
     let svid = svid.ok_or_else(|| OAuthError::new(Code::TemporarilyUnavailable, "no answer"))?;
     Ok(granted(wanted, &scope, svid))
+}
+
+/// Reads a request; an error tells what is wrong with it.
+async fn understood(headers: &HeaderMap, body: Body) -> Result<Exchange, OAuthError> {
+    let is_form = headers
+        .get(header::CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok())
+        .is_some_and(|value| {
+            let kind = value.split(';').next().unwrap_or_default();
+            kind.trim().eq_ignore_ascii_case(FORM)
+        });
+    if !is_form {
+        let why = format!("Content-Type must be {FORM}");
+        return Err(OAuthError::new(Code::InvalidRequest, why));
+    }
+    let body = axum::body::to_bytes(body, REQUEST_MAX).await.map_err(|_| {
+        let why = format!("the body could not be read, or is longer than {REQUEST_MAX} bytes");
+        OAuthError::new(Code::InvalidRequest, why)
+    })?;
+    Exchange::parse(&body)
 }
 
 /// RFC 8693 section 2.2.1, with what a SPIFFE workload wants to know beside it.

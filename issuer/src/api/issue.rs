@@ -30,9 +30,6 @@ use crate::{
     service::Issuer,
 };
 
-/// Most items of a call that joins, too: they are signed while others wait to record.
-const JOIN_ITEMS_MAX: usize = 100;
-
 /// Issuance and its news.
 #[derive(Debug)]
 pub struct IssueApi {
@@ -78,9 +75,14 @@ impl IssueService for IssueApi {
         let now = SystemTime::now();
         let remote = join_api::remote(&request);
         let pb::JoinAndIssueRequest { join, requests } = request.into_inner();
-        let join =
-            join.ok_or_else(|| Status::invalid_argument("the request carries no evidence"))?;
-        check_length(requests.len(), JOIN_ITEMS_MAX).map_err(status)?;
+        let Some(join) = join else {
+            let why = "the request carries no evidence";
+            return Err(self.join.refuse_no_join(remote, why).await);
+        };
+        if let Err(Refusal::Denied { detail, .. }) = check_length(requests.len(), join::ISSUED_MAX)
+        {
+            return Err(self.join.refuse_no_join(remote, &detail).await);
+        }
         let names = told(&requests);
         let run = async |join| {
             let items = issue::take_apart(requests).await?;

@@ -6,16 +6,13 @@ use proto::join::v1::{self as pb, join_request::Evidence, join_service_server::J
 use tokio::sync::watch;
 use tonic::{Request, Response, Status};
 
-use super::{caller, listener::ConnectionInfo, status, timestamp, trust_bundle};
+use super::{caller, listener::ConnectionInfo, refuse_stranger, status, timestamp, trust_bundle};
 use crate::{
     access::{Denial, Refusal},
-    audit::{Event, EventName},
+    audit::EventName,
     authority::SubjectKey,
     config::Settings,
-    join::{
-        self, Agent, BotGrant, Renewal, TokenJoin,
-        limit::{FailedJoins, network_of},
-    },
+    join::{self, Agent, BotGrant, Renewal, TokenJoin, limit::FailedJoins},
     resources::TokenSecret,
     service::Issuer,
 };
@@ -84,8 +81,9 @@ impl JoinApi {
         run: impl AsyncFnOnce(TokenJoin) -> Result<T, Refusal>,
     ) -> Result<T, Status> {
         let Some(Evidence::Token(evidence)) = request.evidence else {
-            metrics::counter!("issuer_joins_total", "result" => "no_evidence").increment(1);
-            return Err(Status::invalid_argument("the request carries no evidence"));
+            return Err(self
+                .refuse_no_join(remote, "the request carries no evidence")
+                .await);
         };
         let charge = match remote {
             None => None,
@@ -120,14 +118,19 @@ impl JoinApi {
 
     /// The answer to a join from where too many failed.
     async fn refuse_flood(&self, remote: SocketAddr) -> Status {
-        let denial = Denial::RateLimited;
+        let why = "too many failed joins";
+        self.refuse(Some(remote), Denial::RateLimited, why).await
+    }
+
+    /// The answer to what is no request to join.
+    pub(super) async fn refuse_no_join(&self, remote: Option<SocketAddr>, why: &str) -> Status {
+        self.refuse(remote, Denial::InvalidRequest, why).await
+    }
+
+    /// Refuses before a token is looked at: recorded once a window.
+    async fn refuse(&self, remote: Option<SocketAddr>, denial: Denial, why: &str) -> Status {
         metrics::counter!("issuer_joins_total", "result" => denial.as_str()).increment(1);
-        let event = Event::denial(EventName::BotJoin, denial.as_str()).with_remote(Some(remote));
-        let source = format!("join {}", network_of(remote.ip()));
-        match self.issuer.record_refusal(&source, event).await {
-            Ok(()) => status(Refusal::denied(denial, "")),
-            Err(error) => status(Refusal::Store(error)),
-        }
+        refuse_stranger(&self.issuer, EventName::BotJoin, remote, denial, why).await
     }
 }
 

@@ -106,8 +106,15 @@ fn attributes(file: &Path) -> anyhow::Result<Attributes> {
     let name = file.display().to_string();
     let text = text(file)?;
     let documents = Document::parse_all(&name, &text).map_err(|mistakes| anyhow!(mistakes))?;
-    let Some(document) = documents.first() else {
-        return Ok(Attributes::new());
+    let document = match documents.as_slice() {
+        [] => return Ok(Attributes::new()),
+        [document] => document,
+        several => {
+            return Err(anyhow!(
+                "{name}: attributes are one document, here are {}",
+                several.len()
+            ));
+        }
     };
     let tree = document.free().map_err(|mistakes| anyhow!(mistakes))?;
     Attributes::from_json(&yaml::free_to_json(tree)).map_err(|errors| anyhow!("{name}: {errors}"))

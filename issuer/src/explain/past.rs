@@ -58,7 +58,10 @@ impl PastDecision {
                         .map(str::to_owned)
                         .collect()
                 }),
-                ttl: None,
+                // What was granted then: what was wanted is not recorded.
+                ttl: fields["ttl_seconds"]
+                    .as_i64()
+                    .map(|seconds| prost_types::Duration { seconds, nanos: 0 }),
             },
             allowed: event.success,
             reason: text("reason"),

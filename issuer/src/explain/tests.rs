@@ -37,6 +37,8 @@ spec:
     x509:
       maximum_ttl: 15m
       dns_sans: ["{{ join.github.repository_owner }}.ci.example.org"]
+    jwt:
+      extra_claims: {level: 3, deep: ["{{ join.github.repository_owner }}", fixed]}
 "#;
 
 fn issuer() -> SupposedIssuer {
@@ -200,4 +202,29 @@ tests:
             .unwrap_err()
             .contains("no test")
     );
+}
+
+#[test]
+fn the_templates_of_claims_are_told_with_their_values() {
+    let mut asked = question(json!({ "ref": "refs/heads/main", "repository_owner": "acme" }));
+    asked.kind = SvidKind::Jwt;
+    asked.audiences = vec!["db".to_owned()];
+    let explained = issuer().explain(&asked, SystemTime::now());
+    let of_claims: Vec<_> = explained
+        .templates
+        .iter()
+        .filter(|told| told.field == "spiffe.jwt.extra_claims")
+        .map(|told| told.trace.value.as_deref())
+        .collect();
+    assert_eq!(of_claims, [Some("acme")]);
+}
+
+/// What `issuer test` accepts of files, the issuer of that trust domain accepts.
+#[test]
+fn files_are_checked_as_the_issuer_checks_them() {
+    let own = POLICY.replace("    x509:", "    federates_with: [example.org]\n    x509:");
+    let resources = yaml::read("policy.yaml", &own).unwrap();
+    let trust_domain = TrustDomain::parse("example.org").unwrap();
+    let error = SupposedIssuer::new(&trust_domain, resources, SystemTime::now()).unwrap_err();
+    assert!(error.to_string().contains("federates_with"), "{error}");
 }

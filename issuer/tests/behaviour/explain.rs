@@ -105,6 +105,20 @@ fn a_past_event_is_explained_as_it_would_be_now() {
     assert_eq!(explained["then"]["reason"], "no_rule");
     assert_eq!(explained["reason"], "no_rule");
     assert_eq!(explained["then"]["resource_changed"], false);
+    // The locks of whoever asked then count: those of the instance and of its token.
+    let instance = event["fields"]["bot_instance_id"].as_str().unwrap();
+    let token = issuer.last_event("bot.join")["fields"]["token"].clone();
+    for target in [
+        format!("bot_instance_id: {instance}"),
+        format!("join_token: {}", token.as_str().unwrap()),
+    ] {
+        issuer.apply(&format!(
+            "kind: lock\nversion: v1\nmetadata: {{name: stop}}\nspec: {{target: {{{target}}}}}\n"
+        ));
+        let explained = issuer.json(&["explain", "--event", &sequence]);
+        assert_eq!(explained["reason"], "locked", "{target}");
+        issuer.run(&["delete", "lock/stop"]);
+    }
     issuer.apply(&POLICY.replace("refs/heads/main", "refs/heads/other"));
     let explained = issuer.json(&["explain", "--event", &sequence]);
     assert_eq!(explained["then"]["resource_changed"], true);

@@ -192,6 +192,16 @@ fn wrong_requests_are_answered_and_bounded() {
         exchange(&issuer, &["grant_type=password"]).body["error"],
         "unsupported_grant_type"
     );
+    // What is no request is recorded once a window for where it comes from.
+    let refused: Vec<_> = issuer
+        .audit()
+        .into_iter()
+        .filter(|event| event["event"] == "bot.join")
+        .collect();
+    assert_eq!(refused.len(), 1, "{refused:?}");
+    assert_eq!(refused[0]["fields"]["reason"], "invalid_request");
+    let error = refused[0]["fields"]["error"].as_str().unwrap();
+    assert!(error.contains("Content-Type"), "{error}");
 }
 
 #[test]
