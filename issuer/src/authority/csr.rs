@@ -2,8 +2,8 @@
 //! taken, after its self-signature proved possession of the private one. Names
 //! and extensions in it are ignored.
 //!
-//! Accepted keys: ECDSA P-256 and P-384 (uncompressed points), RSA of 2048 to 8192 bits, Ed25519 (for who
-//! knows that its peers can use it: many TLS stacks cannot).
+//! Accepted keys: ECDSA P-256 and P-384 (points not compressed), RSA of 2048 to 8192
+//! bits, Ed25519 (for who knows that its peers can use it: many TLS stacks cannot).
 
 use std::fmt;
 

@@ -252,6 +252,21 @@ fn a_request_for_a_key_of_another_curve_is_refused() {
     );
 }
 
+/// As OpenSSL makes it with `-conv_form compressed`. Go's strict parser cannot read a
+/// certificate for it, so none is made.
+#[test]
+fn a_request_for_a_compressed_point_is_refused() {
+    use base64::{Engine as _, engine::general_purpose::STANDARD};
+    let request = "MIGmME4CAQAwDDEKMAgGA1UEAwwBeDA5MBMGByqGSM49AgEGCCqGSM49AwEHAyIAA65KuRilkQuq\
+                   +amhhapOtGqjmYFJodtBN5r4tVtK4HyeoAAwCgYIKoZIzj0EAwIDSAAwRQIhANqGIqaweT7g/+y5\
+                   zdq8AmyMF3bT43kNFJJBtM5hWJmnAiBTUxV3smutyP/qb9DtACcPmS83HzvCT9VL1hVuJC9d0Q==";
+    let request = STANDARD.decode(request).unwrap();
+    assert_eq!(
+        SubjectKey::from_csr(&request).unwrap_err(),
+        CsrError::KeyType
+    );
+}
+
 #[test]
 fn x5_13_a_leaf_says_outright_that_it_is_no_authority() {
     with(&leaf(&authority(), "/a", &[]).certificate, |leaf| {
