@@ -369,8 +369,8 @@ fn a_bot_that_cannot_be_added_is_recorded_once() {
     let issuer = Issuer::start();
     for wrong in [
         &["bot", "add", "Not A Name"][..],
-        &["bot", "add", "good", "--role", "Not A Role"],
-        &["bot", "add", "good", "--role", "missing"],
+        &["bot", "add", "good", "--roles", "Not A Role"],
+        &["bot", "add", "good", "--roles", "missing"],
     ] {
         let before = issuer.audit().len();
         issuer.fails(wrong);
