@@ -41,12 +41,15 @@ impl Engine {
     /// stop those that wait for its end.
     fn writer_settings(self) -> &'static [&'static str] {
         match self {
-            // What a statement may have to undo is kept in memory, not in a file each time.
+            // What a statement may have to undo is kept in memory, not in a file each time;
+            // and the log, up to 16 MiB, goes into the file when enough came together that
+            // pages were written more than once: until then each commit is one flush.
             Self::Sqlite => &[
                 "PRAGMA journal_mode = WAL",
                 "PRAGMA synchronous = FULL",
                 "PRAGMA temp_store = MEMORY",
                 "PRAGMA cache_size = -16384",
+                "PRAGMA wal_autocheckpoint = 4000",
             ],
             Self::Postgres => &[
                 "SELECT set_config('synchronous_commit', 'on', false)
