@@ -308,6 +308,8 @@ def throughput(issuer, rounds):
             "load_cpu": closed["generator_cpu"]["us_per_svid"],
             "p99_sustained": closed["latency_uncorrected_us"]["p99"] / 1e3,
         }
+        fewer = issuer.load(*BY_NAME, agents=max(1, issuer.options.agents // 2))
+        row["fewer"], row["fewer_cpu"] = fewer["svids_per_second"], fewer["issuer_us"]
         half = issuer.load(*BY_NAME, "--rate", str(SUSTAINED // 2))
         row["p50_half"] = half["latency_corrected_us"]["p50"] / 1e3
         row["p99_half"] = half["latency_corrected_us"]["p99"] / 1e3
@@ -387,10 +389,13 @@ def as_markdown(run):
         line("CPU of the issuer for each, µs", "cpu", 0, (CPU_US, True)),
         line("the same in P-256 signatures (`openssl speed` just before)", "signatures", 1),
         line("such a signature, µs", "signature", 1),
+        line(f"X509-SVIDs a second, {run['agents'] // 2} agents", "fewer"),
+        line("CPU of the issuer for each, µs", "fewer_cpu"),
         line("CPU of the database server for each, µs", "database_cpu"),
         line("CPU of the load for each, µs", "load_cpu"),
         line(f"p50 at {SUSTAINED // 2:,} a second, from when due, ms", "p50_half", 1),
         line(f"p99 at {SUSTAINED // 2:,} a second, from when due, ms", "p99_half", 1, (P99_MS, True)),
+        line("CPU of the issuer for each then, in small commits, µs", "cpu_half"),
         line("X509-SVIDs a second, one agent", "alone"),
         line("p50 of one agent, ms", "alone_p50", 2),
         line("X509-SVIDs a second, 16 agents, 10 in a call", "batch"),
@@ -411,7 +416,7 @@ def arguments():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3, help="rounds (3)")
     parser.add_argument("--seconds", type=float, default=4, help="measured seconds of each load (4)")
-    parser.add_argument("--agents", type=int, default=64, help="agents where nothing else is said (64)")
+    parser.add_argument("--agents", type=int, default=128, help="agents where nothing else is said (128)")
     parser.add_argument("--many", type=int, default=100_000, help="resources of the large issuer (100000)")
     parser.add_argument("--scale-rate", type=int, default=500, help="calls a second where few and many are compared (500)")
     parser.add_argument("--only", choices=("sqlite", "postgres", "scale"), help="only this part (prints, writes no table)")
