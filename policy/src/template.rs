@@ -89,14 +89,47 @@ impl Template {
 
     /// The text for a caller.
     pub fn render(&self, attributes: &Attributes) -> Result<String, RenderError> {
+        self.render_with(attributes, |_, _, _| Ok(()))
+    }
+
+    /// The text for a caller, as a DNS name: a value is one label or a part of one. Only
+    /// what ends the name behind a dot, or is all of it, may be several labels.
+    pub fn render_dns_name(&self, attributes: &Attributes) -> Result<String, RenderError> {
+        self.render_with(attributes, |number, expression, value| {
+            let begins_a_label = match number.checked_sub(1).map(|before| &self.pieces[before]) {
+                None => true,
+                Some(Piece::Text(text)) => text.ends_with('.'),
+                Some(Piece::Expression(_)) => false,
+            };
+            let ends_the_name = number + 1 == self.pieces.len();
+            if value.contains('.') && !(begins_a_label && ends_the_name) {
+                return Err(RenderError::Segment {
+                    expression: expression.source().to_owned(),
+                    value: value.chars().take(64).collect(),
+                    reason: "it has a dot, and its place is within one label",
+                });
+            }
+            Ok(())
+        })
+    }
+
+    fn render_with(
+        &self,
+        attributes: &Attributes,
+        check: impl Fn(usize, &Expression, &str) -> Result<(), RenderError>,
+    ) -> Result<String, RenderError> {
         if self.is_literal() {
             return Ok(self.source.to_string());
         }
         let mut text = String::with_capacity(self.source.len());
-        for piece in self.pieces.iter() {
+        for (number, piece) in self.pieces.iter().enumerate() {
             match piece {
                 Piece::Text(literal) => text.push_str(literal),
-                Piece::Expression(expression) => text.push_str(&value(expression, attributes)?),
+                Piece::Expression(expression) => {
+                    let value = value(expression, attributes)?;
+                    check(number, expression, &value)?;
+                    text.push_str(&value);
+                }
             }
             if text.len() > MAX_RENDERED {
                 return Err(RenderError::TooLong);
@@ -239,7 +272,7 @@ pub enum RenderError {
         #[source]
         cause: EvaluationError,
     },
-    /// A value cannot stand in a path.
+    /// A value cannot stand where it is, in a path or a DNS name.
     #[error("`{{{{ {expression} }}}}` is {value:?}: {reason}")]
     Segment {
         /// The expression.

@@ -8,7 +8,7 @@
 use std::{collections::HashSet, fmt, hash::Hash, net::IpAddr};
 
 use identity::{SpiffeId, TrustDomain};
-use policy::{Attributes, Template};
+use policy::{Attributes, RenderError, Template};
 use serde_json::{Map, Value};
 
 use crate::{
@@ -57,9 +57,16 @@ pub(super) fn render(
     };
     match kind {
         SvidKind::X509 => {
-            rendered.dns_sans = renderer.list("dns_sans", &spec.dns_sans, dns_name)?;
+            rendered.dns_sans = renderer.list(
+                "dns_sans",
+                &spec.dns_sans,
+                Template::render_dns_name,
+                dns_name,
+            )?;
             rendered.ip_sans =
-                renderer.list("ip_sans", &spec.ip_sans, |_, text| text.parse::<IpAddr>())?;
+                renderer.list("ip_sans", &spec.ip_sans, Template::render, |_, text| {
+                    text.parse::<IpAddr>()
+                })?;
             rendered.subject = renderer.subject(spec)?;
         }
         SvidKind::Jwt => rendered.claims = renderer.claims(spec)?,
@@ -110,6 +117,7 @@ impl Renderer<'_> {
         &self,
         field: &str,
         templates: &[Template],
+        render: impl Fn(&Template, &Attributes) -> Result<String, RenderError>,
         parse: impl Fn(&Template, &str) -> Result<T, E>,
     ) -> Result<Vec<T>, Refused>
     where
@@ -119,7 +127,7 @@ impl Renderer<'_> {
         let mut seen = HashSet::new();
         let mut values = Vec::with_capacity(templates.len());
         for template in templates {
-            let text = self.text(field, template)?;
+            let text = render(template, self.0).map_err(|error| unrendered(field, &error))?;
             let value = parse(template, &text).map_err(|error| {
                 let shown: String = text.chars().take(64).collect();
                 unrendered(field, &format!("{shown:?}: {error}"))

@@ -26,7 +26,7 @@ fn a_value_is_a_label_of_a_name_or_part_of_one_and_nothing_wider() {
     let resource = "{ spiffe: { id: /web, x509: { dns_sans: ['{{ workload.kubernetes.pod_name }}.example.org'] } } }";
     for (value, name) in [
         ("web-1", Some("web-1.example.org")),
-        ("a.b", Some("a.b.example.org")),
+        ("a.b", None),
         ("*", None),
         ("*.x", None),
         ("x.*", None),
@@ -66,6 +66,24 @@ fn a_value_is_a_label_of_a_name_or_part_of_one_and_nothing_wider() {
         "{ spiffe: { id: /web, x509: { dns_sans: ['{{ workload.kubernetes.pod_name }}'] } } }";
     assert!(rendered(bare, SvidKind::X509, &pod("*.example.org")).is_err());
     assert!(rendered(bare, SvidKind::X509, &pod("192.0.2.7")).is_err());
+}
+
+#[test]
+fn a_value_stays_within_its_label_of_a_dns_name() {
+    for (template, value, fits) in [
+        ("{{ V }}.example.org", "web", true),
+        ("{{ V }}.example.org", "api.prod", false),
+        ("web-{{ V }}", "a.evil.example", false),
+        ("{{ V }}{{ V }}", "a.b", false),
+        // What ends the name is meant to.
+        ("{{ V }}", "web.example.org", true),
+        ("web.{{ V }}", "example.org", true),
+    ] {
+        let template = template.replace('V', "workload.kubernetes.pod_name");
+        let spec = format!("{{ spiffe: {{ id: /web, x509: {{ dns_sans: ['{template}'] }} }} }}");
+        let came_to = rendered(&spec, SvidKind::X509, &pod(value));
+        assert_eq!(came_to.is_ok(), fits, "{template} with {value}");
+    }
 }
 
 #[test]
