@@ -24,9 +24,10 @@ use crate::{
     access::{self, Caller, Denial, Refusal},
     audit::{Event, EventName},
     authority::Keyring,
+    catalog::Catalog,
     issue::{self, Document, Grant, ITEMS_MAX, Outcome},
     join,
-    resources::Kind,
+    resources::{Kind, Resource},
     service::Issuer,
 };
 
@@ -248,7 +249,7 @@ impl Watcher {
         let expiry = tokio::time::sleep(self.lifetime);
         tokio::pin!(expiry);
         let mut seen = *self.changes.borrow_and_update();
-        let mut federations = self.federations();
+        let mut federations_told = federations(&self.issuer.store.catalog());
         self.keyrings.mark_unchanged();
         if !self.tell(seen.renew).await {
             return Ok(());
@@ -277,8 +278,9 @@ impl Watcher {
                     let mut news = now.renew != seen.renew;
                     if now.revision != seen.revision {
                         admitted(&self.issuer, &self.caller).map_err(status)?;
-                        let new = self.federations();
-                        news |= new != std::mem::replace(&mut federations, new.clone());
+                        let new = federations(&self.issuer.store.catalog());
+                        news |= !are_the_same(&new, &federations_told);
+                        federations_told = new;
                     }
                     if news && !self.tell(now.renew).await {
                         return Ok(());
@@ -287,16 +289,6 @@ impl Watcher {
                 }
             }
         }
-    }
-
-    /// Which trust bundles of others are told, as names and revisions.
-    fn federations(&self) -> Vec<(String, u64)> {
-        let catalog = self.issuer.store.catalog();
-        let federations = catalog.resources(Kind::SpiffeFederation, None);
-        federations
-            .filter_map(Result::ok)
-            .map(|found| (found.metadata.name.to_string(), found.metadata.revision))
-            .collect()
     }
 
     async fn tell(&self, renew: Option<(u64, Duration)>) -> bool {
@@ -312,6 +304,19 @@ impl Watcher {
         };
         self.send.send(Ok(message)).await.is_ok()
     }
+}
+
+/// The trust bundles of others.
+fn federations(catalog: &Catalog) -> Vec<Arc<Resource>> {
+    let federations = catalog.resources(Kind::SpiffeFederation, None);
+    federations.filter_map(Result::ok).collect()
+}
+
+/// Whether nothing was written between the two. Names and revisions would not tell: one
+/// that is deleted and made again begins at revision 1.
+fn are_the_same(one: &[Arc<Resource>], other: &[Arc<Resource>]) -> bool {
+    let same = |(one, other)| Arc::ptr_eq(one, other);
+    one.len() == other.len() && one.iter().zip(other).all(same)
 }
 
 /// Whether the caller's instance exists and is not locked, as committed now.
@@ -333,3 +338,6 @@ async fn recorded(issuer: &Issuer, caller: &Caller, asked: EventName, refusal: R
         Err(error) => Refusal::Store(error),
     }
 }
+
+#[cfg(test)]
+mod tests;
