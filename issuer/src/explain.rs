@@ -297,12 +297,7 @@ fn outcome(approved: &Approved) -> Value {
         SvidKind::Wit => {}
     }
     if !approved.federates_with.is_empty() {
-        let names: Vec<_> = approved
-            .federates_with
-            .iter()
-            .map(|name| name.as_str())
-            .collect();
-        put("federates_with", json!(names));
+        put("federates_with", json!(approved.federation_names()));
     }
     Value::Object(svid)
 }

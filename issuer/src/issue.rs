@@ -76,6 +76,14 @@ pub struct Approved {
     pub renew_at: SystemTime,
 }
 
+impl Approved {
+    /// Names of the trust domains whose bundles go to the workload.
+    pub(crate) fn federation_names(&self) -> Vec<&str> {
+        let names = self.federates_with.iter().map(TrustDomain::as_str);
+        names.collect()
+    }
+}
+
 /// Issues what a bot asks for; every grant and every refusal is recorded when this
 /// returns. One outcome for each request, in their order. Errors: the store.
 #[tracing::instrument(level = "debug", skip_all)]

@@ -66,12 +66,7 @@ pub(super) fn granted(
             .with("signing_key_id", key_id.as_str()),
     };
     if !approved.federates_with.is_empty() {
-        let names: Vec<_> = approved
-            .federates_with
-            .iter()
-            .map(|name| name.as_str())
-            .collect();
-        event = event.with("federates_with", names);
+        event = event.with("federates_with", approved.federation_names());
     }
     if let Some((_, key)) = &approved.key {
         event = event.with("public_key_sha256", hex::encode(key.sha256()));
