@@ -1,0 +1,2 @@
+//! Identity documents as files, Kubernetes Secrets and credentials, changed
+//! together or not at all (DESIGN D13).
