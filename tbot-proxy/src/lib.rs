@@ -11,7 +11,6 @@ mod bot;
 pub mod cli;
 pub mod configuration;
 mod diagnostics;
-pub mod file_set;
 mod issuance;
 mod join;
 mod key;

@@ -19,12 +19,12 @@ use std::{
     sync::Arc,
 };
 
+use ::output::{FileSet, FileSetError, Links, SetFile};
 use identity::{Identity, TrustBundleSet, X509Svid};
 use tokio::sync::{oneshot, watch};
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::{
-    file_set::{FileSet, FileSetError, Links, SetFile},
     metrics::{OUTPUT_WRITES, result},
     schedule::Backoff,
     served::Served,

@@ -15,14 +15,11 @@ use std::{
 
 use aws_lc_rs::digest::{SHA256, digest};
 use identity::{TrustBundleSet, X509Svid};
+use output::{FileSet, FileSetError, Links, SetFile};
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
-use crate::{
-    configuration,
-    file_set::{FileSet, FileSetError, Links, SetFile},
-    schedule::Life,
-};
+use crate::{configuration, schedule::Life};
 
 const CERTIFICATE: &str = "bot.pem";
 const KEY: &str = "bot_key.pem";

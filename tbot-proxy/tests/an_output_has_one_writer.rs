@@ -4,11 +4,10 @@
 
 #![allow(clippy::unwrap_used)]
 
-use std::{fs, os::unix::fs::symlink, path::Path, process::Command};
+use std::{fs, os::unix::fs::symlink, path::Path};
 
-use e2e::{Agent, Issuer, eventually, run, x509_output};
+use e2e::{Agent, Issuer, eventually, x509_output};
 use rustix::process::Signal;
-use tbot_proxy::file_set::{FileSet, Links, SetFile};
 
 #[track_caller]
 fn is_not_ready(agent: &Agent, service: &str, why: &str) {
@@ -90,47 +89,4 @@ fn an_output_hands_over_to_its_successor_without_a_failure() {
     }
     let log = agent.log();
     assert!(!log.contains("output not written"), "{log}");
-}
-
-#[test]
-fn a_disk_that_is_full_at_any_step_leaves_a_whole_set_in_force() {
-    if !rustix::process::geteuid().is_root() {
-        eprintln!("SKIPPED: mounting a small disk needs root");
-        return;
-    }
-    let home = tempfile::tempdir().unwrap();
-    let (mut failed, mut succeeded) = (0, 0);
-    for inodes in 6..20 {
-        run(Command::new("mount")
-            .args(["-t", "tmpfs", "-o"])
-            .arg(format!("size=1m,mode=0700,nr_inodes={inodes}"))
-            .arg("tmpfs")
-            .arg(home.path()));
-        let tried = replace_twice(home.path());
-        run(Command::new("umount").arg("-l").arg(home.path()));
-        match tried {
-            Some(true) => succeeded += 1,
-            Some(false) => failed += 1,
-            None => {}
-        }
-    }
-    assert!(failed > 1 && succeeded > 1, "{failed} {succeeded}");
-}
-
-/// Whether the second set came in force; `None` if the first did not.
-fn replace_twice(directory: &Path) -> Option<bool> {
-    let set = FileSet::open(directory, Links::ByName).ok()?;
-    let file = |name, contents: &'static [u8]| SetFile { name, contents };
-    set.replace(&[file("a", b"1")]).ok()?;
-    // Two new names: the link of the first takes the inode that the old `..data` gives back.
-    let second = ["a", "new", "newer"].map(|name| file(name, b"2"));
-    let replaced = set.replace(&second).is_ok();
-    let expected = if replaced { b"2" } else { b"1" };
-    assert_eq!(set.read("a").unwrap().as_deref(), Some(&expected[..]));
-    assert_eq!(fs::read(directory.join("a")).unwrap(), expected);
-    assert_eq!(
-        fs::symlink_metadata(directory.join("new")).is_ok(),
-        replaced
-    );
-    Some(replaced)
 }

@@ -1,62 +1,26 @@
 //! A reader that resolves `..data` once never sees files of two sets, however
 //! often they change (DESIGN D13).
 
-#![allow(clippy::unwrap_used)]
-
 use std::{
     collections::HashSet,
-    fs::File,
-    io::Read,
-    path::Path,
     sync::atomic::{AtomicBool, AtomicU64, Ordering},
     thread,
 };
 
-use rustix::fs::{Mode, OFlags, open, openat};
-use tbot_proxy::file_set::{FileSet, Links, SetFile};
+use output::{FileSet, Links, SetFile};
+
+use crate::{memory_directory, read_set};
 
 const ROTATIONS: u64 = 3_000;
-const NAMES: [&str; 4] = [
-    "svid.pem",
-    "svid_key.pem",
-    "bundle.pem",
-    "federated/other.pem",
-];
-
-/// Reads all files of the set that is in force now; `None` if it was replaced twice meanwhile.
-fn read_set(directory: &Path) -> Option<Vec<Vec<u8>>> {
-    let set = open(
-        directory.join("..data"),
-        OFlags::DIRECTORY | OFlags::RDONLY,
-        Mode::empty(),
-    )
-    .ok()?;
-    NAMES
-        .iter()
-        .map(|name| {
-            let file = openat(&set, *name, OFlags::RDONLY, Mode::empty()).ok()?;
-            let mut contents = vec![];
-            File::from(file).read_to_end(&mut contents).unwrap();
-            Some(contents)
-        })
-        .collect()
-}
-
 #[test]
 fn readers_see_whole_sets_during_thousands_of_changes() {
-    // In memory if there is such a place: thousands of flushes to a disk take a minute.
-    let memory = Path::new("/dev/shm");
-    let home = if memory.is_dir() {
-        tempfile::tempdir_in(memory).unwrap()
-    } else {
-        tempfile::tempdir().unwrap()
-    };
+    let home = memory_directory();
     let directory = home.path().join("out");
     let files = FileSet::open(&directory, Links::ByName).unwrap();
     let write = |round: u64| {
         // Long enough that a partial write would be seen.
         let contents = format!("{round}\n").repeat(500);
-        let set = NAMES.map(|name| SetFile {
+        let set = crate::NAMES.map(|name| SetFile {
             name,
             contents: contents.as_bytes(),
         });

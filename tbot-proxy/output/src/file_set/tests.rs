@@ -1,3 +1,8 @@
+use std::{
+    fs,
+    os::unix::fs::{PermissionsExt, symlink},
+};
+
 use super::*;
 
 fn file<'a>(name: &'a str, contents: &'a str) -> SetFile<'a> {
@@ -106,4 +111,38 @@ fn one_writer_at_a_time() {
     assert!(!first.is_in_place(), "the lock is worth nothing any more");
     drop(first);
     open(home.path());
+}
+
+#[test]
+fn a_name_that_leads_out_is_refused() {
+    let home = tempfile::tempdir().unwrap();
+    let set = open(home.path());
+    for name in ["", "/a", "../a", "a/../b", "..data", "a/..b", "."] {
+        let error = set.replace(&[file(name, "x")]).unwrap_err().to_string();
+        assert!(error.contains("begins with `..`"), "{name}: {error}");
+    }
+    set.replace(&[file("a.b..c", "x"), file("x/y/z", "x")])
+        .unwrap();
+    assert_eq!(fs::read(home.path().join("x/y/z")).unwrap(), b"x");
+}
+
+#[test]
+fn a_wiped_set_leaves_what_is_not_ours() {
+    let home = tempfile::tempdir().unwrap();
+    let set = open(home.path());
+    fs::write(home.path().join("mine"), "mine").unwrap();
+    set.wipe().unwrap();
+    for _ in 0..2 {
+        set.replace(&[file("key", "secret"), file("sub/b", "x")])
+            .unwrap();
+    }
+    set.wipe().unwrap();
+    let mut names: Vec<_> = fs::read_dir(home.path())
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name())
+        .collect();
+    names.sort();
+    assert_eq!(names, ["..lock", "mine"]);
+    set.replace(&[file("key", "again")]).unwrap();
+    assert_eq!(set.read("key").unwrap().unwrap(), b"again");
 }
