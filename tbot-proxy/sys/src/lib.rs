@@ -1,15 +1,21 @@
-//! What the agent asks of the kernel for itself as a process.
+//! What the agent asks of the kernel: for itself as a process, and of a socket where
+//! `rustix` has no safe form yet.
 //!
 //! This is the one crate of the workspace in which `unsafe` may be allowed, function
-//! by function and with its reason. None is needed today: every call here has a safe
-//! form in `rustix`. The functions act on the whole process, so a `main` calls them
-//! once, before it starts threads.
+//! by function and with its reason: [`peer_pidfd`], [`peer_credentials`], [`readable`]. The
+//! functions on the whole process are called once by a `main`, before it starts
+//! threads.
 
-use std::{fmt, io};
+use std::{
+    fmt, io,
+    os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd},
+    sync::Arc,
+};
 
 use rustix::process::{
     DumpableBehavior, Resource, Rlimit, getrlimit, set_dumpable_behavior, setrlimit,
 };
+use tokio::io::{Interest, unix::AsyncFd};
 
 /// Keeps private keys out of core files and out of reach of other processes of the
 /// same user: the process becomes undumpable (`PR_SET_DUMPABLE` 0: no core file, no
@@ -53,6 +59,96 @@ pub fn raise_file_limit() -> Result<u64, SysError> {
     }
     Ok(maximum.unwrap_or(u64::MAX))
 }
+
+/// A pidfd of the process that connected the other end of this Unix socket
+/// (`SO_PEERPIDFD`, Linux 6.5): a handle that no recycled PID can take over.
+///
+/// # Errors
+///
+/// `ENOPROTOOPT` on an older kernel, `ENODATA` if the socket has no such peer, and
+/// `EINVAL` or `ESRCH` if the process is gone already (newer kernels answer with the
+/// pidfd of a process that has ended).
+#[allow(unsafe_code)]
+pub fn peer_pidfd(socket: impl AsFd) -> io::Result<OwnedFd> {
+    let fd: RawFd = socket_option(socket, libc::SO_PEERPIDFD)?;
+    if fd < 0 {
+        return Err(io::ErrorKind::Unsupported.into());
+    }
+    // SAFETY: the kernel made this descriptor for this call; nobody else owns it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// A descriptor as the reactor of tokio sees it, to wait until it is readable.
+///
+/// # Errors
+///
+/// The kernel's, for what cannot be polled.
+///
+/// # Panics
+///
+/// Outside of a runtime with I/O enabled.
+#[allow(unsafe_code)]
+pub fn readable(fd: Arc<OwnedFd>) -> io::Result<AsyncFd<Arc<OwnedFd>>> {
+    // SAFETY: an `Arc<OwnedFd>` names one descriptor that stays open as long as it is
+    // held, and the reactor holds it as long as it is registered.
+    Ok(unsafe { AsyncFd::register_with_interest(fd, Interest::READABLE) }?)
+}
+
+/// Who connected the other end of a Unix socket, at that time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PeerCredentials {
+    /// The number of the process, 0 if it has none in the PID namespace of this one.
+    pub pid: u32,
+    /// Effective user id.
+    pub uid: u32,
+    /// Effective group id.
+    pub gid: u32,
+}
+
+/// The credentials of the other end (`SO_PEERCRED`, unix(7)).
+///
+/// Not `rustix::net::sockopt::socket_peercred`: its type has no room for the PID 0,
+/// which the kernel answers for a process of another PID namespace.
+///
+/// # Errors
+///
+/// The kernel's, for what is no socket.
+pub fn peer_credentials(socket: impl AsFd) -> io::Result<PeerCredentials> {
+    // `struct ucred`: three numbers of 32 bits, any of which may have any value.
+    let [pid, uid, gid]: [u32; 3] = socket_option(socket, libc::SO_PEERCRED)?;
+    Ok(PeerCredentials { pid, uid, gid })
+}
+
+/// What a socket option of the level `SOL_SOCKET` holds.
+#[allow(unsafe_code)]
+fn socket_option<T: Plain>(socket: impl AsFd, option: libc::c_int) -> io::Result<T> {
+    let mut value = T::default();
+    let mut length = size_of::<T>() as libc::socklen_t;
+    // SAFETY: the descriptor is borrowed, so it is open; the kernel writes at most
+    // `length` bytes, the size of `value`, any bytes are a valid `T` (it is `Plain`),
+    // and both outlive the call.
+    let answer = unsafe {
+        libc::getsockopt(
+            socket.as_fd().as_raw_fd(),
+            libc::SOL_SOCKET,
+            option,
+            (&raw mut value).cast(),
+            &raw mut length,
+        )
+    };
+    if answer != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    if length as usize != size_of::<T>() {
+        return Err(io::ErrorKind::Unsupported.into());
+    }
+    Ok(value)
+}
+
+/// A type of which any bytes are a valid value.
+trait Plain: Default {}
+impl Plain for i32 {}
+impl Plain for [u32; 3] {}
 
 /// A call that the kernel refused.
 #[derive(Debug)]

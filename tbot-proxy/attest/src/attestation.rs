@@ -1,0 +1,150 @@
+//! All attestors together: one process in, one tree of attributes out.
+//!
+//! Attestors run side by side, each with its time limit, so the slowest bounds the
+//! whole. One that fails, hangs or finds nothing leaves its attributes absent, and
+//! says why; rules that ask for them then do not match. If the process has ended by
+//! the time all are done, or acts as another user than at the start, nothing that
+//! was read counts.
+
+use std::time::{Duration, Instant};
+
+use futures_util::future::join_all;
+use serde_json::{Map, Value};
+
+use crate::{
+    attestor::{Attestor, Failure, Found},
+    process::Process,
+    systemd::{Systemd, SystemdConfig},
+    unix::{Unix, UnixConfig},
+};
+
+/// Which attestors there are, and their limits.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Config {
+    /// The process itself; always on.
+    pub unix: UnixConfig,
+    /// Its systemd unit, if set.
+    pub systemd: Option<SystemdConfig>,
+    /// How long each attestor may take. Default: 10 s.
+    pub time_limit: Duration,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            unix: UnixConfig::default(),
+            systemd: None,
+            time_limit: Duration::from_secs(10),
+        }
+    }
+}
+
+/// The attestors of one agent. Made once: they keep hashes and answers of runtimes.
+#[derive(Debug)]
+pub struct Attestors {
+    attestors: Vec<Attestor>,
+    time_limit: Duration,
+}
+
+/// What is known of a process.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Attestation {
+    /// The tree below `workload`: `{"unix": {"attested": true, "pid": 1, …}, …}`, by
+    /// the names of the issuer's schema. A group that was not attested is not there.
+    pub attributes: Value,
+    /// Which attestors could not say all they are asked, and why.
+    pub failures: Vec<Failure>,
+    /// How long all of it took.
+    pub took: Duration,
+}
+
+impl Attestors {
+    /// Attestors as configured. No file or socket is opened yet.
+    pub fn new(config: Config) -> Self {
+        let mut attestors = vec![Attestor::Unix(Unix::new(config.unix))];
+        if let Some(systemd) = config.systemd {
+            attestors.push(Attestor::Systemd(Systemd::new(systemd)));
+        }
+        metrics::describe_histogram!(
+            "tbot_attestation_seconds",
+            metrics::Unit::Seconds,
+            "Time of one attestor for one process"
+        );
+        metrics::describe_counter!(
+            "tbot_attestation_failures_total",
+            "Attestations that left attributes absent, by attestor"
+        );
+        Self {
+            attestors,
+            time_limit: config.time_limit,
+        }
+    }
+
+    /// What all attestors know of this process now. Never fails and never hangs:
+    /// what could not be found out is absent, with a reason.
+    pub async fn attest(&self, process: &Process) -> Attestation {
+        let start = Instant::now();
+        let answers = join_all(
+            self.attestors
+                .iter()
+                .map(|attestor| self.ask(attestor, process)),
+        )
+        .await;
+        let mut attributes = Map::new();
+        let mut failures = Vec::new();
+        for (attestor, found) in self.attestors.iter().zip(answers) {
+            if let Some(group) = found.attributes {
+                attributes.insert(attestor.name().to_owned(), group);
+            }
+            failures.extend(found.failures.into_iter().map(|reason| Failure {
+                attestor: attestor.name(),
+                reason,
+            }));
+        }
+        // Whatever ends or changes meanwhile makes all of it worthless.
+        if !attributes.is_empty()
+            && let Err(error) = process.check_alive()
+        {
+            attributes.clear();
+            failures.push(Failure {
+                attestor: "unix",
+                reason: error.to_string(),
+            });
+        }
+        for failure in &failures {
+            tracing::debug!(
+                pid = process.pid(),
+                attestor = failure.attestor,
+                reason = failure.reason,
+                "attributes left absent"
+            );
+            metrics::counter!("tbot_attestation_failures_total", "attestor" => failure.attestor)
+                .increment(1);
+        }
+        Attestation {
+            attributes: Value::Object(attributes),
+            failures,
+            took: start.elapsed(),
+        }
+    }
+
+    async fn ask(&self, attestor: &Attestor, process: &Process) -> Found {
+        let start = Instant::now();
+        let found = match tokio::time::timeout(
+            self.time_limit,
+            attestor.attest(process, start + self.time_limit),
+        )
+        .await
+        {
+            Ok(found) => found,
+            Err(_) => Found::failed(format!(
+                "no answer within {:?}, the time limit of an attestor",
+                self.time_limit
+            )),
+        };
+        metrics::histogram!("tbot_attestation_seconds", "attestor" => attestor.name())
+            .record(start.elapsed());
+        found
+    }
+}

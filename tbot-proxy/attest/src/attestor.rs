@@ -1,0 +1,58 @@
+//! One attestor: a name, and what it finds.
+
+use std::time::Instant;
+
+use serde_json::Value;
+
+use crate::{process::Process, systemd::Systemd, unix::Unix};
+
+/// An attestor that could not say all that it is asked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failure {
+    /// Its name, which is that of its group of attributes: `unix`, `kubernetes`, ….
+    pub attestor: &'static str,
+    /// Why, for people.
+    pub reason: String,
+}
+
+/// What an attestor found.
+#[derive(Debug, Default)]
+pub(crate) struct Found {
+    /// Its group, if it attests the process.
+    pub(crate) attributes: Option<Value>,
+    /// What is absent that could be there, and why.
+    pub(crate) failures: Vec<String>,
+}
+
+impl Found {
+    pub(crate) fn failed(reason: impl ToString) -> Self {
+        Self {
+            attributes: None,
+            failures: vec![reason.to_string()],
+        }
+    }
+}
+
+/// The attestors that there are.
+#[derive(Debug)]
+pub(crate) enum Attestor {
+    Unix(Unix),
+    Systemd(Systemd),
+}
+
+impl Attestor {
+    pub(crate) fn name(&self) -> &'static str {
+        match self {
+            Self::Unix(_) => "unix",
+            Self::Systemd(_) => "systemd",
+        }
+    }
+
+    /// Asks it. It should be done by the deadline, and is dropped then.
+    pub(crate) async fn attest(&self, process: &Process, deadline: Instant) -> Found {
+        match self {
+            Self::Unix(unix) => unix.attest(process, deadline).await,
+            Self::Systemd(systemd) => systemd.attest(process),
+        }
+    }
+}

@@ -1,0 +1,186 @@
+use std::{
+    fs,
+    os::unix::fs::PermissionsExt,
+    process::{Child, Command},
+    time::Duration,
+};
+
+use super::*;
+
+const LIMIT: Duration = Duration::from_secs(30);
+
+struct Copied {
+    _folder: tempfile::TempDir,
+    path: std::path::PathBuf,
+    child: Child,
+}
+
+impl Drop for Copied {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A program of ours that sleeps.
+fn copied() -> Copied {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("sleeper");
+    fs::copy("/bin/sleep", &path).unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+    let child = loop {
+        // Another thread may hold the copy open for writing, across its fork.
+        match Command::new(&path).arg("1000").spawn() {
+            Err(error) if error.raw_os_error() == Some(26) => std::thread::yield_now(),
+            child => break child.unwrap(),
+        }
+    };
+    let exe = format!("/proc/{}/exe", child.id());
+    while fs::read_link(&exe).ok().as_ref() != Some(&path) {
+        std::thread::yield_now();
+    }
+    Copied {
+        _folder: folder,
+        path,
+        child,
+    }
+}
+
+async fn attest(unix: &Unix, pid: u32) -> (Value, Vec<String>) {
+    let process = Process::of_pid(pid).unwrap();
+    let found = unix.attest(&process, Instant::now() + LIMIT).await;
+    (found.attributes.unwrap_or_default(), found.failures)
+}
+
+fn sha256_of(path: impl AsRef<Path>) -> String {
+    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &fs::read(path).unwrap());
+    hex::encode(digest)
+}
+
+#[tokio::test]
+async fn user_groups_path_and_hash_are_those_of_the_process() {
+    let copied = copied();
+    let unix = Unix::new(UnixConfig::default());
+    let (found, failures) = attest(&unix, copied.child.id()).await;
+    assert_eq!(failures, Vec::<String>::new());
+    let groups: Vec<String> = rustix::process::getgroups()
+        .unwrap()
+        .iter()
+        .map(|group| group.as_raw().to_string())
+        .collect();
+    assert_eq!(
+        found,
+        json!({
+            "attested": true,
+            "pid": copied.child.id(),
+            "uid": rustix::process::geteuid().as_raw(),
+            "gid": rustix::process::getegid().as_raw(),
+            "supplementary_groups": groups,
+            "binary_path": copied.path,
+            "binary_hash": sha256_of("/bin/sleep"),
+        })
+    );
+}
+
+#[tokio::test]
+async fn a_replaced_path_does_not_lie_about_what_runs() {
+    let copied = copied();
+    let unix = Unix::new(UnixConfig::default());
+    let other = copied.path.with_extension("new");
+    fs::copy("/bin/true", &other).unwrap();
+    fs::rename(&other, &copied.path).unwrap();
+    let (found, failures) = attest(&unix, copied.child.id()).await;
+    assert_eq!(found["binary_hash"], json!(sha256_of("/bin/sleep")));
+    assert_eq!(found.get("binary_path"), None);
+    assert!(failures[0].starts_with("binary_path: "), "{failures:?}");
+    // Named as the kernel names a deleted file, with another file in that place.
+    fs::copy("/bin/true", format!("{} (deleted)", copied.path.display())).unwrap();
+    for foreign_paths in [false, true] {
+        let unix = Unix::new(UnixConfig {
+            foreign_paths,
+            ..UnixConfig::default()
+        });
+        let (found, _) = attest(&unix, copied.child.id()).await;
+        assert_eq!(found.get("binary_path"), None);
+    }
+}
+
+#[tokio::test]
+async fn too_large_an_executable_has_a_reason_and_no_hash() {
+    let copied = copied();
+    let size = fs::metadata(&copied.path).unwrap().len();
+    let unix = |max_hashed| {
+        Unix::new(UnixConfig {
+            max_hashed,
+            ..UnixConfig::default()
+        })
+    };
+    let (found, failures) = attest(&unix(size), copied.child.id()).await;
+    assert!(found.get("binary_hash").is_some(), "{failures:?}");
+    let (found, failures) = attest(&unix(size - 1), copied.child.id()).await;
+    assert_eq!(found.get("binary_hash"), None);
+    assert!(failures[0].contains(&size.to_string()), "{failures:?}");
+    assert_eq!(found["binary_path"], json!(copied.path));
+}
+
+#[tokio::test]
+async fn hashing_can_be_turned_off() {
+    let unix = Unix::new(UnixConfig {
+        hash: false,
+        ..UnixConfig::default()
+    });
+    let (found, failures) = attest(&unix, std::process::id()).await;
+    assert_eq!(found.get("binary_hash"), None);
+    assert!(failures.is_empty() && found["attested"] == json!(true));
+}
+
+#[tokio::test]
+async fn a_hash_is_kept_only_of_a_file_that_has_settled() {
+    let copied = copied();
+    let unix = Unix::new(UnixConfig::default());
+    attest(&unix, copied.child.id()).await;
+    assert_eq!(unix.hashes.kept(), 0, "the file was written just now");
+    // `sleep` itself is older.
+    let mut child = Command::new("sleep").arg("1000").spawn().unwrap();
+    while fs::read_link(format!("/proc/{}/exe", child.id()))
+        .ok()
+        .as_deref()
+        != Some(&fs::canonicalize("/bin/sleep").unwrap())
+    {
+        std::thread::yield_now();
+    }
+    for _ in 0..3 {
+        let (found, _) = attest(&unix, child.id()).await;
+        assert_eq!(found["binary_hash"], json!(sha256_of("/bin/sleep")));
+        assert_eq!(unix.hashes.kept(), 1);
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+}
+
+#[tokio::test]
+async fn executables_that_hang_cost_only_themselves() {
+    let unix = Unix::new(UnixConfig::default());
+    let all = Arc::clone(&unix.places)
+        .acquire_many_owned(AT_ONCE as u32)
+        .await
+        .unwrap();
+    let process = Process::of_pid(std::process::id()).unwrap();
+    let found = unix
+        .attest(&process, Instant::now() + Duration::from_millis(50))
+        .await;
+    let attributes = found.attributes.unwrap();
+    assert_eq!(
+        attributes["uid"],
+        json!(rustix::process::geteuid().as_raw())
+    );
+    assert_eq!(attributes.get("binary_hash"), None);
+    assert!(
+        found.failures[0].contains("no answer"),
+        "{:?}",
+        found.failures
+    );
+    drop(all);
+    let (found, failures) = attest(&unix, std::process::id()).await;
+    assert!(found.get("binary_hash").is_some(), "{failures:?}");
+}
