@@ -2,11 +2,13 @@
 
 use std::path::PathBuf;
 
-const FILES: [&str; 4] = [
+const FILES: [&str; 6] = [
     "tbot/join/v1/join.proto",
     "tbot/issue/v1/issue.proto",
     "tbot/admin/v1/admin.proto",
     "spiffe/workload/workload.proto",
+    "envoy/service/secret/v3/sds.proto",
+    "envoy/extensions/transport_sockets/tls/v3/secret.proto",
 ];
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -33,7 +35,13 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         ])
         // A JWT is a bearer secret.
         .skip_debug(["tbot.issue.v1.JwtSvid", "tbot.issue.v1.WitSvid"])
-        .skip_debug(["X509SVID"])
+        .skip_debug(["X509SVID", "JWTSVID", "WITSVID", "ValidateJWTSVIDRequest"])
+        // Their encoding is compared: one order.
+        .btree_map(".X509SVIDResponse")
+        .btree_map(".X509BundlesResponse")
+        .btree_map(".JWTBundlesResponse")
+        .btree_map(".WITBundlesResponse")
+        .skip_debug(["envoy.config.core.v3.DataSource"])
         .compile_fds(descriptors)?;
     Ok(())
 }

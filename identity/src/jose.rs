@@ -19,8 +19,8 @@ mod jwk;
 
 pub use algorithm::Algorithm;
 pub use claims::{Claims, REGISTERED_CLAIMS, TokenKind};
-pub use jwk::Jwk;
 pub(crate) use jwk::members_of;
+pub use jwk::{Jwk, private_jwk};
 
 /// Longest token that is read, in bytes; rust-spiffe stops at as much per part.
 pub const MAX_TOKEN: usize = 64 * 1024;

@@ -32,6 +32,45 @@ pub mod workload {
     tonic::include_proto!("_");
 }
 
+/// Envoy's API v3, as far as SDS needs it.
+pub mod envoy {
+    pub mod config {
+        pub mod core {
+            pub mod v3 {
+                tonic::include_proto!("envoy.config.core.v3");
+            }
+        }
+    }
+    pub mod extensions {
+        pub mod transport_sockets {
+            pub mod tls {
+                pub mod v3 {
+                    tonic::include_proto!("envoy.extensions.transport_sockets.tls.v3");
+                }
+            }
+        }
+    }
+    pub mod service {
+        pub mod discovery {
+            pub mod v3 {
+                tonic::include_proto!("envoy.service.discovery.v3");
+            }
+        }
+        pub mod secret {
+            pub mod v3 {
+                tonic::include_proto!("envoy.service.secret.v3");
+            }
+        }
+    }
+}
+
+/// What went wrong, as gRPC APIs say it.
+pub mod google {
+    pub mod rpc {
+        tonic::include_proto!("google.rpc");
+    }
+}
+
 /// Encoded `FileDescriptorSet` of every file, for gRPC server reflection.
 pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
 
@@ -143,6 +182,42 @@ impl std::fmt::Debug for workload::X509svid {
             .field("x509_svid_key", &REDACTED)
             .field("hint", &self.hint)
             .finish_non_exhaustive()
+    }
+}
+
+impl std::fmt::Debug for workload::Jwtsvid {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("JWTSVID")
+            .field("spiffe_id", &self.spiffe_id)
+            .field("svid", &REDACTED)
+            .field("hint", &self.hint)
+            .finish()
+    }
+}
+
+impl std::fmt::Debug for workload::Witsvid {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("WITSVID")
+            .field("spiffe_id", &self.spiffe_id)
+            .field("wit_svid_key", &REDACTED)
+            .field("hint", &self.hint)
+            .finish_non_exhaustive()
+    }
+}
+
+impl std::fmt::Debug for workload::ValidateJwtsvidRequest {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ValidateJWTSVIDRequest")
+            .field("audience", &self.audience)
+            .field("svid", &REDACTED)
+            .finish()
+    }
+}
+
+/// Its bytes may be a key.
+impl std::fmt::Debug for envoy::config::core::v3::DataSource {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("DataSource").finish_non_exhaustive()
     }
 }
 

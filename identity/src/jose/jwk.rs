@@ -1,6 +1,13 @@
 //! Public keys as JWKs.
 
-use aws_lc_rs::{rsa::PublicKeyComponents, signature::UnparsedPublicKey};
+use aws_lc_rs::{
+    encoding::{AsBigEndian as _, EcPrivateKeyBin},
+    rsa::PublicKeyComponents,
+    signature::{
+        ECDSA_P256_SHA256_FIXED_SIGNING, ECDSA_P384_SHA384_FIXED_SIGNING,
+        ECDSA_P521_SHA512_FIXED_SIGNING, EcdsaKeyPair, KeyPair as _, UnparsedPublicKey,
+    },
+};
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde_json::{Map, Value, json};
 use x509_parser::{
@@ -10,7 +17,46 @@ use x509_parser::{
     x509::SubjectPublicKeyInfo,
 };
 
+use zeroize::Zeroizing;
+
 use super::{Algorithm, algorithm::Scheme};
+
+/// The private JWK (RFC 7518 6.2.2) of an ECDSA key on a NIST curve, with its `alg`, from its
+/// PKCS#8 (DER); `None` for other keys. Wiped when dropped.
+pub fn private_jwk(pkcs8: &[u8]) -> Option<Zeroizing<String>> {
+    [
+        ("P-256", "ES256", &ECDSA_P256_SHA256_FIXED_SIGNING),
+        ("P-384", "ES384", &ECDSA_P384_SHA384_FIXED_SIGNING),
+        ("P-521", "ES512", &ECDSA_P521_SHA512_FIXED_SIGNING),
+    ]
+    .into_iter()
+    .find_map(|(curve, algorithm, signing)| {
+        let pair = EcdsaKeyPair::from_pkcs8(signing, pkcs8).ok()?;
+        let secret: EcPrivateKeyBin<'_> = pair.private_key().as_be_bytes().ok()?;
+        let d = Zeroizing::new(URL_SAFE_NO_PAD.encode(secret.as_ref()));
+        let point = pair.public_key().as_ref().strip_prefix(&[UNCOMPRESSED])?;
+        let (x, y) = point.split_at(point.len() / 2);
+        let (x, y) = (URL_SAFE_NO_PAD.encode(x), URL_SAFE_NO_PAD.encode(y));
+        // Not through a JSON value, whose copies would stay.
+        let mut text = Zeroizing::new(String::with_capacity(512));
+        for part in [
+            r#"{"kty":"EC","crv":""#,
+            curve,
+            r#"","alg":""#,
+            algorithm,
+            r#"","x":""#,
+            &x,
+            r#"","y":""#,
+            &y,
+            r#"","d":""#,
+            &d,
+            r#""}"#,
+        ] {
+            text.push_str(part);
+        }
+        Some(text)
+    })
+}
 
 /// A public key: `kty` and the members that belong to it, nothing else.
 #[derive(Clone, Debug, PartialEq, Eq)]

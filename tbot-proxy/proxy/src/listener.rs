@@ -1,20 +1,13 @@
 //! Listening sockets.
 //!
-//! A Unix socket belongs to whoever bound it: one that another process answers on is refused; one that a
-//! dead process left behind is replaced; and at the end only our own file is removed, told by its inode,
-//! so that a successor that has taken the path over keeps it. The file has mode 0600 before `listen`, and
-//! before `listen` nobody can connect: there is no moment at which others could.
+//! A Unix socket is for its owner only, from the first moment, and goes with its listener ([`unix_socket`]).
 
-use std::{
-    fs, io,
-    net::SocketAddr,
-    os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt},
-    path::{Path, PathBuf},
-};
+use std::{io, net::SocketAddr};
 
 use relay::Socket;
-use socket2::{Domain, SockAddr, Type};
+use socket2::{Domain, Type};
 use tokio::net::{TcpListener, UnixListener};
+use unix_socket::{BindError, SocketFile};
 
 use crate::{
     Address, StartError,
@@ -53,8 +46,10 @@ impl Listener {
         };
         match address {
             Address::Unix(path) => {
-                make_way(service, path)?;
-                bind_unix(path).map_err(refused)
+                let (listener, file) = unix_socket::bind(path, SOCKET_MODE)
+                    .map_err(|error| start_error(service, error))?;
+                let listener = UnixListener::from_std(listener).map_err(refused)?;
+                Ok(Self::Unix(listener, file))
             }
             Address::Tcp { host, .. } => {
                 let addr = address
@@ -72,7 +67,7 @@ impl Listener {
     pub(crate) fn local_addr(&self) -> io::Result<Address> {
         match self {
             Self::Tcp(listener) => Ok(listener.local_addr()?.into()),
-            Self::Unix(_, file) => Ok(Address::Unix(file.path.clone())),
+            Self::Unix(_, file) => Ok(Address::Unix(file.path().to_owned())),
         }
     }
 
@@ -126,72 +121,21 @@ impl Listener {
     }
 }
 
-/// The file of a Unix socket of ours; removed when dropped, unless the path is another's by now.
-#[derive(Debug)]
-pub(crate) struct SocketFile {
-    path: PathBuf,
-    device: u64,
-    inode: u64,
-}
-
-impl Drop for SocketFile {
-    fn drop(&mut self) {
-        let is_ours = fs::symlink_metadata(&self.path)
-            .is_ok_and(|file| (file.dev(), file.ino()) == (self.device, self.inode));
-        if is_ours && let Err(error) = fs::remove_file(&self.path) {
-            tracing::warn!(path = %self.path.display(), %error, "cannot remove the socket file");
-        }
+fn start_error(service: &str, error: BindError) -> StartError {
+    let service = service.to_owned();
+    match error {
+        BindError::InUse { path } => StartError::InUse {
+            service,
+            address: Address::Unix(path),
+        },
+        BindError::NotASocket { path } => StartError::NotASocket { service, path },
+        BindError::NoFolder { path } => StartError::NoFolder { service, path },
+        BindError::Listen { path, source } => StartError::Listen {
+            service,
+            address: Address::Unix(path),
+            source,
+        },
     }
-}
-
-/// Removes the socket that a dead process left at `path`; refuses anything else that is there.
-fn make_way(service: &str, path: &Path) -> Result<(), StartError> {
-    let service = || service.to_owned();
-    if !path.parent().is_some_and(Path::is_dir) {
-        return Err(StartError::NoFolder {
-            service: service(),
-            path: path.to_owned(),
-        });
-    }
-    let Ok(found) = fs::symlink_metadata(path) else {
-        return Ok(());
-    };
-    if !found.file_type().is_socket() {
-        return Err(StartError::NotASocket {
-            service: service(),
-            path: path.to_owned(),
-        });
-    }
-    // Only a refused connection proves that nobody listens. A full queue (EAGAIN) or a socket that we may
-    // not open (EACCES) has somebody behind it, for all that we know.
-    match std::os::unix::net::UnixStream::connect(path) {
-        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
-            tracing::info!(path = %path.display(), "replacing the socket of a process that is gone");
-            fs::remove_file(path).map_err(|source| StartError::Listen {
-                service: service(),
-                address: Address::Unix(path.to_owned()),
-                source,
-            })
-        }
-        _ => Err(StartError::InUse {
-            service: service(),
-            address: Address::Unix(path.to_owned()),
-        }),
-    }
-}
-
-fn bind_unix(path: &Path) -> io::Result<Listener> {
-    let socket = socket2::Socket::new(Domain::UNIX, Type::STREAM.nonblocking(), None)?;
-    socket.bind(&SockAddr::unix(path)?)?;
-    let bound = fs::symlink_metadata(path)?;
-    let file = SocketFile {
-        path: path.to_owned(),
-        device: bound.dev(),
-        inode: bound.ino(),
-    };
-    fs::set_permissions(path, fs::Permissions::from_mode(SOCKET_MODE))?;
-    socket.listen(BACKLOG)?;
-    Ok(Listener::Unix(UnixListener::from_std(socket.into())?, file))
 }
 
 /// One socket for all workers: with `SO_REUSEPORT` and one a core the kernel deals connections out blindly,

@@ -8,7 +8,7 @@
 
 use std::{future::Future, io, sync::Arc, time::SystemTime};
 
-use futures_util::stream::BoxStream;
+use futures_util::{future::BoxFuture, stream::BoxStream};
 use identity::{SpiffeId, TrustBundleSet, TrustDomain, X509Svid};
 use tokio::net::{TcpStream, UnixStream};
 use zeroize::Zeroizing;
@@ -26,7 +26,7 @@ pub trait Backend: Send + Sync + 'static {
     fn accepted_tcp(&self, stream: &TcpStream) -> io::Result<Self::Caller>;
 
     /// Resolves when the caller's process has ended; never if it has none.
-    fn ended(&self, caller: &Arc<Self::Caller>) -> impl Future<Output = ()> + Send + 'static;
+    fn ended(&self, caller: &Arc<Self::Caller>) -> BoxFuture<'static, ()>;
 
     /// The X509-SVIDs of the caller and the trust bundles that go with them, now and
     /// after each change.

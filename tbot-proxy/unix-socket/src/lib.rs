@@ -1,0 +1,136 @@
+//! Unix listening sockets.
+//!
+//! A Unix socket belongs to whoever bound it: one that another process answers on is refused; one that a
+//! dead process left behind is replaced; and at the end only our own file is removed, told by its inode,
+//! so that a successor that has taken the path over keeps it. The file has its mode before `listen`, and
+//! before `listen` nobody can connect: there is no moment at which others could.
+
+use std::{
+    fs, io,
+    os::unix::{
+        fs::{FileTypeExt, MetadataExt, PermissionsExt},
+        net::UnixListener,
+    },
+    path::{Path, PathBuf},
+};
+
+use socket2::{Domain, SockAddr, Socket, Type};
+
+/// Connections that the kernel holds for us until we accept them; it caps this at `net.core.somaxconn`.
+const BACKLOG: i32 = 4096;
+
+/// Why a socket could not be bound.
+#[derive(Debug, thiserror::Error)]
+pub enum BindError {
+    /// Somebody answers there, or might.
+    #[error("cannot listen on {}: another process does: stop it, or take another path", path.display())]
+    InUse {
+        /// The socket.
+        path: PathBuf,
+    },
+    /// A file of another kind is there.
+    #[error("cannot listen on {}: it is there and is no socket: move it, or take another path", path.display())]
+    NotASocket {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The folder is not there.
+    #[error("cannot listen on {}: its folder is not there: make it", path.display())]
+    NoFolder {
+        /// The socket.
+        path: PathBuf,
+    },
+    /// The kernel refused.
+    #[error("cannot listen on {}: {source}", path.display())]
+    Listen {
+        /// The socket.
+        path: PathBuf,
+        /// Its reason.
+        source: io::Error,
+    },
+}
+
+/// The file of a Unix socket of ours; removed when dropped, unless the path is another's by now.
+#[derive(Debug)]
+pub struct SocketFile {
+    path: PathBuf,
+    device: u64,
+    inode: u64,
+}
+
+impl SocketFile {
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        let is_ours = fs::symlink_metadata(&self.path)
+            .is_ok_and(|file| (file.dev(), file.ino()) == (self.device, self.inode));
+        if is_ours && let Err(error) = fs::remove_file(&self.path) {
+            tracing::warn!(path = %self.path.display(), %error, "cannot remove the socket file");
+        }
+    }
+}
+
+/// Binds and listens on `path`, without blocking, in place of what a dead process left there. The file has
+/// the permission bits `mode`: everyone who can connect *is* the workload.
+pub fn bind(path: &Path, mode: u32) -> Result<(UnixListener, SocketFile), BindError> {
+    make_way(path)?;
+    listen(path, mode).map_err(|source| match source.kind() {
+        io::ErrorKind::AddrInUse => BindError::InUse {
+            path: path.to_owned(),
+        },
+        _ => BindError::Listen {
+            path: path.to_owned(),
+            source,
+        },
+    })
+}
+
+/// Removes the socket that a dead process left at `path`; refuses anything else that is there.
+fn make_way(path: &Path) -> Result<(), BindError> {
+    let path_of = || path.to_owned();
+    if !path.parent().is_some_and(Path::is_dir) {
+        return Err(BindError::NoFolder { path: path_of() });
+    }
+    let Ok(found) = fs::symlink_metadata(path) else {
+        return Ok(());
+    };
+    if !found.file_type().is_socket() {
+        return Err(BindError::NotASocket { path: path_of() });
+    }
+    // Only a refused connection proves that nobody listens. A full queue (EAGAIN) or a socket that we may
+    // not open (EACCES) has somebody behind it, for all that we know.
+    let knock = Socket::new(Domain::UNIX, Type::STREAM.nonblocking(), None)
+        .and_then(|socket| socket.connect(&SockAddr::unix(path)?));
+    match knock {
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+            tracing::info!(path = %path.display(), "replacing the socket of a process that is gone");
+            fs::remove_file(path).map_err(|source| BindError::Listen {
+                path: path_of(),
+                source,
+            })
+        }
+        _ => Err(BindError::InUse { path: path_of() }),
+    }
+}
+
+fn listen(path: &Path, mode: u32) -> io::Result<(UnixListener, SocketFile)> {
+    let socket = Socket::new(Domain::UNIX, Type::STREAM.nonblocking(), None)?;
+    socket.bind(&SockAddr::unix(path)?)?;
+    let bound = fs::symlink_metadata(path)?;
+    let file = SocketFile {
+        path: path.to_owned(),
+        device: bound.dev(),
+        inode: bound.ino(),
+    };
+    fs::set_permissions(path, fs::Permissions::from_mode(mode))?;
+    socket.listen(BACKLOG)?;
+    Ok((socket.into(), file))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,44 @@
+use std::{
+    fs,
+    os::unix::{
+        fs::PermissionsExt,
+        net::{UnixListener, UnixStream},
+    },
+};
+
+use super::{BindError, bind};
+
+#[test]
+fn a_socket_has_its_mode_and_goes_with_its_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("app.sock");
+    let (_listener, file) = bind(&path, 0o660).unwrap();
+    let mode = fs::metadata(&path).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o660);
+    UnixStream::connect(&path).unwrap();
+    drop(file);
+    assert!(!path.exists());
+}
+
+#[test]
+fn a_full_queue_has_somebody_behind_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("app.sock");
+    let socket = socket2::Socket::new(socket2::Domain::UNIX, socket2::Type::STREAM, None).unwrap();
+    socket
+        .bind(&socket2::SockAddr::unix(&path).unwrap())
+        .unwrap();
+    socket.listen(0).unwrap();
+    let _first = UnixStream::connect(&path).unwrap();
+    let error = bind(&path, 0o600).unwrap_err();
+    assert!(matches!(error, BindError::InUse { .. }), "{error}");
+}
+
+#[test]
+fn a_dead_processes_socket_is_replaced() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("app.sock");
+    drop(UnixListener::bind(&path).unwrap());
+    let _bound = bind(&path, 0o600).unwrap();
+    UnixStream::connect(&path).unwrap();
+}

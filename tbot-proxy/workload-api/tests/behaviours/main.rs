@@ -1,0 +1,12 @@
+//! What a client sees of the server, one file a behaviour.
+#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
+
+mod authority_is_a_path;
+mod drain_tells_clients_to_come_back;
+mod jwt_svids;
+mod limits;
+mod metadata_is_asked_for;
+mod reflection_and_health;
+mod support;
+mod wit_is_off_by_default;
+mod x509_streams;
