@@ -435,6 +435,19 @@ impl FileSet {
     }
 }
 
+/// Opens the directory of a single file of ours: found, refused and dressed as that of a set.
+pub(crate) fn open_directory(directory: &Path, options: &Options) -> Result<OwnedFd, FileSetError> {
+    let root = place::open_or_make(directory, options.symlinks)?;
+    refuse_shared(&root, directory, &options.access)?;
+    if options.access.concerns_the_directory() {
+        options
+            .access
+            .dress_directory(root.as_fd())
+            .map_err(failed("set who may read", directory))?;
+    }
+    Ok(root)
+}
+
 /// Refuses a directory that others may write to or that is not ours.
 fn refuse_shared(root: &OwnedFd, directory: &Path, access: &Access) -> Result<(), FileSetError> {
     let stat = fstat(root).map_err(failed("read", directory))?;
@@ -475,16 +488,22 @@ fn is_version_name(name: &str) -> bool {
     })
 }
 
-/// Refuses what would lead out of the set, or meet a name of ours.
-fn check_name(directory: &Path, name: &str) -> Result<(), FileSetError> {
+/// Whether a file of a set may have this name: `name` or `folder/name`, leading nowhere
+/// else, and meeting no name of ours.
+pub fn is_set_name(name: &str) -> bool {
     let path = Path::new(name);
-    let is_good = !name.is_empty()
+    !name.is_empty()
+        && !name.contains('\0')
+        && !name.ends_with('/')
         && path.components().count() <= DEPTH
         && path.components().all(|part| match part {
             Component::Normal(part) => !part.as_bytes().starts_with(b".."),
             _ => false,
-        });
-    if is_good {
+        })
+}
+
+fn check_name(directory: &Path, name: &str) -> Result<(), FileSetError> {
+    if is_set_name(name) {
         return Ok(());
     }
     let message = "a file of a set has a name, or folder/name, and no part of it begins with `..`";

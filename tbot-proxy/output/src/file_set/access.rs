@@ -118,7 +118,7 @@ impl Access {
         self.dress(directory, mode, Permissions::READ_AND_ENTER)
     }
 
-    pub(super) fn dress_file(&self, file: BorrowedFd<'_>) -> io::Result<()> {
+    pub(crate) fn dress_file(&self, file: BorrowedFd<'_>) -> io::Result<()> {
         let mode = self.file_mode.map_or(0o600, FileMode::bits);
         self.dress(file, mode, Permissions::READ)
     }

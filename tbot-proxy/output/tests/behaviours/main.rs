@@ -7,6 +7,7 @@ use std::{fs::File, io::Read, path::Path};
 use rustix::fs::{Mode, OFlags, open, openat};
 
 mod full_disk;
+mod java;
 mod planted_links;
 mod readers;
 mod readers_see_whole_sets;

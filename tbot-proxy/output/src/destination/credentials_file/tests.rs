@@ -1,0 +1,96 @@
+use std::{
+    fs,
+    os::unix::fs::{PermissionsExt, symlink},
+};
+
+use super::*;
+use crate::{Artifact, artifact::AWS_CREDENTIALS};
+
+fn file(home: &std::path::Path, profile: &str, overwrite: bool) -> CredentialsFile {
+    CredentialsFile {
+        directory: DirectoryConfig::new(home),
+        forbidden: None,
+        name: AWS_CREDENTIALS.to_owned(),
+        profile: profile.to_owned(),
+        overwrite,
+    }
+}
+
+fn section(profile: &str, key: &str) -> Arc<Artifacts> {
+    let text = format!("[{profile}]\naws_access_key_id = {key}\n");
+    Arc::new(Artifacts {
+        files: vec![Artifact::new(AWS_CREDENTIALS, text)],
+        issued: None,
+    })
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn outputs_share_a_file_and_none_loses_a_profile() {
+    let home = tempfile::tempdir().unwrap();
+    let path = home.path().join(AWS_CREDENTIALS);
+    fs::write(&path, "[mine]\nx = y\n").unwrap();
+    let writers: Vec<_> = (0..8)
+        .map(|number| {
+            let profile = format!("p{number}");
+            let file = file(home.path(), &profile, false);
+            tokio::spawn(async move {
+                for round in 0..20 {
+                    let section = section(&profile, &format!("K{round}"));
+                    file.write(section).await.unwrap();
+                }
+            })
+        })
+        .collect();
+    for writer in writers {
+        writer.await.unwrap();
+    }
+    let text = fs::read_to_string(&path).unwrap();
+    assert!(text.starts_with("[mine]\nx = y\n"), "{text}");
+    for number in 0..8 {
+        let section = format!("[p{number}]\naws_access_key_id = K19\n");
+        assert!(text.contains(&section), "{text}");
+    }
+    assert_eq!(
+        fs::metadata(&path).unwrap().permissions().mode() & 0o777,
+        0o600
+    );
+
+    file(home.path(), "p3", false).remove().await.unwrap();
+    let text = fs::read_to_string(&path).unwrap();
+    assert!(!text.contains("[p3]") && text.contains("[p4]") && text.contains("[mine]"));
+
+    let alone = file(home.path(), "alone", true);
+    alone.write(section("alone", "K")).await.unwrap();
+    let text = fs::read_to_string(&path).unwrap();
+    assert_eq!(text, "[alone]\naws_access_key_id = K\n");
+    alone.remove().await.unwrap();
+    assert!(!path.exists());
+}
+
+#[tokio::test]
+async fn what_is_no_file_of_credentials_is_left_alone() {
+    let home = tempfile::tempdir().unwrap();
+    let path = home.path().join(AWS_CREDENTIALS);
+    fs::write(home.path().join("theirs"), "secret").unwrap();
+    symlink("theirs", &path).unwrap();
+    let ours = file(home.path(), "p", false);
+    let error = ours.write(section("p", "K")).await.unwrap_err();
+    assert!(error.to_string().contains("symbolic link"), "{error}");
+    fs::remove_file(&path).unwrap();
+    fs::create_dir(&path).unwrap();
+    let error = ours.write(section("p", "K")).await.unwrap_err();
+    assert!(error.to_string().contains("no plain file"), "{error}");
+    assert_eq!(
+        fs::read_to_string(home.path().join("theirs")).unwrap(),
+        "secret"
+    );
+    let storage = CredentialsFile {
+        forbidden: Some(home.path().to_owned()),
+        ..ours
+    };
+    let error = storage.write(section("p", "K")).await.unwrap_err();
+    assert!(
+        error.to_string().contains("storage of the bot identity"),
+        "{error}"
+    );
+}

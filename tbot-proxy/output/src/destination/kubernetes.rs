@@ -1,0 +1,459 @@
+//! A Secret of Kubernetes, kept by server-side apply under our own field manager.
+//!
+//! Several replicas may keep one Secret. Each write carries the `resourceVersion` that was
+//! looked at, so that nobody's write is lost unseen, and the Secret says when its set was
+//! issued (annotation [`ISSUED_AT`], by the issuer's clock): a set that was issued earlier
+//! never replaces one that was issued later. Keys, labels and annotations of others stay;
+//! a key that somebody else has set to another value is a conflict, which is told, and
+//! taken over only with `force`.
+//!
+//! A Secret that is not there is created whole, so that nobody sees an empty one. What is
+//! created belongs to an "update" of ours; its ownership is turned into that of an "apply" at
+//! once, as `kubectl` does, or keys could not be removed later.
+
+use std::{
+    collections::BTreeMap,
+    env,
+    path::PathBuf,
+    time::{Duration, SystemTime},
+};
+
+use k8s_openapi::{
+    ByteString,
+    api::core::v1::Secret,
+    apimachinery::pkg::apis::meta::v1::{ManagedFieldsEntry, ObjectMeta},
+};
+use kube::{
+    Api, Client, Config,
+    api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions},
+    config::{KubeConfigOptions, Kubeconfig},
+    core::Status,
+};
+use time::{OffsetDateTime, format_description::well_known::Rfc3339};
+
+use super::{DestinationError, Written};
+use crate::{Artifacts, artifact};
+
+/// Name under which fields of the Secret are ours.
+pub const FIELD_MANAGER: &str = "tbot-proxy";
+
+/// Annotation: when the set was issued, RFC 3339.
+pub const ISSUED_AT: &str = "tbot-proxy/issued-at";
+
+/// How often others may be first before we give up for now.
+const ATTEMPTS: usize = 8;
+
+/// How long one call may take.
+const CALL: Duration = Duration::from_secs(10);
+
+/// Which Secret.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SecretConfig {
+    /// Its name.
+    pub name: String,
+    /// Its namespace; that of the pod (`POD_NAMESPACE`, the service account) or of the
+    /// kubeconfig if `None`.
+    pub namespace: Option<String>,
+    /// Labels that it gets.
+    pub labels: BTreeMap<String, String>,
+    /// Its shape.
+    pub shape: Shape,
+    /// The cluster; the one that this process runs in, or of `KUBECONFIG`, if `None`.
+    pub kubeconfig: Option<PathBuf>,
+    /// Context of the kubeconfig; its current one if `None`.
+    pub context: Option<String>,
+    /// Whether keys that somebody else manages are taken over.
+    pub force: bool,
+}
+
+/// Shape of the Secret.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Shape {
+    /// `kubernetes.io/tls`: `tls.crt`, `tls.key`, and `ca.crt` beside, for what reads such ones.
+    #[default]
+    Tls,
+    /// `Opaque`: keys are names of files.
+    Opaque,
+}
+
+impl Shape {
+    fn kind(self) -> &'static str {
+        match self {
+            Self::Tls => "kubernetes.io/tls",
+            Self::Opaque => "Opaque",
+        }
+    }
+
+    /// The key of a file. No key may hold `/`.
+    fn key(self, file: &str) -> String {
+        match (self, file) {
+            (Self::Tls, artifact::SVID) => "tls.crt".to_owned(),
+            (Self::Tls, artifact::SVID_KEY) => "tls.key".to_owned(),
+            (Self::Tls, artifact::BUNDLE) => "ca.crt".to_owned(),
+            (_, file) => file.replace('/', "."),
+        }
+    }
+}
+
+/// One Secret.
+#[derive(Debug)]
+pub struct KubernetesSecret {
+    config: SecretConfig,
+    api: Option<Connected>,
+    /// What we wrote last: when it was issued, and the Secret's uid.
+    last: Option<(SystemTime, Option<String>)>,
+}
+
+#[derive(Clone)]
+struct Connected {
+    secrets: Api<Secret>,
+    namespace: String,
+}
+
+impl std::fmt::Debug for Connected {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.namespace)
+    }
+}
+
+/// What came of one attempt.
+enum Attempt {
+    Done(Written),
+    /// Somebody else was first: look again.
+    Again,
+}
+
+impl KubernetesSecret {
+    /// Nobody is connected to before the first write.
+    pub fn new(config: SecretConfig) -> Self {
+        Self {
+            config,
+            api: None,
+            last: None,
+        }
+    }
+
+    pub(super) async fn write(
+        &mut self,
+        artifacts: &Artifacts,
+    ) -> Result<Written, DestinationError> {
+        let connected = self.connected().await?;
+        for _ in 0..ATTEMPTS {
+            match self.attempt(&connected, artifacts).await? {
+                Attempt::Done(written) => return Ok(written),
+                Attempt::Again => {}
+            }
+        }
+        Err(self.failed(
+            &connected.namespace,
+            "others changed it again and again meanwhile",
+        ))
+    }
+
+    /// Deletes the Secret if the set in it is the one that we wrote last.
+    pub(super) async fn remove(&mut self) -> Result<(), DestinationError> {
+        let Some((issued, uid)) = self.last.take() else {
+            return Ok(());
+        };
+        let connected = self.connected().await?;
+        let found = self.get(&connected).await?;
+        let Some(secret) = found.filter(|secret| {
+            secret.metadata.uid == uid && issued_at(secret) == Some(whole_seconds(issued))
+        }) else {
+            return Ok(());
+        };
+        let parameters = DeleteParams {
+            preconditions: Some(Preconditions {
+                resource_version: secret.metadata.resource_version,
+                uid,
+            }),
+            ..DeleteParams::default()
+        };
+        match connected
+            .secrets
+            .delete(&self.config.name, &parameters)
+            .await
+        {
+            Ok(_) => Ok(()),
+            // Somebody else was first.
+            Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => Ok(()),
+            Err(error) => Err(self.error(&connected.namespace, "delete", error)),
+        }
+    }
+
+    async fn attempt(
+        &mut self,
+        connected: &Connected,
+        artifacts: &Artifacts,
+    ) -> Result<Attempt, DestinationError> {
+        let wanted = self.wanted(artifacts);
+        let namespace = &connected.namespace;
+        let Some(found) = self.get(connected).await? else {
+            let parameters = PostParams {
+                field_manager: Some(FIELD_MANAGER.to_owned()),
+                ..PostParams::default()
+            };
+            return match connected.secrets.create(&parameters, &wanted).await {
+                Ok(created) => {
+                    // If that fails, the next write does it.
+                    _ = self.own_by_apply(connected, &created).await?;
+                    self.wrote(artifacts, &created);
+                    Ok(Attempt::Done(Written::InForce))
+                }
+                Err(kube::Error::Api(status)) if status.code == 409 => Ok(Attempt::Again),
+                Err(error) => Err(self.error(namespace, "create", error)),
+            };
+        };
+        let kind = self.config.shape.kind();
+        if let Some(other) = found.type_.as_deref().filter(|other| *other != kind) {
+            let why = format!(
+                "it is of type {other}, and the output writes {kind}; the type of a Secret cannot change: delete it, or name another"
+            );
+            return Err(self.failed(namespace, &why));
+        }
+        let ours = artifacts.issued.map(whole_seconds);
+        if let (Some(theirs), Some(ours)) = (issued_at(&found), ours)
+            && theirs > ours
+        {
+            let when = found.metadata.annotations.as_ref();
+            let when = when.and_then(|all| all.get(ISSUED_AT)).cloned();
+            return Ok(Attempt::Done(Written::NewerIsThere(format!(
+                "Secret {namespace}/{} holds a set that was issued later ({}), by another replica: it stays",
+                self.config.name,
+                when.unwrap_or_default()
+            ))));
+        }
+        let Some(version) = self.own_by_apply(connected, &found).await? else {
+            return Ok(Attempt::Again);
+        };
+        if holds(&found, &wanted) {
+            self.wrote(artifacts, &found);
+            return Ok(Attempt::Done(Written::InForce));
+        }
+        let mut applied = wanted;
+        applied.metadata.resource_version = Some(version);
+        let applied = Patch::Apply(applied);
+        let mut parameters = PatchParams::apply(FIELD_MANAGER);
+        parameters.force = self.config.force;
+        let patched =
+            connected
+                .secrets
+                .patch(&self.config.name, &parameters, &applied);
+        match patched.await {
+            Ok(secret) => {
+                self.wrote(artifacts, &secret);
+                Ok(Attempt::Done(Written::InForce))
+            }
+            Err(kube::Error::Api(status)) if is_field_conflict(&status) => {
+                let why = format!(
+                    "{}; let the other one give these keys up, choose other keys, or set `force: true` to take them over",
+                    one_line(&status.message)
+                );
+                Err(self.failed(namespace, &why))
+            }
+            Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => Ok(Attempt::Again),
+            Err(error) => Err(self.error(namespace, "apply", error)),
+        }
+    }
+
+    /// The Secret as it should be, as far as it is ours.
+    fn wanted(&self, artifacts: &Artifacts) -> Secret {
+        let data = artifacts.files.iter().map(|file| {
+            let key = self.config.shape.key(&file.name);
+            (key, ByteString(file.contents.to_vec()))
+        });
+        let issued = artifacts.issued.and_then(|at| {
+            let text = OffsetDateTime::from(whole_seconds(at))
+                .format(&Rfc3339)
+                .ok()?;
+            Some(BTreeMap::from([(ISSUED_AT.to_owned(), text)]))
+        });
+        Secret {
+            metadata: ObjectMeta {
+                name: Some(self.config.name.clone()),
+                labels: Some(self.config.labels.clone()).filter(|labels| !labels.is_empty()),
+                annotations: issued,
+                ..ObjectMeta::default()
+            },
+            type_: Some(self.config.shape.kind().to_owned()),
+            data: Some(data.collect()),
+            ..Secret::default()
+        }
+    }
+
+    /// Turns what an update of ours owns into what an apply of ours owns. The version of
+    /// the Secret then; `None`: it was changed meanwhile.
+    async fn own_by_apply(
+        &self,
+        connected: &Connected,
+        secret: &Secret,
+    ) -> Result<Option<String>, DestinationError> {
+        let version = secret.metadata.resource_version.clone();
+        let mut fields = secret.metadata.managed_fields.clone().unwrap_or_default();
+        let is_ours = |entry: &ManagedFieldsEntry, operation: &str| {
+            entry.manager.as_deref() == Some(FIELD_MANAGER)
+                && entry.operation.as_deref() == Some(operation)
+                && entry.subresource.is_none()
+        };
+        let Some(of_update) = fields.iter().position(|entry| is_ours(entry, "Update")) else {
+            return Ok(version);
+        };
+        if fields.iter().any(|entry| is_ours(entry, "Apply")) {
+            fields.remove(of_update);
+        } else {
+            fields[of_update].operation = Some("Apply".to_owned());
+        }
+        let patch = serde_json::json!({
+            "metadata": { "resourceVersion": version, "managedFields": fields },
+        });
+        let patch = Patch::Merge(patch);
+        let parameters = PatchParams {
+            field_manager: Some(FIELD_MANAGER.to_owned()),
+            ..PatchParams::default()
+        };
+        let patched =
+            connected
+                .secrets
+                .patch(&self.config.name, &parameters, &patch);
+        match patched.await {
+            Ok(secret) => Ok(secret.metadata.resource_version),
+            Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => Ok(None),
+            Err(error) => Err(self.error(&connected.namespace, "apply", error)),
+        }
+    }
+
+    async fn get(&self, connected: &Connected) -> Result<Option<Secret>, DestinationError> {
+        let found = connected.secrets.get_opt(&self.config.name).await;
+        found.map_err(|error| self.error(&connected.namespace, "read", error))
+    }
+
+    async fn connected(&mut self) -> Result<Connected, DestinationError> {
+        if let Some(connected) = &self.api {
+            return Ok(connected.clone());
+        }
+        let cannot = |error: &dyn std::fmt::Display| {
+            DestinationError(format!(
+                "Kubernetes cannot be found: {}; run in a pod with a service account, or set `kubeconfig`",
+                one_line(&error.to_string())
+            ))
+        };
+        let mut config = match &self.config.kubeconfig {
+            Some(path) => {
+                let kubeconfig = Kubeconfig::read_from(path).map_err(|error| cannot(&error))?;
+                let options = KubeConfigOptions {
+                    context: self.config.context.clone(),
+                    ..KubeConfigOptions::default()
+                };
+                Config::from_custom_kubeconfig(kubeconfig, &options)
+                    .await
+                    .map_err(|error| cannot(&error))?
+            }
+            None => Config::infer().await.map_err(|error| cannot(&error))?,
+        };
+        config.connect_timeout = Some(CALL);
+        config.read_timeout = Some(CALL);
+        config.write_timeout = Some(CALL);
+        let namespace = self
+            .config
+            .namespace
+            .clone()
+            .or_else(|| {
+                env::var("POD_NAMESPACE")
+                    .ok()
+                    .filter(|name| !name.is_empty())
+            })
+            .unwrap_or_else(|| config.default_namespace.clone());
+        let client = Client::try_from(config).map_err(|error| cannot(&error))?;
+        let connected = Connected {
+            secrets: Api::namespaced(client, &namespace),
+            namespace,
+        };
+        self.api = Some(connected.clone());
+        Ok(connected)
+    }
+
+    fn wrote(&mut self, artifacts: &Artifacts, secret: &Secret) {
+        if let Some(issued) = artifacts.issued {
+            self.last = Some((issued, secret.metadata.uid.clone()));
+        }
+    }
+
+    fn error(&self, namespace: &str, action: &str, error: kube::Error) -> DestinationError {
+        let why = match error {
+            kube::Error::Api(status) => {
+                let what = one_line(&status.message);
+                match status.code {
+                    403 => format!(
+                        "cannot {action} it: {what}; give the service account `get`, `create` and `patch` on Secrets (docs/guide/outputs.md)"
+                    ),
+                    code => format!("cannot {action} it: {what} ({code})"),
+                }
+            }
+            // The next write begins with a new look at the cluster's address and credentials.
+            error => format!("cannot {action} it: {}", one_line(&error.to_string())),
+        };
+        self.failed(namespace, &why)
+    }
+
+    fn failed(&self, namespace: &str, why: &str) -> DestinationError {
+        DestinationError(format!("Secret {namespace}/{}: {why}", self.config.name))
+    }
+}
+
+/// Whether a Secret is as we would apply it. What others put there is not looked at; a key
+/// of an earlier set of ours is something to take away.
+fn holds(found: &Secret, wanted: &Secret) -> bool {
+    let ours = found
+        .metadata
+        .managed_fields
+        .iter()
+        .flatten()
+        .find(|entry| {
+            entry.manager.as_deref() == Some(FIELD_MANAGER)
+                && entry.operation.as_deref() == Some("Apply")
+        });
+    let data = ours
+        .and_then(|entry| entry.fields_v1.as_ref()?.0.get("f:data")?.as_object())
+        .map(|keys| keys.keys().filter(|key| *key != ".").count());
+    let contains = |found: &Option<BTreeMap<String, String>>, wanted: &Option<BTreeMap<_, _>>| {
+        wanted
+            .iter()
+            .flatten()
+            .all(|(key, value)| found.as_ref().and_then(|found| found.get(key)) == Some(value))
+    };
+    data == wanted.data.as_ref().map(BTreeMap::len)
+        && wanted
+            .data
+            .iter()
+            .flatten()
+            .all(|(key, value)| found.data.as_ref().and_then(|found| found.get(key)) == Some(value))
+        && contains(&found.metadata.labels, &wanted.metadata.labels)
+        && contains(&found.metadata.annotations, &wanted.metadata.annotations)
+}
+
+/// When the set of a Secret was issued, as it says.
+fn issued_at(secret: &Secret) -> Option<SystemTime> {
+    let text = secret.metadata.annotations.as_ref()?.get(ISSUED_AT)?;
+    Some(OffsetDateTime::parse(text, &Rfc3339).ok()?.into())
+}
+
+/// As certificates have it.
+fn whole_seconds(at: SystemTime) -> SystemTime {
+    let since = at
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or_default();
+    SystemTime::UNIX_EPOCH + Duration::from_secs(since.as_secs())
+}
+
+fn is_field_conflict(status: &Status) -> bool {
+    let causes = status.details.iter().flat_map(|details| &details.causes);
+    status.code == 409
+        && causes
+            .into_iter()
+            .any(|cause| cause.reason == "FieldManagerConflict")
+}
+
+fn one_line(text: &str) -> String {
+    let line = text.chars().map(|c| if c.is_control() { ' ' } else { c });
+    line.take(500).collect()
+}

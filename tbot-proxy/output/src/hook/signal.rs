@@ -1,0 +1,149 @@
+//! Signals by pidfd.
+//!
+//! The process is pinned first (`pidfd_open`), then looked at, then signalled through the
+//! pidfd. If the signal arrives, the process was alive all the while, so what was looked at
+//! was its own: a number that was used again meanwhile misleads nobody.
+
+use std::{
+    fs,
+    path::Path,
+    time::{Duration, SystemTime},
+};
+
+use rustix::{
+    io::Errno,
+    process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal},
+};
+
+use super::{HookError, Target};
+
+/// Ticks a second in `/proc/PID/stat`: the same on every Linux of today (`USER_HZ`).
+const TICKS: u64 = 100;
+
+/// Start times are whole ticks, and `/proc/uptime` has as many digits.
+const ROUNDING: Duration = Duration::from_millis(30);
+
+pub(super) fn send(target: &Target, signal: Signal) -> Result<(), HookError> {
+    match target {
+        Target::PidFile(path) => to_pid_of_file(path, signal),
+        Target::Name(name) => to_name(name, signal),
+    }
+}
+
+fn to_pid_of_file(path: &Path, signal: Signal) -> Result<(), HookError> {
+    let failed = |why: String| HookError(format!("pid file {}: {why}", path.display()));
+    let (text, written) = fs::read_to_string(path)
+        .and_then(|text| Ok((text, fs::metadata(path)?.modified()?)))
+        .map_err(|error| failed(error.to_string()))?;
+    let first = text.split_whitespace().next().unwrap_or_default();
+    let pid = first
+        .parse()
+        .ok()
+        .filter(|pid| *pid > 1)
+        .and_then(Pid::from_raw)
+        .ok_or_else(|| failed("it does not begin with the number of a process".to_owned()))?;
+    let gone = || failed(format!("process {first} is not running"));
+    let process = match pidfd_open(pid, PidfdFlags::empty()) {
+        Ok(process) => process,
+        Err(Errno::SRCH) => return Err(gone()),
+        Err(error) => return Err(failed(format!("process {first} cannot be opened: {error}"))),
+    };
+    let started = Stat::of(pid)
+        .and_then(|stat| stat.started())
+        .ok_or_else(gone)?;
+    if started > written + ROUNDING {
+        return Err(failed(format!(
+            "process {first} was started after the file was written: it is another process, and is not signalled; if the clock was set meanwhile, restart the service that the file is of"
+        )));
+    }
+    match pidfd_send_signal(process, signal) {
+        Ok(()) => Ok(()),
+        Err(Errno::SRCH) => Err(gone()),
+        Err(error) => Err(failed(format!(
+            "process {first} cannot be signalled: {error}"
+        ))),
+    }
+}
+
+fn to_name(name: &str, signal: Signal) -> Result<(), HookError> {
+    let failed = |why: String| HookError(format!("process `{name}`: {why}"));
+    let (mut sent, mut refused) = (0, None);
+    let processes = fs::read_dir("/proc").map_err(|error| failed(error.to_string()))?;
+    for entry in processes.flatten() {
+        let number = entry
+            .file_name()
+            .to_str()
+            .and_then(|name| name.parse().ok());
+        let Some(pid) = number.and_then(Pid::from_raw) else {
+            continue;
+        };
+        let Ok(process) = pidfd_open(pid, PidfdFlags::empty()) else {
+            continue;
+        };
+        let Some(stat) = Stat::of(pid).filter(|stat| stat.has_name(name)) else {
+            continue;
+        };
+        let parent = stat.parent.and_then(Pid::from_raw).and_then(Stat::of);
+        if parent.is_some_and(|parent| parent.has_name(name)) {
+            continue;
+        }
+        match pidfd_send_signal(process, signal) {
+            Ok(()) => sent += 1,
+            Err(Errno::SRCH) => {}
+            Err(error) => refused = Some((pid, error)),
+        }
+    }
+    match (sent, refused) {
+        (_, Some((pid, error))) => Err(failed(format!(
+            "{} cannot be signalled: {error}",
+            pid.as_raw_nonzero()
+        ))),
+        (0, None) => Err(failed("none is running".to_owned())),
+        _ => Ok(()),
+    }
+}
+
+/// What `/proc/PID/stat` says.
+struct Stat {
+    /// Its first 15 bytes.
+    name: String,
+    parent: Option<i32>,
+    /// Since the machine was started.
+    start: Duration,
+}
+
+impl Stat {
+    fn of(pid: Pid) -> Option<Self> {
+        let text = fs::read(format!("/proc/{}/stat", pid.as_raw_nonzero())).ok()?;
+        Self::parse(&String::from_utf8_lossy(&text))
+    }
+
+    /// `pid (name) state ppid …`: the name may hold anything, parentheses too.
+    fn parse(text: &str) -> Option<Self> {
+        let (start, end) = (text.find('(')?, text.rfind(')')?);
+        let fields: Vec<_> = text.get(end + 1..)?.split_whitespace().collect();
+        // Fields 4 (ppid) and 22 (starttime) of proc(5).
+        let ticks: u64 = fields.get(19)?.parse().ok()?;
+        Some(Self {
+            name: text.get(start + 1..end)?.to_owned(),
+            parent: fields.get(1)?.parse().ok(),
+            start: Duration::from_millis(ticks.saturating_mul(1000 / TICKS)),
+        })
+    }
+
+    fn has_name(&self, name: &str) -> bool {
+        self.name.as_bytes() == name.as_bytes().get(..15).unwrap_or(name.as_bytes())
+    }
+
+    /// By the wall clock.
+    fn started(&self) -> Option<SystemTime> {
+        let uptime = fs::read_to_string("/proc/uptime").ok()?;
+        let seconds: f64 = uptime.split(' ').next()?.parse().ok()?;
+        let now = SystemTime::now();
+        let uptime = Duration::try_from_secs_f64(seconds).ok()?;
+        now.checked_sub(uptime.saturating_sub(self.start))
+    }
+}
+
+#[cfg(test)]
+mod tests;
