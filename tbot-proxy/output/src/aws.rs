@@ -16,9 +16,11 @@ use zeroize::{Zeroize, Zeroizing};
 
 use crate::artifact::{AWS_CREDENTIALS, Artifact, Artifacts};
 
+mod call;
 pub mod profile;
 pub mod signature;
 
+pub use call::{Endpoint, check_address};
 pub use signature::{SignError, SignedRequest};
 
 /// Lives of a session that AWS grants.

@@ -235,10 +235,9 @@ impl KubernetesSecret {
         let applied = Patch::Apply(applied);
         let mut parameters = PatchParams::apply(FIELD_MANAGER);
         parameters.force = self.config.force;
-        let patched =
-            connected
-                .secrets
-                .patch(&self.config.name, &parameters, &applied);
+        let patched = connected
+            .secrets
+            .patch(&self.config.name, &parameters, &applied);
         match patched.await {
             Ok(secret) => {
                 self.wrote(artifacts, &secret);
@@ -311,10 +310,9 @@ impl KubernetesSecret {
             field_manager: Some(FIELD_MANAGER.to_owned()),
             ..PatchParams::default()
         };
-        let patched =
-            connected
-                .secrets
-                .patch(&self.config.name, &parameters, &patch);
+        let patched = connected
+            .secrets
+            .patch(&self.config.name, &parameters, &patch);
         match patched.await {
             Ok(secret) => Ok(secret.metadata.resource_version),
             Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => Ok(None),

@@ -6,6 +6,7 @@ use std::{fs::File, io::Read, path::Path};
 
 use rustix::fs::{Mode, OFlags, open, openat};
 
+mod aws;
 mod full_disk;
 mod java;
 mod planted_links;
