@@ -37,6 +37,7 @@ type Resources = RedBlackTreeMapSync<Arc<str>, Arc<Entry>>;
 #[derive(Clone, Default)]
 pub struct Catalog {
     revision: u64,
+    policy_revision: u64,
     kinds: BTreeMap<Kind, Resources>,
     /// Of the workload identities.
     labels: LabelIndex,
@@ -65,6 +66,24 @@ impl Catalog {
     /// Rises by one with each commit that changes what is in here.
     pub fn revision(&self) -> u64 {
         self.revision
+    }
+
+    /// The newest revision that changed what decisions on SVIDs read of policy: bots,
+    /// roles, workload identities, locks.
+    pub fn policy_revision(&self) -> u64 {
+        self.policy_revision
+    }
+
+    /// Notes at which revision something of a kind changed.
+    pub fn note_change(&mut self, kind: Kind, revision: u64) {
+        let is_policy = match kind {
+            Kind::Bot | Kind::Role | Kind::WorkloadIdentity | Kind::Lock => true,
+            // A bundle of others changes with their keys, and agents are told of it.
+            Kind::SpiffeFederation | Kind::Token => false,
+        };
+        if is_policy {
+            self.policy_revision = self.policy_revision.max(revision);
+        }
     }
 
     /// The bot of this name.

@@ -344,6 +344,7 @@ fn serve_agents(
         failed: Default::default(),
     });
     let issue = Arc::new(IssueApi {
+        watchers: Arc::default(),
         issuer: issuer.clone(),
         join: join.clone(),
         requests: common.requests.clone(),

@@ -18,6 +18,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::{Arc, LazyLock, Mutex, PoisonError, Weak};
 
 use crate::attributes::Attributes;
+use crate::reads::WorkloadReads;
 use crate::schema::{self, Attribute};
 
 use check::{Checked, Purpose};
@@ -118,6 +119,11 @@ impl Expression {
             .checked
             .asserted
             .map(|(index, _)| schema::by_index(index))
+    }
+
+    /// What of a workload its value can depend on.
+    pub fn workload_reads(&self) -> WorkloadReads {
+        self.0.checked.reads
     }
 
     /// Whether it holds for a caller.

@@ -11,6 +11,7 @@ pub mod condition;
 pub mod expression;
 #[cfg(feature = "peer")]
 pub mod peer;
+pub mod reads;
 pub mod rule;
 pub mod schema;
 pub mod template;
@@ -20,6 +21,7 @@ pub use condition::{Condition, Operator};
 pub use expression::{EvaluationError, Expression, ExpressionError, Trace};
 #[cfg(feature = "peer")]
 pub use peer::{Decision, PathPrefix, PeerPolicy, PeerRule};
+pub use reads::WorkloadReads;
 pub use rule::{
     List, Rule, RuleDecision, RuleError, RuleRef, RuleSource, RuleTrace, Rules, RulesTrace,
 };

@@ -13,6 +13,7 @@ use serde::Serialize;
 use crate::attributes::Attributes;
 use crate::condition::{Condition, ConditionError};
 use crate::expression::{EvaluationError, Expression, ExpressionError, ExpressionPurpose, Trace};
+use crate::reads::WorkloadReads;
 
 /// Longest expression that the conditions of one rule make, in bytes.
 const MAX_CONDITIONS: usize = 32 * 1024;
@@ -243,6 +244,12 @@ impl Rules {
     /// The rules that allow; none: everybody whom the role lets in.
     pub fn allow(&self) -> &[Rule] {
         &self.allow
+    }
+
+    /// What of a workload the decision can depend on.
+    pub fn workload_reads(&self) -> WorkloadReads {
+        let rules = self.deny.iter().chain(&self.allow);
+        rules.map(|rule| rule.expression.workload_reads()).collect()
     }
 
     /// Decides on a caller, and names the rule that decided.

@@ -14,6 +14,7 @@ use crate::expression::{
     EvaluationError, Expression, ExpressionError, ExpressionPurpose, Lexer, MAX_SOURCE, Token,
     Trace,
 };
+use crate::reads::WorkloadReads;
 
 mod path;
 
@@ -85,6 +86,11 @@ impl Template {
             Piece::Expression(expression) => Some(expression),
             Piece::Text(_) => None,
         })
+    }
+
+    /// What of a workload the text can depend on.
+    pub fn workload_reads(&self) -> WorkloadReads {
+        self.expressions().map(Expression::workload_reads).collect()
     }
 
     /// The text for a caller.

@@ -1,7 +1,10 @@
 //! `tbot.issue.v1.IssueService` over the network.
 
 use std::{
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::{Duration, SystemTime},
 };
 
@@ -42,6 +45,8 @@ pub struct IssueApi {
     pub requests: Requests,
     /// Turns true when the issuer drains.
     pub draining: watch::Receiver<bool>,
+    /// How many agents follow the news.
+    pub watchers: Arc<AtomicUsize>,
 }
 
 #[tonic::async_trait]
@@ -125,6 +130,7 @@ impl IssueService for IssueApi {
             changes,
             keyrings,
             draining: self.draining.clone(),
+            watchers: self.watchers.clone(),
             send,
         };
         tokio::spawn(watcher.run());
@@ -187,6 +193,10 @@ fn results(bot: &SpiffeId, names: &[String], outcomes: Vec<Outcome>) -> Vec<pb::
             }),
             next_after: outcome.next_after,
             remaining: outcome.remaining,
+            reads: Some(pb::WorkloadReads {
+                attributes: outcome.reads.attributes().map(str::to_owned).collect(),
+                groups: outcome.reads.groups().map(str::to_owned).collect(),
+            }),
         });
     }
     results
@@ -231,16 +241,19 @@ struct Watcher {
     changes: watch::Receiver<crate::store::Changes>,
     keyrings: watch::Receiver<Arc<Keyring>>,
     draining: watch::Receiver<bool>,
+    watchers: Arc<AtomicUsize>,
     send: mpsc::Sender<Result<pb::WatchResponse, Status>>,
 }
 
 impl Watcher {
     async fn run(mut self) {
         metrics::gauge!("issuer_watch_streams").increment(1.0);
+        self.watchers.fetch_add(1, Ordering::Relaxed);
         if let Err(status) = self.follow().await {
             // The agent may be gone.
             let _ = self.send.send(Err(status)).await;
         }
+        self.watchers.fetch_sub(1, Ordering::Relaxed);
         metrics::gauge!("issuer_watch_streams").decrement(1.0);
     }
 
@@ -249,7 +262,9 @@ impl Watcher {
         let expiry = tokio::time::sleep(self.lifetime);
         tokio::pin!(expiry);
         let mut seen = *self.changes.borrow_and_update();
-        let mut federations_told = federations(&self.issuer.store.catalog());
+        let catalog = self.issuer.store.catalog();
+        let mut federations_told = federations(&catalog);
+        let mut policy_told = catalog.policy_revision();
         self.keyrings.mark_unchanged();
         if !self.tell(seen.renew).await {
             return Ok(());
@@ -278,7 +293,10 @@ impl Watcher {
                     let mut news = now.renew != seen.renew;
                     if now.revision != seen.revision {
                         admitted(&self.issuer, &self.caller).map_err(status)?;
-                        let new = federations(&self.issuer.store.catalog());
+                        let catalog = self.issuer.store.catalog();
+                        let policy = catalog.policy_revision();
+                        news |= std::mem::replace(&mut policy_told, policy) != policy;
+                        let new = federations(&catalog);
                         news |= !are_the_same(&new, &federations_told);
                         federations_told = new;
                     }
@@ -297,12 +315,28 @@ impl Watcher {
         let message = pb::WatchResponse {
             trust_bundles: trust_bundles(&self.issuer),
             renew_epoch,
-            renew_within: Some(prost_types::Duration {
-                seconds: i64::try_from(within.as_secs()).unwrap_or(i64::MAX),
-                nanos: i32::try_from(within.subsec_nanos()).unwrap_or(0),
-            }),
+            renew_within: Some(duration(within)),
+            policy_epoch: self.issuer.store.catalog().policy_revision(),
+            policy_within: Some(duration(policy_within(
+                self.watchers.load(Ordering::Relaxed),
+            ))),
         };
         self.send.send(Ok(message)).await.is_ok()
+    }
+}
+
+/// Over how long so many agents ask again when policy has changed.
+fn policy_within(watchers: usize) -> Duration {
+    const AGENTS_A_SECOND: u32 = 100;
+    const LEAST: Duration = Duration::from_millis(500);
+    let watchers = u32::try_from(watchers).unwrap_or(u32::MAX);
+    LEAST + Duration::from_secs(1) * watchers / AGENTS_A_SECOND
+}
+
+fn duration(duration: Duration) -> prost_types::Duration {
+    prost_types::Duration {
+        seconds: i64::try_from(duration.as_secs()).unwrap_or(i64::MAX),
+        nanos: i32::try_from(duration.subsec_nanos()).unwrap_or(0),
     }
 }
 

@@ -14,7 +14,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use policy::{Attributes, RuleRef, Value};
+use policy::{Attributes, RuleRef, Value, WorkloadReads};
 
 use super::{
     Approved, Ask, Asker, Key, Wanted, attributes,
@@ -46,6 +46,9 @@ pub struct Decision {
     pub rule: Option<RuleRef>,
     /// What was known of who asks.
     pub attributes: Attributes,
+    /// What of the workload it can depend on. Nothing, unless a role lets the bot have
+    /// the workload identity: its rules are nobody else's business.
+    pub reads: WorkloadReads,
 }
 
 /// Follows a decision, step by step. `()` does not.
@@ -264,6 +267,7 @@ impl Standing {
                 role: None,
                 rule: None,
                 attributes,
+                reads: WorkloadReads::default(),
             },
         };
         deciding.decision.verdict = deciding.decide(&self.admitted);
@@ -312,6 +316,7 @@ impl<T: Trace> Deciding<'_, T> {
         let role = self.role(admitted, &resource);
         let role = self.step(Step::Role, role, |role| format!("role {role} allows it"))?;
         self.decision.role = Some(role);
+        self.decision.reads = spec.workload_reads();
         let rules = self.rules(spec);
         self.step(Step::Rules, rules, String::clone)?;
         let rendered = self.templates(spec);

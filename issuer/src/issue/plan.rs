@@ -3,6 +3,8 @@
 
 use std::{sync::Arc, time::SystemTime};
 
+use policy::WorkloadReads;
+
 use super::{
     Approved, Ask, Asker, Decision, Document, Item, SVIDS_MAX, Selection,
     decide::{Standing, check_document, check_ttl},
@@ -61,6 +63,8 @@ pub struct Outcome {
     pub next_after: String,
     /// By labels: how many more there may be.
     pub remaining: u64,
+    /// What of the workload it can depend on.
+    pub reads: WorkloadReads,
 }
 
 /// A batch as it was decided.
@@ -83,6 +87,7 @@ struct Planned {
     refused: Option<Refused>,
     next_after: String,
     remaining: u64,
+    reads: WorkloadReads,
 }
 
 struct Decided {
@@ -207,6 +212,7 @@ impl Batch {
         }
         Planned {
             refused: decision.verdict.as_ref().err().cloned(),
+            reads: decision.reads,
             decided: vec![Decided::new(ask, decision)],
             ..Planned::default()
         }
@@ -259,6 +265,7 @@ impl Batch {
                 room.decisions -= 1;
                 let ask = item.ask_for(candidate.name);
                 let mut decision = standing.decide(catalog, &self.keyring, &ask, self.now, &mut ());
+                planned.reads = planned.reads | decision.reads;
                 match &mut decision.verdict {
                     Ok(approved) => {
                         // The same for each of the item.
@@ -371,6 +378,7 @@ impl Settled {
             refused: planned.refused,
             next_after: planned.next_after,
             remaining: planned.remaining,
+            reads: planned.reads,
             grants: Vec::with_capacity(planned.decided.len()),
         };
         if planned.decided.is_empty()

@@ -1,6 +1,6 @@
 //! Further claims of a JWT-SVID: a JSON object whose strings are templates.
 
-use policy::{Attributes, RenderError, Template};
+use policy::{Attributes, RenderError, Template, WorkloadReads};
 use serde_json::{Map, Value};
 
 /// Claims with templates at every string, at any depth.
@@ -36,6 +36,12 @@ impl ClaimsTemplate {
             .collect()
     }
 
+    /// What of a workload they can depend on.
+    pub fn workload_reads(&self) -> WorkloadReads {
+        let claims = self.claims.iter().map(|(_, claim)| claim);
+        claims.map(Claim::workload_reads).collect()
+    }
+
     /// Every template in them.
     pub fn templates(&self) -> Vec<&Template> {
         let mut templates = Vec::new();
@@ -55,6 +61,18 @@ impl ClaimsTemplate {
 }
 
 impl Claim {
+    fn workload_reads(&self) -> WorkloadReads {
+        match self {
+            Self::Fixed(_) => WorkloadReads::default(),
+            Self::Text(template) => template.workload_reads(),
+            Self::List(items) => items.iter().map(Self::workload_reads).collect(),
+            Self::Map(entries) => {
+                let claims = entries.iter().map(|(_, claim)| claim);
+                claims.map(Self::workload_reads).collect()
+            }
+        }
+    }
+
     fn source(&self) -> Value {
         match self {
             Self::Fixed(value) => value.clone(),

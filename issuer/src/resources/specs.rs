@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, fmt, str::FromStr, time::Duration};
 
 use identity::{TrustBundle, TrustDomain};
-use policy::{PathTemplate, Rules, Template};
+use policy::{PathTemplate, Rules, Template, WorkloadReads};
 use proto::admin::v1 as pb;
 
 use super::{
@@ -79,6 +79,26 @@ impl WorkloadIdentitySpec {
     /// With this path and nothing else.
     pub fn at(path: &str) -> Result<Self, InvalidResource> {
         wire::workload_identity_at(path)
+    }
+
+    /// What of a workload its rules and templates can depend on.
+    pub fn workload_reads(&self) -> WorkloadReads {
+        let subject = &self.subject;
+        let templates = (self.hint.iter())
+            .chain(&self.dns_sans)
+            .chain(&self.ip_sans)
+            .chain(&subject.common_name)
+            .chain(&subject.organization)
+            .chain(&subject.organizational_unit);
+        let others = [
+            self.path.workload_reads(),
+            self.rules.workload_reads(),
+            self.jwt_extra_claims.workload_reads(),
+        ];
+        templates
+            .map(Template::workload_reads)
+            .chain(others)
+            .collect()
     }
 
     /// The lives that are granted for a kind of SVID.

@@ -225,12 +225,7 @@ pub(super) async fn advance(
     let mut catalog = catalog.clone();
     let since = to_i64(catalog.revision());
     // What is gone first: what was made anew is then put in its place.
-    let gone: Vec<(String, String)> =
-        sqlx::query_as("SELECT kind, name FROM tombstones WHERE changed > $1")
-            .bind(since)
-            .fetch_all(&mut *connection)
-            .await?;
-    for (kind, name) in gone {
+    for (kind, name, _) in tombstones(connection, since).await? {
         match kind.as_str() {
             INSTANCE => catalog.remove_instance(&name),
             AUTHORITY => catalog.remove_authority(&name),
@@ -247,15 +242,33 @@ pub(super) async fn advance(
     Ok(Arc::new(catalog.at(head.revision)))
 }
 
+/// Kind, name and revision of what was deleted.
+async fn tombstones(
+    connection: &mut AnyConnection,
+    since: i64,
+) -> Result<Vec<(String, String, i64)>, StoreError> {
+    let gone = sqlx::query_as("SELECT kind, name, changed FROM tombstones WHERE changed > $1")
+        .bind(since)
+        .fetch_all(connection)
+        .await?;
+    Ok(gone)
+}
+
 async fn read_changed(
     catalog: &mut Catalog,
     connection: &mut AnyConnection,
     since: i64,
 ) -> Result<(), StoreError> {
-    let mut rows =
-        sqlx::query("SELECT kind, name, revision, content FROM resources WHERE changed > $1")
-            .bind(since)
-            .fetch(&mut *connection);
+    for (kind, _, changed) in tombstones(connection, since).await? {
+        if let Ok(kind) = kind.parse::<Kind>() {
+            catalog.note_change(kind, to_u64(changed));
+        }
+    }
+    let mut rows = sqlx::query(
+        "SELECT kind, name, revision, content, changed FROM resources WHERE changed > $1",
+    )
+    .bind(since)
+    .fetch(&mut *connection);
     while let Some(row) = rows.try_next().await? {
         let kind: String = row.try_get("kind")?;
         let Ok(kind) = kind.parse::<Kind>() else {
@@ -267,6 +280,7 @@ async fn read_changed(
         };
         let name: String = row.try_get("name")?;
         let content: Vec<u8> = row.try_get("content")?;
+        catalog.note_change(kind, to_u64(row.try_get("changed")?));
         catalog.put_resource(kind, &name, to_u64(row.try_get("revision")?), &content);
     }
     drop(rows);

@@ -10,7 +10,10 @@ use super::functions;
 use super::node::{Arithmetic, Comparison, Kind, Macro, Node};
 use super::syntax::{Operator, Span, Syntax, SyntaxKind};
 use super::types::{BOOL, INT, Kinds, Scalar, TEXT, TEXTS};
-use crate::schema::{self, Type};
+use crate::{
+    reads::WorkloadReads,
+    schema::{self, Type},
+};
 
 use presence::{Fact, Facts};
 
@@ -35,6 +38,8 @@ pub(crate) struct Checked {
     pub(crate) asserted: Option<(u16, Span)>,
     /// The first use of what may be unset for some callers, without asking.
     pub(crate) unguarded: Option<(Box<str>, Span)>,
+    /// What of a workload it can depend on.
+    pub(crate) reads: WorkloadReads,
 }
 
 /// Checks `syntax`, which was parsed from `source`.
@@ -50,6 +55,7 @@ pub(crate) fn check(
         known: Vec::new(),
         asserted: None,
         unguarded: None,
+        reads: WorkloadReads::default(),
     };
     let (root, kinds, _) = checker.node(syntax)?;
     Ok(Checked {
@@ -57,6 +63,7 @@ pub(crate) fn check(
         kinds,
         asserted: checker.asserted,
         unguarded: checker.unguarded,
+        reads: checker.reads,
     })
 }
 
@@ -67,6 +74,7 @@ pub(crate) struct Checker<'a> {
     known: Vec<Fact>,
     asserted: Option<(u16, Span)>,
     unguarded: Option<(Box<str>, Span)>,
+    reads: WorkloadReads,
 }
 
 type Typed = Result<(Node, Kinds, Facts), ExpressionError>;

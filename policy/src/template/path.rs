@@ -11,6 +11,7 @@ use std::fmt;
 use super::{Piece, RenderError, Template, TemplateTrace, value};
 use crate::attributes::Attributes;
 use crate::expression::{Expression, ExpressionError};
+use crate::reads::WorkloadReads;
 
 /// Longest value of one expression in a path, in bytes. The whole id has at
 /// most 2,048 (SPIFFE-ID 2.3), which whoever makes the id checks.
@@ -89,6 +90,11 @@ impl PathTemplate {
     /// The expressions in it.
     pub fn expressions(&self) -> impl Iterator<Item = &Expression> {
         self.0.expressions()
+    }
+
+    /// See [`Template::workload_reads`].
+    pub fn workload_reads(&self) -> WorkloadReads {
+        self.0.workload_reads()
     }
 
     /// The path for a caller. It has as many segments as the template.

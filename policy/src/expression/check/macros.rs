@@ -30,6 +30,7 @@ impl Checker<'_> {
         let group = path.as_deref().and_then(schema::group_of);
         let kind = match (leaf, group, path) {
             (Some(index), ..) => {
+                self.reads.add_leaf(index);
                 self.note(index, inner);
                 facts.yes.push(Fact::Attribute(index));
                 facts.yes.push(Fact::Group(schema::by_index(index).group()));
@@ -37,6 +38,7 @@ impl Checker<'_> {
             }
             (None, Some(group), _) => {
                 let (path, members) = schema::group_by_index(group);
+                self.reads.add_group(group);
                 self.note(members.start, inner);
                 facts.yes.push(Fact::Group(path));
                 Kind::HasGroup(group)

@@ -32,6 +32,7 @@ impl Checker<'_> {
 
     /// An attribute is read here.
     pub(super) fn used(&mut self, index: u16, span: Span) -> Result<(), ExpressionError> {
+        self.reads.add_leaf(index);
         self.note(index, span);
         let attribute = schema::by_index(index);
         let asked = self.known.contains(&Fact::Attribute(index));
