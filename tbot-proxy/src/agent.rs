@@ -28,10 +28,12 @@ use tokio_util::task::AbortOnDropHandle;
 
 use crate::{
     bot::Bot,
+    cache::Cache,
     configuration::{Configuration, ConfigurationError, Onboarding, Overrides, Storage},
     diagnostics::Diagnostics,
     issuance::Issuance,
     join::JoinError,
+    kept::{Keeping, Roll},
     link::{Addresses, IssuerLink},
     metrics::{RELOADS, result},
     records::{Records, RecordsError, Writer},
@@ -93,6 +95,7 @@ impl Agent {
         for service in &configuration.services {
             health.not_ready(&service.name, "starting");
         }
+        let roll = Arc::new(Roll::default());
         let draining = Arc::new(AtomicBool::new(false));
         let (bot_state, bot_watch) = watch::channel(IdentityState::waiting(
             "the agent has not joined: connecting to the issuer",
@@ -102,6 +105,7 @@ impl Agent {
                 health: health.clone(),
                 bot: bot_watch.clone(),
                 metrics: metrics.clone(),
+                roll: roll.clone(),
                 draining: draining.clone(),
             };
             diagnostics
@@ -126,10 +130,16 @@ impl Agent {
                 .map(|stored| stored.bundles.clone())
                 .unwrap_or_default(),
         );
-        let mut services = Services {
+        let keeping = Keeping {
             issuance: Issuance::over(link.clone()),
             trust: trust.clone(),
             bot: bot_watch,
+            roll,
+        };
+        let mut services = Services {
+            cache: Cache::new(keeping.clone()),
+            closing: Vec::new(),
+            keeping,
             health,
             sink: records.clone(),
             data: data.clone(),

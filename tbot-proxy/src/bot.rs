@@ -118,7 +118,7 @@ impl Bot {
         let mut bundles = self.trust.bundles();
         let mut obtained = Obtained {
             epoch: held.state.renew_epoch,
-            local: order.borrow().map_or(0, |order| order.local),
+            ..Obtained::under(*order.borrow())
         };
         // Bundles of other trust domains, which the issuer has told since the start, stay.
         if bundles.borrow().is_empty() {

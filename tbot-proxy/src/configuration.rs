@@ -6,7 +6,9 @@
 //! machine, no two services want the same address.
 
 mod address;
+mod selector;
 mod service;
+mod workload_api;
 
 use std::{collections::HashMap, fs, net::SocketAddr, path::Path, path::PathBuf, time::Duration};
 
@@ -15,7 +17,9 @@ use identity::CaPin;
 use secrecy::SecretString;
 
 pub use address::HostPort;
-pub use service::{Selector, Service, ServiceKind, X509Output};
+pub use selector::{Selection, Selector};
+pub use service::{Service, ServiceKind, X509Output};
+pub use workload_api::WorkloadApi;
 
 pub(crate) use address::SharedAddress;
 use address::parse_diagnostics;

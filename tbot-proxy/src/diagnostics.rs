@@ -37,7 +37,10 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use crate::state::{Entry, Health, IdentityState, Status};
+use crate::{
+    kept::Roll,
+    state::{Entry, Health, IdentityState, Status},
+};
 
 /// Connections at a time.
 const CONNECTIONS: usize = 64;
@@ -54,6 +57,7 @@ pub(crate) struct Diagnostics {
     pub(crate) health: Health,
     pub(crate) bot: watch::Receiver<IdentityState>,
     pub(crate) metrics: PrometheusHandle,
+    pub(crate) roll: Arc<Roll>,
     /// Set when the process begins to end.
     pub(crate) draining: Arc<AtomicBool>,
 }
@@ -158,7 +162,8 @@ async fn service_ready(
 
 async fn metrics(State(diagnostics): State<Diagnostics>) -> Response {
     let content_type = (header::CONTENT_TYPE, "text/plain; version=0.0.4");
-    let text = diagnostics.metrics.render() + &diagnostics.health.gauges();
+    let text =
+        diagnostics.metrics.render() + &diagnostics.health.gauges() + &diagnostics.roll.gauges();
     ([content_type], text).into_response()
 }
 

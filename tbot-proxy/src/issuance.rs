@@ -11,12 +11,16 @@ use std::{
 };
 
 use proto::issue::v1::{
-    IssueSvidsRequest, Svid, SvidRequest, SvidResult, issue_service_client::IssueServiceClient,
+    IssueSvidsRequest, SvidRequest, SvidResult, WorkloadReads,
+    issue_service_client::IssueServiceClient,
 };
 use tokio::sync::oneshot;
 use tonic::{Code, Status};
 
-use crate::link::{CallError, IssuerLink};
+use crate::{
+    link::{CallError, IssuerLink},
+    reads::Reads,
+};
 
 /// How long the first of a batch waits for others. A renewal has half a life of
 /// time; a start is not seen to be slower.
@@ -35,7 +39,7 @@ pub(crate) struct Issuance {
 #[derive(Debug)]
 struct Waiting {
     request: SvidRequest,
-    answer: oneshot::Sender<Result<Svid, String>>,
+    answer: oneshot::Sender<Result<SvidResult, IssueError>>,
 }
 
 impl Issuance {
@@ -46,8 +50,11 @@ impl Issuance {
         })
     }
 
-    /// Has one SVID issued. `request` selects by name, so there is exactly one.
-    pub(crate) async fn issue(self: &Arc<Self>, request: SvidRequest) -> Result<Svid, String> {
+    /// Has one item issued.
+    pub(crate) async fn issue(
+        self: &Arc<Self>,
+        request: SvidRequest,
+    ) -> Result<SvidResult, IssueError> {
         let (answer, answered) = oneshot::channel();
         let is_first = {
             let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
@@ -58,9 +65,11 @@ impl Issuance {
             // A task of its own: whoever was first may be stopped while others wait.
             tokio::spawn(self.clone().gather());
         }
-        answered
-            .await
-            .unwrap_or_else(|_| Err("the issuance was abandoned".to_owned()))
+        answered.await.unwrap_or_else(|_| {
+            Err(IssueError::Unavailable(
+                "the issuance was abandoned".to_owned(),
+            ))
+        })
     }
 
     async fn gather(self: Arc<Self>) {
@@ -93,18 +102,18 @@ impl Issuance {
         });
         let results = match call.await {
             Ok(answer) if answer.results.len() == answers.len() => Ok(answer.results),
-            Ok(answer) => Err(format!(
+            Ok(answer) => Err(IssueError::Unavailable(format!(
                 "the issuer's answer cannot be used: {} results to {} requests",
                 answer.results.len(),
                 answers.len()
-            )),
-            Err(error) => Err(error.to_string()),
+            ))),
+            Err(error) => Err(IssueError::from(error)),
         };
         match results {
             Ok(results) => {
                 for (answer, result) in answers.into_iter().zip(results) {
                     // Whoever asked may have been stopped.
-                    _ = answer.send(the_svid(result));
+                    _ = answer.send(granted(result));
                 }
             }
             Err(error) => {
@@ -116,15 +125,57 @@ impl Issuance {
     }
 }
 
-/// The SVID of an item that selected by name.
-fn the_svid(result: SvidResult) -> Result<Svid, String> {
-    if let Some(refusal) = result.refusal {
-        let status = Status::new(Code::from(refusal.code), refusal.message);
-        return Err(CallError::from(status).to_string());
+/// What the issuer granted of an item, or that it refused it.
+fn granted(mut result: SvidResult) -> Result<SvidResult, IssueError> {
+    match result.refusal.take() {
+        None => Ok(result),
+        Some(refusal) => {
+            let status = Status::new(Code::from(refusal.code), refusal.message);
+            Err(IssueError::of_item(CallError::from(status), result.reads))
+        }
     }
-    let mut svids = result.svids.into_iter();
-    match (svids.next(), svids.next()) {
-        (Some(svid), None) => Ok(svid),
-        _ => Err("the issuer's answer cannot be used: it does not hold one SVID".to_owned()),
+}
+
+/// Why nothing was issued.
+#[derive(Debug, Clone, thiserror::Error)]
+pub(crate) enum IssueError {
+    /// The issuer has decided so.
+    #[error("{message}")]
+    Refused {
+        message: String,
+        /// What of the workload that depends on.
+        reads: Reads,
+    },
+    /// It cannot be known now.
+    #[error("{0}")]
+    Unavailable(String),
+}
+
+impl IssueError {
+    fn of_item(error: CallError, reads: Option<WorkloadReads>) -> Self {
+        match &error {
+            CallError::Refused { .. } => Self::Refused {
+                message: error.to_string(),
+                reads: Reads::of(reads),
+            },
+            _ => Self::Unavailable(error.to_string()),
+        }
+    }
+}
+
+impl From<CallError> for IssueError {
+    /// A bot that may not ask may have nothing. Any other refusal of a whole call says
+    /// nothing of what it asked for.
+    fn from(error: CallError) -> Self {
+        match &error {
+            CallError::Refused {
+                code: Code::PermissionDenied,
+                ..
+            } => Self::Refused {
+                message: error.to_string(),
+                reads: Reads::Nothing,
+            },
+            _ => Self::Unavailable(error.to_string()),
+        }
     }
 }

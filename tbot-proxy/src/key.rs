@@ -41,6 +41,11 @@ impl Key {
         self.csr.clone()
     }
 
+    /// PKCS#8 DER.
+    pub(crate) fn pkcs8(&self) -> Zeroizing<Vec<u8>> {
+        self.pkcs8.clone()
+    }
+
     /// PKCS#8 PEM.
     pub(crate) fn pem(&self) -> Zeroizing<String> {
         self.pem.clone()

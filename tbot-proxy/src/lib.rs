@@ -8,15 +8,18 @@
 
 pub mod agent;
 mod bot;
+mod cache;
 pub mod cli;
 pub mod configuration;
 mod diagnostics;
 mod issuance;
 mod join;
+mod kept;
 mod key;
 mod link;
 mod metrics;
 mod output;
+mod reads;
 mod records;
 mod schedule;
 mod served;
@@ -25,6 +28,7 @@ mod state;
 mod storage;
 mod svid;
 mod trust;
+mod workload;
 
 pub use join::JoinError;
 pub use link::{CallError, LinkError};

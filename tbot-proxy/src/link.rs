@@ -410,6 +410,12 @@ impl CallError {
         matches!(self, Self::Unavailable(_))
     }
 
+    /// Whether the issuer knows us, and we may not.
+    pub(crate) fn is_denial(&self) -> bool {
+        let denied = Code::PermissionDenied;
+        matches!(self, Self::Refused { code, .. } if *code == denied)
+    }
+
     /// Whether the issuer has decided against us.
     pub(crate) fn is_refusal(&self) -> bool {
         matches!(self, Self::Refused { .. })

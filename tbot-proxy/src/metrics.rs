@@ -7,6 +7,9 @@ use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, Promet
 pub(crate) const BUILD_INFO: &str = "tbot_build_info";
 pub(crate) const BOT_EXPIRY: &str = "tbot_bot_identity_expiry_timestamp_seconds";
 pub(crate) const SVID_EXPIRY: &str = "tbot_svid_expiry_timestamp_seconds";
+pub(crate) const IDENTITY_EXPIRY: &str = "tbot_identity_expiry_timestamp_seconds";
+pub(crate) const OFFLINE_BUDGET: &str = "tbot_identity_offline_budget_seconds";
+pub(crate) const CACHE: &str = "tbot_identity_cache_requests_total";
 pub(crate) const RENEWALS: &str = "tbot_identity_renewals_total";
 pub(crate) const SERVICE_READY: &str = "tbot_service_ready";
 pub(crate) const OUTPUT_WRITES: &str = "tbot_output_writes_total";
@@ -34,6 +37,10 @@ pub(crate) fn install() -> Result<PrometheusHandle, BuildError> {
     describe_counter!(
         RENEWALS,
         "Attempts to obtain or renew an identity, by result"
+    );
+    describe_counter!(
+        CACHE,
+        "Times that SVIDs were looked for in the cache, by kind and result"
     );
     describe_counter!(OUTPUT_WRITES, "File sets written by outputs, by result");
     describe_counter!(RELOADS, "Reloads of the configuration, by result");

@@ -17,22 +17,23 @@ use std::{
     time::Duration,
 };
 
+use attest::Attestors;
 use proxy::{ProxyService, RecordSink, ServiceConfig, StartError};
 use tokio::{
     runtime::Handle,
-    sync::watch,
     time::{Instant, timeout_at},
 };
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::{
+    cache::Cache,
     configuration::{Selector, Service, ServiceKind, SharedAddress},
-    issuance::Issuance,
+    kept::Keeping,
     output::OutputTask,
     served::Served,
     state::{Health, IdentityState},
     svid::KeptIdentity,
-    trust::Trust,
+    workload::{ApiTask, WorkloadIdentities},
 };
 
 pub(crate) use draining::Draining;
@@ -42,9 +43,7 @@ const HANDOVER: Duration = Duration::from_secs(10);
 
 /// See the module.
 pub(crate) struct Services {
-    pub(crate) issuance: Arc<Issuance>,
-    pub(crate) trust: Arc<Trust>,
-    pub(crate) bot: watch::Receiver<IdentityState>,
+    pub(crate) keeping: Keeping,
     pub(crate) health: Health,
     pub(crate) sink: Arc<dyn RecordSink>,
     /// The runtime of the data path.
@@ -55,21 +54,29 @@ pub(crate) struct Services {
     pub(crate) identities: BTreeMap<Selector, Weak<KeptIdentity>>,
     pub(crate) running: BTreeMap<String, Running>,
     pub(crate) draining: Draining,
+    /// What workloads share.
+    pub(crate) cache: Arc<Cache>,
+    /// Workload APIs that have given up their address, and whose connections close.
+    pub(crate) closing: Vec<AbortOnDropHandle<()>>,
 }
 
 /// A running service with what it runs by.
 pub(crate) struct Running {
     service: Service,
     work: Work,
-    served: Served,
 }
 
 enum Work {
-    Output(OutputTask),
+    Output {
+        task: OutputTask,
+        served: Served,
+    },
     Proxy {
         proxy: ProxyService,
+        served: Served,
         _readiness: AbortOnDropHandle<()>,
     },
+    WorkloadApi(ApiTask),
 }
 
 /// What is to be done so that what is wanted runs.
@@ -140,6 +147,9 @@ impl Services {
             .filter_map(|name| self.stop(name, grace))
             .collect();
         self.draining.end(grace).await;
+        for closing in self.closing.drain(..) {
+            _ = timeout_at(deadline, closing).await;
+        }
         for writer in writers {
             _ = timeout_at(deadline, writer).await;
         }
@@ -176,7 +186,7 @@ impl Services {
         );
         let (late_starts, starts) = starts.into_iter().partition(|service| match &service.kind {
             ServiceKind::X509Output(_) => true,
-            ServiceKind::Proxy(_) => service
+            ServiceKind::Proxy(_) | ServiceKind::WorkloadApi(_) => service
                 .listen()
                 .is_some_and(|listen| given_up.iter().any(|other| other.clashes(&listen))),
         });
@@ -196,7 +206,7 @@ impl Services {
             .iter()
             .filter_map(|name| match &self.running.get(name)?.work {
                 Work::Proxy { proxy, .. } => Some(proxy),
-                Work::Output(_) => None,
+                Work::Output { .. } | Work::WorkloadApi(_) => None,
             });
         for proxy in stopping.chain(draining.iter().map(Arc::as_ref)) {
             let old = proxy.config();
@@ -218,29 +228,46 @@ impl Services {
     }
 
     fn start(&mut self, service: &Service) -> Result<Running, StartError> {
-        let served = Served::by(self.identity(&service.selector));
         let work = match &service.kind {
-            ServiceKind::X509Output(output) => Work::Output(OutputTask::start(
-                service.name.clone(),
-                output.directory.clone(),
-                self.storage.clone(),
-                &served,
+            ServiceKind::X509Output(output) => {
+                let served = Served::by(self.identity(&service.selector));
+                let task = OutputTask::start(
+                    service.name.clone(),
+                    output.directory.clone(),
+                    self.storage.clone(),
+                    &served,
+                    self.health.clone(),
+                );
+                Work::Output { task, served }
+            }
+            ServiceKind::Proxy(config) => {
+                let served = Served::by(self.identity(&service.selector));
+                Work::Proxy {
+                    proxy: ProxyService::start(
+                        ServiceConfig::clone(config),
+                        served.source().clone(),
+                        self.sink.clone(),
+                        &self.data,
+                    )?,
+                    _readiness: follow(service.name.clone(), &served, self.health.clone()),
+                    served,
+                }
+            }
+            ServiceKind::WorkloadApi(api) => Work::WorkloadApi(ApiTask::start(
+                &service.name,
+                api,
+                WorkloadIdentities::new(
+                    service.selector.clone(),
+                    self.cache.clone(),
+                    Arc::new(Attestors::new(api.attestors.clone())),
+                ),
+                self.keeping.bot.clone(),
                 self.health.clone(),
-            )),
-            ServiceKind::Proxy(config) => Work::Proxy {
-                proxy: ProxyService::start(
-                    ServiceConfig::clone(config),
-                    served.source().clone(),
-                    self.sink.clone(),
-                    &self.data,
-                )?,
-                _readiness: follow(service.name.clone(), &served, self.health.clone()),
-            },
+            )?),
         };
         Ok(Running {
             service: service.clone(),
             work,
-            served,
         })
     }
 
@@ -273,7 +300,9 @@ impl Services {
     }
 
     fn update(&mut self, service: &Service) -> Result<(), StartError> {
-        let identity = self.identity(&service.selector);
+        let changed = |running: &Running| running.service.selector != service.selector;
+        let is_other = self.running.get(&service.name).is_some_and(changed);
+        let identity = is_other.then(|| self.identity(&service.selector));
         let Some(running) = self.running.get_mut(&service.name) else {
             return Ok(());
         };
@@ -282,8 +311,10 @@ impl Services {
         {
             proxy.update(ServiceConfig::clone(config))?;
         }
-        if running.service.selector != service.selector {
-            running.served.follow(identity);
+        if let (Some(identity), Work::Output { served, .. } | Work::Proxy { served, .. }) =
+            (identity, &running.work)
+        {
+            served.follow(identity);
         }
         running.service = service.clone();
         tracing::info!(service = service.name, "changed");
@@ -292,12 +323,20 @@ impl Services {
 
     /// Stops one. An output is to be waited for: it may be writing.
     fn stop(&mut self, name: &str, grace: Duration) -> Option<impl Future<Output = ()> + use<>> {
-        let Running { work, served, .. } = self.running.remove(name)?;
+        let Running { work, .. } = self.running.remove(name)?;
         tracing::info!(service = name, "stopping");
         match work {
-            Work::Output(task) => Some(task.stop()),
-            Work::Proxy { proxy, _readiness } => {
+            Work::Output { task, .. } => Some(task.stop()),
+            Work::Proxy {
+                proxy,
+                served,
+                _readiness,
+            } => {
                 self.draining.begin(proxy, served, grace);
+                None
+            }
+            Work::WorkloadApi(task) => {
+                self.closing.push(task.stop());
                 None
             }
         }
@@ -324,15 +363,13 @@ impl Services {
         let meanwhile = self
             .identities
             .iter()
-            .filter(|(other, _)| other.workload_identity == selector.workload_identity)
-            .filter_map(|(_, identity)| identity.upgrade()?.held())
-            .max_by_key(|held| held.svid.not_after());
+            .filter(|(other, _)| other.selection == selector.selection)
+            .filter_map(|(_, identity)| Some(identity.upgrade()?.held()))
+            .max_by_key(|held| held.expiry());
         let identity = Arc::new(KeptIdentity::start(
             selector.clone(),
-            self.issuance.clone(),
-            self.trust.clone(),
-            self.bot.clone(),
-            meanwhile,
+            self.keeping.clone(),
+            meanwhile.as_deref(),
         ));
         self.identities
             .insert(selector.clone(), Arc::downgrade(&identity));
@@ -349,7 +386,7 @@ impl Running {
             }
             (old, new) => old == new,
         };
-        same_place && self.service.selector.workload_identity == service.selector.workload_identity
+        same_place && self.service.selector.selection == service.selector.selection
     }
 }
 
@@ -357,12 +394,16 @@ impl Service {
     fn proxy(&self) -> Option<&ServiceConfig> {
         match &self.kind {
             ServiceKind::Proxy(config) => Some(config),
-            ServiceKind::X509Output(_) => None,
+            ServiceKind::X509Output(_) | ServiceKind::WorkloadApi(_) => None,
         }
     }
 
     fn listen(&self) -> Option<SharedAddress> {
-        SharedAddress::of(&self.proxy()?.listen)
+        match &self.kind {
+            ServiceKind::Proxy(config) => SharedAddress::of(&config.listen),
+            ServiceKind::WorkloadApi(api) => SharedAddress::of(&api.listen),
+            ServiceKind::X509Output(_) => None,
+        }
     }
 }
 

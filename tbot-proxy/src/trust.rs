@@ -29,7 +29,7 @@ pub(crate) struct Trust {
 }
 
 /// The newest order to renew.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct RenewOrder {
     /// `WatchResponse.renew_epoch`.
     pub(crate) epoch: u64,
@@ -37,6 +37,12 @@ pub(crate) struct RenewOrder {
     pub(crate) within: Duration,
     /// Rises with each order that was given here (`SIGUSR1`).
     pub(crate) local: u64,
+    /// `WatchResponse.policy_epoch`.
+    pub(crate) policy: u64,
+    /// Spread over this what is asked again because policy is another.
+    pub(crate) policy_within: Duration,
+    /// Rises when the issuer refuses to tell us anything: the bot is locked, or gone.
+    pub(crate) refusals: u64,
 }
 
 impl Trust {
@@ -85,11 +91,11 @@ impl Trust {
     /// Orders every identity to be renewed now.
     pub(crate) fn order_now(&self) {
         self.order.send_modify(|order| {
-            let (epoch, local) = order.map_or((0, 0), |order| (order.epoch, order.local));
+            let now = order.unwrap_or_default();
             *order = Some(RenewOrder {
-                epoch,
                 within: Duration::ZERO,
-                local: local + 1,
+                local: now.local + 1,
+                ..now
             });
         });
     }
@@ -133,8 +139,12 @@ impl Trust {
                 epoch: message.renew_epoch,
                 within: crate::key::duration_of(message.renew_within).unwrap_or_default(),
                 local: order.map_or(0, |order| order.local),
+                policy: message.policy_epoch,
+                policy_within: crate::key::duration_of(message.policy_within).unwrap_or_default(),
+                refusals: order.map_or(0, |order| order.refusals),
             };
-            let changed = order.is_none_or(|old| old.epoch != new.epoch);
+            let changed =
+                order.is_none_or(|old| (old.epoch, old.policy) != (new.epoch, new.policy));
             if changed {
                 *order = Some(new);
             }
@@ -147,16 +157,24 @@ impl Trust {
     pub(crate) async fn follow(self: Arc<Self>, link: Arc<IssuerLink>, bot: Arc<IdentitySource>) {
         let mut backoff = Backoff::default();
         let mut identity = bot.subscribe();
+        let mut followed = false;
         loop {
             let svid = wait_for_identity(&mut identity).await;
-            let ended = self.follow_once(&link, &mut identity, &svid, &mut backoff);
+            let ended = self.follow_once(&link, &mut identity, &svid, &mut backoff, &mut followed);
             let Err(reason) = ended.await else {
                 continue;
             };
+            if reason.is_denial() && std::mem::replace(&mut followed, false) {
+                // What was granted may be granted no longer: that is asked for at once.
+                self.order.send_modify(|order| {
+                    let now = order.get_or_insert_default();
+                    now.refusals += 1;
+                });
+            }
             metrics::gauge!(ISSUER_WATCHED).set(0.0);
             let delay = backoff.next();
             tracing::warn!(
-                reason,
+                %reason,
                 retry_in_seconds = delay.as_secs_f64().round(),
                 "not following the issuer's pushes"
             );
@@ -171,7 +189,8 @@ impl Trust {
         identity: &mut watch::Receiver<Arc<identity::Identity>>,
         svid: &X509Svid,
         backoff: &mut Backoff,
-    ) -> Result<(), String> {
+        followed: &mut bool,
+    ) -> Result<(), CallError> {
         let own = svid.id().trust_domain();
         let mut stream = link
             .call(|channel| async move {
@@ -179,18 +198,20 @@ impl Trust {
                     .watch(WatchRequest {})
                     .await
             })
-            .await
-            .map_err(|error| error.to_string())?;
+            .await?;
         loop {
             tokio::select! {
                 message = stream.message() => match message {
                     Ok(Some(message)) => {
-                        self.accept(&own, message)?;
+                        self.accept(&own, message).map_err(CallError::Unavailable)?;
+                        *followed = true;
                         metrics::gauge!(ISSUER_WATCHED).set(1.0);
                         backoff.reset();
                     }
-                    Ok(None) => return Err("the issuer ended the stream".to_owned()),
-                    Err(status) => return Err(CallError::from(status).to_string()),
+                    Ok(None) => {
+                        return Err(CallError::Lost("the issuer ended the stream".to_owned()));
+                    }
+                    Err(status) => return Err(CallError::from(status)),
                 },
                 changed = identity.changed() => {
                     let now = identity.borrow().svid.as_ref().map(|svid| svid.serial().clone());
@@ -209,6 +230,10 @@ pub(crate) struct Obtained {
     /// `None`: the order was not known.
     pub(crate) epoch: Option<u64>,
     pub(crate) local: u64,
+    /// The policy that it was granted under; `None`: not known.
+    pub(crate) policy: Option<u64>,
+    /// See [`RenewOrder::refusals`].
+    pub(crate) refusals: u64,
 }
 
 impl Obtained {
@@ -216,7 +241,22 @@ impl Obtained {
         Self {
             epoch: order.map(|order| order.epoch),
             local: order.map_or(0, |order| order.local),
+            policy: order.map(|order| order.policy),
+            refusals: order.map_or(0, |order| order.refusals),
         }
+    }
+
+    /// Within which time to obtain it again because of `order`, if that is so. Policy that
+    /// is another, whichever way its number went, may grant otherwise.
+    pub(crate) fn renewal_within(&mut self, order: RenewOrder) -> Option<Duration> {
+        if self.is_older_than(order) {
+            return Some(order.within);
+        }
+        if order.refusals > self.refusals {
+            return Some(Duration::ZERO);
+        }
+        let before = *self.policy.get_or_insert(order.policy);
+        (before != order.policy).then_some(order.policy_within)
     }
 
     /// Whether `order` is a newer one. Where the order was not known, this is it.

@@ -19,7 +19,7 @@ use crate::{
 };
 
 /// Which attestors there are, and their limits.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Config {
     /// The process itself; always on.

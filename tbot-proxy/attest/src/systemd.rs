@@ -21,7 +21,7 @@ mod tests;
 const TYPES: [&str; 6] = [".service", ".scope", ".socket", ".mount", ".swap", ".slice"];
 
 /// How systemd units are attested. Nothing to set yet.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct SystemdConfig {}
 

@@ -27,7 +27,7 @@ use self::{executable::Executable, hash::Hashes};
 const AT_ONCE: usize = 16;
 
 /// How a process itself is attested.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct UnixConfig {
     /// Whether the executable is hashed. Default: yes.

@@ -2,6 +2,8 @@
 
 use std::{io, path::PathBuf};
 
+use unix_socket::BindError;
+
 use crate::Address;
 
 /// Why a service does not start. Each message names the service, the value and the remedy, in one line.
@@ -104,6 +106,26 @@ pub enum StartError {
         /// As it was to become.
         to: String,
     },
+}
+
+impl StartError {
+    /// That a service's Unix socket could not be bound.
+    pub fn of_socket(service: &str, error: BindError) -> Self {
+        let service = service.to_owned();
+        match error {
+            BindError::InUse { path } => Self::InUse {
+                service,
+                address: Address::Unix(path),
+            },
+            BindError::NotASocket { path } => Self::NotASocket { service, path },
+            BindError::NoFolder { path } => Self::NoFolder { service, path },
+            BindError::Listen { path, source } => Self::Listen {
+                service,
+                address: Address::Unix(path),
+                source,
+            },
+        }
+    }
 }
 
 fn remedy(address: &Address, error: &io::Error) -> &'static str {

@@ -7,7 +7,7 @@ use std::{io, net::SocketAddr};
 use relay::Socket;
 use socket2::{Domain, Type};
 use tokio::net::{TcpListener, UnixListener};
-use unix_socket::{BindError, SocketFile};
+use unix_socket::SocketFile;
 
 use crate::{
     Address, StartError,
@@ -47,7 +47,7 @@ impl Listener {
         match address {
             Address::Unix(path) => {
                 let (listener, file) = unix_socket::bind(path, SOCKET_MODE)
-                    .map_err(|error| start_error(service, error))?;
+                    .map_err(|error| StartError::of_socket(service, error))?;
                 let listener = UnixListener::from_std(listener).map_err(refused)?;
                 Ok(Self::Unix(listener, file))
             }
@@ -118,23 +118,6 @@ impl Listener {
             }
         }
         queued
-    }
-}
-
-fn start_error(service: &str, error: BindError) -> StartError {
-    let service = service.to_owned();
-    match error {
-        BindError::InUse { path } => StartError::InUse {
-            service,
-            address: Address::Unix(path),
-        },
-        BindError::NotASocket { path } => StartError::NotASocket { service, path },
-        BindError::NoFolder { path } => StartError::NoFolder { service, path },
-        BindError::Listen { path, source } => StartError::Listen {
-            service,
-            address: Address::Unix(path),
-            source,
-        },
     }
 }
 

@@ -11,6 +11,8 @@ use super::{
     absolute_or_relative_path,
     address::{SharedAddress, parse_connect, parse_listen},
     credential_ttl,
+    selector::{self, Selection, Selector},
+    workload_api::{self, WorkloadApi},
 };
 
 /// One service.
@@ -24,15 +26,6 @@ pub struct Service {
     pub kind: ServiceKind,
 }
 
-/// Which identity: a `workload_identity` by name, and how long its SVIDs live.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Selector {
-    /// Name of the `workload_identity` resource.
-    pub workload_identity: String,
-    /// Wanted life of an SVID, in whole seconds.
-    pub ttl: Duration,
-}
-
 /// What a service does.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ServiceKind {
@@ -40,6 +33,16 @@ pub enum ServiceKind {
     X509Output(X509Output),
     /// `proxy-inbound`, `proxy-outbound`: carries traffic.
     Proxy(Box<ServiceConfig>),
+    /// `workload-identity-api`: the SPIFFE Workload API and Envoy SDS.
+    WorkloadApi(Box<WorkloadApi>),
+}
+
+/// As the file names it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Type {
+    X509Output,
+    WorkloadApi,
+    Proxy(Direction),
 }
 
 /// Where an X.509 output writes.
@@ -63,11 +66,13 @@ pub(super) struct ServiceReader {
 
 impl ServiceReader {
     pub(super) fn service(&mut self, fields: &mut Fields<'_>) -> Option<Service> {
-        const TYPES: &str = "workload-identity-x509, proxy-inbound, proxy-outbound";
+        const TYPES: &str =
+            "workload-identity-api, workload-identity-x509, proxy-inbound, proxy-outbound";
         let kind = fields.required("type", |kind| match kind {
-            "workload-identity-x509" => Ok(None),
-            "proxy-inbound" => Ok(Some(Direction::Inbound)),
-            "proxy-outbound" => Ok(Some(Direction::Outbound)),
+            "workload-identity-api" => Ok(Type::WorkloadApi),
+            "workload-identity-x509" => Ok(Type::X509Output),
+            "proxy-inbound" => Ok(Type::Proxy(Direction::Inbound)),
+            "proxy-outbound" => Ok(Type::Proxy(Direction::Outbound)),
             other => Err(format!("`{other}` is no type of service: {TYPES}")),
         });
         let name = self.name(fields);
@@ -75,22 +80,32 @@ impl ServiceReader {
             fields.ignore_rest();
             return None;
         };
-        let workload_identity =
-            fields.required_mapping("selector", |fields| fields.required("name", parse_name));
+        let selection = selector::selection(fields);
+        if let (Type::Proxy(_), Some(Selection::Labels(_))) = (kind, &selection) {
+            let message = "`selector`: a proxy shows one identity: select it by `name`";
+            fields.mistake("selector", message);
+        }
         let ttl = credential_ttl(fields).unwrap_or(self.default_ttl);
         let label = name.clone().unwrap_or_default();
         let kind = match kind {
-            None => self
+            Type::X509Output => self
                 .x509_output(fields, &label)
                 .map(ServiceKind::X509Output),
-            Some(direction) => self
+            Type::WorkloadApi => {
+                let api = workload_api::workload_api(fields);
+                if let Some(api) = &api {
+                    self.claim(fields, &api.listen, &label);
+                }
+                api.map(|api| ServiceKind::WorkloadApi(Box::new(api)))
+            }
+            Type::Proxy(direction) => self
                 .proxy(fields, direction, &label)
                 .map(|proxy| ServiceKind::Proxy(Box::new(proxy))),
         };
         Some(Service {
             name: name?,
             selector: Selector {
-                workload_identity: workload_identity?,
+                selection: selection?,
                 ttl: Duration::from_secs(ttl.as_secs()),
             },
             kind: kind?,
@@ -279,7 +294,7 @@ fn limits(fields: &mut Fields<'_>) -> Option<Limits> {
 }
 
 /// A name of ours: 1 to 64 letters, digits, `-`, `_`, `.`.
-fn parse_name(text: &str) -> Result<String, String> {
+pub(super) fn parse_name(text: &str) -> Result<String, String> {
     let fits = (1..=64).contains(&text.len())
         && text
             .bytes()

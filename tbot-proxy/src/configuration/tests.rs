@@ -297,7 +297,7 @@ fn services_have_their_mistakes() {
     for (service, expected) in [
         (
             "  - { type: proxy, name: x, selektor: 1 }\n".to_owned(),
-            "6:13: `type`: `proxy` is no type of service: workload-identity-x509, proxy-inbound, proxy-outbound",
+            "6:13: `type`: `proxy` is no type of service: workload-identity-api, workload-identity-x509, proxy-inbound, proxy-outbound",
         ),
         (
             files(
@@ -317,7 +317,19 @@ fn services_have_their_mistakes() {
         ),
         (
             files("name: a, selector: {}, destination: { type: directory, path: /o }"),
-            "6:56: missing key `name`",
+            "6:56: missing key `name` (or `labels`)",
+        ),
+        (
+            files(
+                "name: a, selector: { name: w, labels: {a: [b]} }, destination: { type: directory, path: /o }",
+            ),
+            "6:75: both `name` and `labels`: remove one",
+        ),
+        (
+            files(
+                "name: a, selector: { labels: {a: []} }, destination: { type: directory, path: /o }",
+            ),
+            "6:66: `labels`: at least one label, each with at least one value, as {env: [production]}; \"*\" is any",
         ),
     ] {
         assert_eq!(mistakes(&service), [expected], "{service}");

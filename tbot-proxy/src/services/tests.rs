@@ -3,11 +3,15 @@ use std::net::TcpStream;
 use identity::{IdentitySource, SpiffeId, testing::TestCa};
 use policy::{PeerPolicy, PeerRule};
 use proxy::{ConnectionRecord, Direction};
+use tokio::sync::watch;
 
 use super::*;
 use crate::{
-    configuration::HostPort,
+    configuration::{HostPort, Selection},
+    issuance::Issuance,
+    kept::{KeptDocument, KeptSvid, Outcome, SetNow},
     link::{Addresses, IssuerLink},
+    trust::Trust,
 };
 
 struct NoRecords;
@@ -19,13 +23,19 @@ impl RecordSink for NoRecords {
 fn services(trust: &Arc<Trust>) -> Services {
     let nowhere = HostPort::parse("127.0.0.1:1").unwrap();
     let (_, bot) = watch::channel(IdentityState::waiting("no issuer"));
-    Services {
+    let keeping = Keeping {
         issuance: Issuance::over(IssuerLink::new(
             Addresses::new(vec![nowhere]),
             IdentitySource::new(),
         )),
         trust: trust.clone(),
         bot,
+        roll: Arc::default(),
+    };
+    Services {
+        cache: Cache::new(keeping.clone()),
+        closing: Vec::new(),
+        keeping,
         health: Health::default(),
         sink: Arc::new(NoRecords),
         data: Handle::current(),
@@ -41,7 +51,7 @@ fn inbound(name: &str) -> Service {
     Service {
         name: name.to_owned(),
         selector: Selector {
-            workload_identity: "app".to_owned(),
+            selection: Selection::Name("app".to_owned()),
             ttl: Duration::from_secs(60),
         },
         kind: ServiceKind::Proxy(Box::new(ServiceConfig {
@@ -59,13 +69,35 @@ fn inbound(name: &str) -> Service {
 }
 
 fn source_of(services: &Services, name: &str) -> Arc<IdentitySource> {
-    services.running[name].served.source().clone()
+    match &services.running[name].work {
+        Work::Output { served, .. } | Work::Proxy { served, .. } => served.source().clone(),
+        Work::WorkloadApi(_) => panic!("{name} has no identity of its own"),
+    }
 }
 
 fn address_of(services: &Services, name: &str) -> String {
     match &services.running[name].work {
         Work::Proxy { proxy, .. } => proxy.local_addr().to_string(),
-        Work::Output(_) => panic!("{name} is no proxy"),
+        _ => panic!("{name} is no proxy"),
+    }
+}
+
+/// A set with this SVID.
+fn held(svid: identity::X509Svid) -> SetNow {
+    let kept = KeptSvid {
+        workload_identity: "app".to_owned(),
+        id: svid.id().clone(),
+        hint: String::new(),
+        federates_with: vec![],
+        not_before: svid.not_before(),
+        not_after: svid.not_after(),
+        renew_at: None,
+        document: KeptDocument::X509(Arc::new(svid)),
+    };
+    SetNow {
+        outcome: Outcome::Held,
+        svids: vec![Arc::new(kept)],
+        ..SetNow::starting()
     }
 }
 
@@ -75,14 +107,15 @@ async fn what_drains_follows_trust_until_it_has_ended() {
     let trust = Trust::new(identity::TrustBundleSet::new([ca.bundle()]));
     let mut services = services(&trust);
     let grace = Duration::from_secs(600);
+    let selector = inbound("app").selector;
+    let held = held(ca.svid("/app", Duration::from_secs(3600)));
+    let keeping = services.keeping.clone();
+    let kept = Arc::new(KeptIdentity::start(selector.clone(), keeping, Some(&held)));
+    services.identities.insert(selector, Arc::downgrade(&kept));
     services.apply(&[inbound("app")], grace).await.unwrap();
+    drop(kept);
     let source = source_of(&services, "app");
     let mut changes = source.subscribe();
-    let svid = ca.svid("/app", Duration::from_secs(3600));
-    let kept = services.identity(&inbound("app").selector);
-    kept.source
-        .set(Arc::new(svid), trust.bundles().borrow().as_ref().clone());
-    drop(kept);
     changes
         .wait_for(|identity| identity.svid.is_some())
         .await

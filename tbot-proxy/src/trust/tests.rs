@@ -16,14 +16,15 @@ fn message(cas: &[&TestCa], renew_epoch: u64) -> WatchResponse {
             seconds: 2,
             nanos: 0,
         }),
+        ..WatchResponse::default()
     }
 }
 
 fn order(epoch: u64, local: u64) -> RenewOrder {
     RenewOrder {
         epoch,
-        within: Duration::ZERO,
         local,
+        ..RenewOrder::default()
     }
 }
 
@@ -98,7 +99,12 @@ fn an_identity_follows_orders_newer_than_its_own() {
         // Not known when it was obtained: this is it.
         (None, 0, order(9, 0), false),
     ] {
-        let mut obtained = Obtained { epoch, local };
+        let mut obtained = Obtained {
+            epoch,
+            local,
+            policy: None,
+            refusals: 0,
+        };
         assert_eq!(
             obtained.is_older_than(order),
             older,
@@ -153,4 +159,40 @@ fn fe_07_bundles_of_trust_domains_stay_apart_and_the_own_one_cannot_be_replaced(
     let bundles = trust.bundles().borrow().clone();
     assert_eq!(**bundles.get("own").unwrap(), own.bundle());
     assert_eq!(**bundles.get("other").unwrap(), other.bundle());
+}
+
+#[test]
+fn another_policy_is_a_reason_to_ask_again_whichever_way_its_number_went() {
+    let under = |policy| RenewOrder {
+        policy,
+        policy_within: Duration::from_secs(3),
+        ..order(4, 0)
+    };
+    let window = Some(Duration::from_secs(3));
+    let mut obtained = Obtained::under(Some(under(7)));
+    assert_eq!(obtained.renewal_within(under(7)), None);
+    assert_eq!(obtained.renewal_within(under(8)), window);
+    assert_eq!(obtained.renewal_within(under(6)), window);
+    // An operator's order is stronger: it has its own window.
+    assert_eq!(obtained.renewal_within(order(5, 0)), Some(Duration::ZERO));
+    // Not known when it was obtained: this is it.
+    let mut unknown = Obtained::under(None);
+    assert_eq!(unknown.renewal_within(under(7)), None);
+    assert_eq!(unknown.renewal_within(under(8)), window);
+}
+
+#[test]
+fn another_policy_is_told() {
+    let one = TestCa::new("one");
+    let trust = Trust::new(TrustBundleSet::default());
+    let mut orders = trust.order();
+    for (policy_epoch, is_news) in [(1, true), (1, false), (2, true), (1, true)] {
+        orders.mark_unchanged();
+        let message = WatchResponse {
+            policy_epoch,
+            ..message(&[&one], 0)
+        };
+        trust.accept(one.trust_domain(), message).unwrap();
+        assert_eq!(orders.has_changed().unwrap(), is_news, "{policy_epoch}");
+    }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::sds;
 
 /// What a server offers, and how much of it.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Options {
     /// The X.509 profile (WA-01).
     pub x509: bool,

@@ -13,7 +13,7 @@ use crate::{
 pub const SERVICE: &str = "envoy.service.secret.v3.SecretDiscoveryService";
 
 /// What an operator may choose of it.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Options {}
 
 pub(crate) enum Method {}

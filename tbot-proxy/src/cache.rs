@@ -1,0 +1,218 @@
+//! One cache of SVIDs for all workloads of this agent.
+//!
+//! A set of SVIDs is shared by all workloads that agree in what its grant depends on
+//! ([`Reads`]): a thousand streams of one identity cost one issuance. What a grant
+//! depends on is known when there is one; until the first answer to a selector, everybody
+//! who selects the same follows that one question. So whoever follows a set compares,
+//! before anything of it is used, whether the set is for them ([`WorkloadSet::is_for`]).
+//!
+//! A set lives for as long as a workload that it is for does. It is asked for again with
+//! the attributes of one of them, read anew.
+
+mod members;
+mod tokens;
+mod workload;
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::SystemTime,
+};
+
+use tokio::sync::watch;
+
+use self::{members::Members, tokens::Tokens};
+pub(crate) use self::{
+    tokens::TokenError,
+    workload::{Gone, Witness, Workload},
+};
+use crate::{
+    configuration::Selector,
+    kept::{Attested, Keeping, KeptSet, KeptSvid, Outcome, SetKind, SetNow},
+    metrics::CACHE,
+    reads::Reads,
+};
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Cache {
+    keeping: Keeping,
+    sets: Mutex<HashMap<Place, Sets>>,
+}
+
+/// What is selected, and as what kind of document.
+pub(crate) type Place = (Selector, SetKind);
+
+/// The sets of one selector.
+#[derive(Debug, Default)]
+struct Sets {
+    /// What answers have depended on so far, newest last.
+    reads: Vec<Arc<Reads>>,
+    /// By [`Reads::key`] of the workloads that they are for.
+    by_key: HashMap<String, Arc<WorkloadSet>>,
+    /// The set to which there is no answer yet, while there has been none to any.
+    first: Option<Arc<WorkloadSet>>,
+}
+
+/// Most different dependencies that are remembered of a selector: they change with policy.
+const READS_MAX: usize = 8;
+
+/// SVIDs that several workloads share.
+#[derive(Debug)]
+pub(crate) struct WorkloadSet {
+    members: Arc<Members>,
+    set: KeptSet,
+    tokens: Tokens,
+}
+
+impl Cache {
+    pub(crate) fn new(keeping: Keeping) -> Arc<Self> {
+        Arc::new(Self {
+            keeping,
+            sets: Mutex::default(),
+        })
+    }
+
+    /// What every set is kept with.
+    pub(crate) fn keeping(&self) -> &Keeping {
+        &self.keeping
+    }
+
+    /// The set that a workload is to follow. It is for the workload once
+    /// [`WorkloadSet::is_for`] says so.
+    pub(crate) fn set_for(
+        self: &Arc<Self>,
+        place: &Place,
+        workload: &Arc<Workload>,
+        attested: &Attested,
+    ) -> Arc<WorkloadSet> {
+        let mut all = self.sets.lock().unwrap_or_else(PoisonError::into_inner);
+        let sets = all.entry(place.clone()).or_default();
+        let known = attested.workload.as_deref();
+        let keys: Vec<_> = sets
+            .reads
+            .iter()
+            .rev()
+            .map(|reads| reads.key(known))
+            .collect();
+        let found = keys.iter().find_map(|key| sets.by_key.get(key));
+        if let Some(set) = found.or(sets.first.as_ref()) {
+            set.members.join(workload);
+            count(place.1, "hit");
+            return set.clone();
+        }
+        count(place.1, "miss");
+        let members = Members::new(Arc::downgrade(self), place.clone());
+        members.join(workload);
+        let (selector, kind) = place.clone();
+        let set = Arc::new(WorkloadSet {
+            set: KeptSet::start(selector, kind, members.clone(), self.keeping.clone(), None),
+            members: members.clone(),
+            tokens: Tokens::default(),
+        });
+        match (keys.into_iter().next(), sets.reads.last()) {
+            (Some(key), Some(reads)) => {
+                members.set_key(reads.clone(), key.clone());
+                sets.by_key.insert(key, set.clone());
+            }
+            _ => sets.first = Some(set.clone()),
+        }
+        set
+    }
+
+    /// Notes what the answer to a set depends on, and for which workloads it is therefore.
+    fn settle(&self, members: &Members, reads: &Reads, attested: &Attested) {
+        let mut all = self.sets.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(sets) = all.get_mut(members.place()) else {
+            return;
+        };
+        let known = sets.reads.iter().position(|known| **known == *reads);
+        let reads = match known {
+            Some(place) => sets.reads.remove(place),
+            None => Arc::new(reads.clone()),
+        };
+        sets.reads.push(reads.clone());
+        if sets.reads.len() > READS_MAX {
+            sets.reads.remove(0);
+        }
+        let key = reads.key(attested.workload.as_deref());
+        let Some(set) = sets.take(members) else {
+            return;
+        };
+        members.set_key(reads, key.clone());
+        // Of two for the same workloads, the one that was there stays; whoever follows the
+        // other one goes on with it.
+        sets.by_key.entry(key).or_insert(set);
+    }
+
+    /// Forgets a set that nobody is left to keep for; whether that is so still.
+    fn retire(&self, members: &Members) -> bool {
+        let mut all = self.sets.lock().unwrap_or_else(PoisonError::into_inner);
+        if members.has_joined() {
+            return false;
+        }
+        if let Some(sets) = all.get_mut(members.place()) {
+            drop(sets.take(members));
+            if sets.by_key.is_empty() && sets.first.is_none() {
+                all.remove(members.place());
+            }
+        }
+        true
+    }
+}
+
+impl Sets {
+    /// Takes out the set with these members.
+    fn take(&mut self, members: &Members) -> Option<Arc<WorkloadSet>> {
+        let is_it = |set: &WorkloadSet| std::ptr::eq(Arc::as_ptr(&set.members), members);
+        if self.first.as_deref().is_some_and(is_it) {
+            return self.first.take();
+        }
+        let key = members.key()?;
+        if !self.by_key.get(&key).is_some_and(|set| is_it(set)) {
+            return None;
+        }
+        self.by_key.remove(&key)
+    }
+}
+
+impl WorkloadSet {
+    /// Follows it.
+    pub(crate) fn follow(&self) -> watch::Receiver<Arc<SetNow>> {
+        self.set.follow()
+    }
+
+    /// Whether a workload agrees in all that the answer depends on.
+    pub(crate) fn is_for(now: &SetNow, attested: &Attested) -> bool {
+        match now.outcome {
+            Outcome::Held | Outcome::Refused => {
+                let key = |attested: &Attested| now.reads.key(attested.workload.as_deref());
+                key(&now.attested) == key(attested)
+            }
+            // It says nothing that anybody would be entitled to.
+            Outcome::Pending | Outcome::Unavailable => true,
+            Outcome::Ended => false,
+        }
+    }
+
+    /// A JWT-SVID of one of its identities.
+    pub(crate) async fn token(
+        &self,
+        keeping: &Keeping,
+        svid: &KeptSvid,
+        audiences: &[String],
+        attested: &Attested,
+    ) -> Result<(String, SystemTime), TokenError> {
+        let ttl = self.members.place().0.ttl;
+        let tokens = &self.tokens;
+        tokens.token(keeping, svid, audiences, attested, ttl).await
+    }
+}
+
+fn count(kind: SetKind, result: &'static str) {
+    let kind = match kind {
+        SetKind::X509 => "x509",
+        SetKind::Wit => "wit",
+    };
+    metrics::counter!(CACHE, "kind" => kind, "result" => result).increment(1);
+}

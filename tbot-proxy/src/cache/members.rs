@@ -1,0 +1,124 @@
+//! The workloads that share a set.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    time::Instant,
+};
+
+use futures_util::future::BoxFuture;
+
+use super::{Cache, Place, Workload};
+use crate::{
+    kept::{Attested, Bearer},
+    reads::Reads,
+};
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Members {
+    cache: Weak<Cache>,
+    place: Place,
+    state: Mutex<State>,
+}
+
+/// What counts of a workload, and how that is for those of a set.
+type Key = (Arc<Reads>, String);
+
+#[derive(Debug, Default)]
+struct State {
+    /// By address; each lives for as long as its connections.
+    workloads: HashMap<usize, Weak<Workload>>,
+    /// Who joined last, since the set was asked for: one that asks for tokens from time to
+    /// time, over connections that do not last, still finds the set.
+    latest: Option<Arc<Workload>>,
+    /// For which workloads the set is, once that is known.
+    key: Option<Key>,
+}
+
+impl Members {
+    pub(super) fn new(cache: Weak<Cache>, place: Place) -> Arc<Self> {
+        Arc::new(Self {
+            cache,
+            place,
+            state: Mutex::default(),
+        })
+    }
+
+    pub(super) fn place(&self) -> &Place {
+        &self.place
+    }
+
+    pub(super) fn join(&self, workload: &Arc<Workload>) {
+        let mut state = self.state();
+        let address = Arc::as_ptr(workload).addr();
+        state.workloads.insert(address, Arc::downgrade(workload));
+        state.latest = Some(workload.clone());
+    }
+
+    /// Whether anybody has joined since the last time that everybody was asked.
+    pub(super) fn has_joined(&self) -> bool {
+        self.state().latest.is_some()
+    }
+
+    pub(super) fn key(&self) -> Option<String> {
+        self.state().key.as_ref().map(|(_, key)| key.clone())
+    }
+
+    pub(super) fn set_key(&self, reads: Arc<Reads>, key: String) {
+        self.state().key = Some((reads, key));
+    }
+
+    /// Everybody who is there, and for whom they should be.
+    fn present(&self) -> (Vec<Arc<Workload>>, Option<Key>) {
+        let mut state = self.state();
+        state
+            .workloads
+            .retain(|_, workload| workload.strong_count() > 0);
+        let latest = state.latest.take();
+        let others = state.workloads.values().filter_map(Weak::upgrade);
+        (
+            latest.into_iter().chain(others).collect(),
+            state.key.clone(),
+        )
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Bearer for Members {
+    fn attested(&self) -> BoxFuture<'_, Option<Attested>> {
+        Box::pin(async {
+            loop {
+                let (present, expected) = self.present();
+                for workload in present {
+                    let Ok(attested) = workload.attested_since(Instant::now()).await else {
+                        continue;
+                    };
+                    let is_for =
+                        |(reads, key): &Key| reads.key(attested.workload.as_deref()) == *key;
+                    // One that is another now finds its own set when it looks.
+                    if expected.as_ref().is_none_or(is_for) {
+                        return Some(attested);
+                    }
+                }
+                match self.cache.upgrade() {
+                    Some(cache) if !cache.retire(self) => {}
+                    _ => return None,
+                }
+            }
+        })
+    }
+
+    fn yields_to_refusal(&self) -> bool {
+        true
+    }
+
+    fn depends_on(&self, reads: &Reads, attested: &Attested) {
+        if let Some(cache) = self.cache.upgrade() {
+            cache.settle(self, reads, attested);
+        }
+    }
+}

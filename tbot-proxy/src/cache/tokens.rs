@@ -1,0 +1,178 @@
+//! JWT-SVIDs of a set: issued when they are asked for, and served again until half of
+//! their life. While the issuer is away they are served until they expire.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, SystemTime},
+};
+
+use proto::issue::v1::{
+    JwtRequest, SvidRequest, svid::Document, svid_request::Document as Wanted,
+    svid_request::Selector as Select,
+};
+use secrecy::{ExposeSecret, SecretString};
+
+use crate::{
+    issuance::IssueError,
+    kept::{Attested, Keeping, KeptSvid, to_struct},
+    key::time_of,
+    metrics::{CACHE, RENEWALS, result},
+    trust::Obtained,
+};
+
+/// Most tokens of one set. More audiences than that are not kept.
+const TOKENS_MAX: usize = 1_024;
+
+/// A workload identity and the audiences, in order, each once.
+type Key = (String, Vec<String>);
+
+/// One at a time asks for the token of a slot; the others wait for that.
+type Slot = Arc<tokio::sync::Mutex<Option<Token>>>;
+
+#[derive(Debug, Default)]
+pub(super) struct Tokens {
+    slots: Mutex<HashMap<Key, Slot>>,
+}
+
+#[derive(Debug)]
+struct Token {
+    token: SecretString,
+    not_after: SystemTime,
+    /// Half of its life.
+    renew_at: SystemTime,
+    obtained: Obtained,
+}
+
+/// Why there is no token.
+#[derive(Debug, Clone, thiserror::Error)]
+pub(crate) enum TokenError {
+    /// The issuer does not grant it.
+    #[error("{0}")]
+    Refused(String),
+    /// It cannot be known now.
+    #[error("{0}")]
+    Unavailable(String),
+}
+
+impl Tokens {
+    pub(super) async fn token(
+        &self,
+        keeping: &Keeping,
+        svid: &KeptSvid,
+        audiences: &[String],
+        attested: &Attested,
+        ttl: Duration,
+    ) -> Result<(String, SystemTime), TokenError> {
+        let mut audiences = audiences.to_vec();
+        audiences.sort_unstable();
+        audiences.dedup();
+        let slot = self.slot((svid.workload_identity.clone(), audiences.clone()));
+        let mut kept = slot.lock().await;
+        let order = *keeping.trust.order().borrow();
+        if let Some(token) = kept.as_mut() {
+            let is_current =
+                order.is_none_or(|order| token.obtained.renewal_within(order).is_none());
+            if is_current && SystemTime::now() < token.renew_at {
+                count("hit");
+                return Ok(token.give());
+            }
+        }
+        count("miss");
+        let issued = issue(keeping, svid, audiences, attested, ttl).await;
+        metrics::counter!(RENEWALS, "identity" => "jwt", "result" => result(issued.is_ok()))
+            .increment(1);
+        match issued {
+            Ok((token, not_after)) => {
+                let now = SystemTime::now();
+                let left = not_after.duration_since(now).unwrap_or_default();
+                let token = Token {
+                    token,
+                    not_after,
+                    renew_at: now + left / 2,
+                    obtained: Obtained::under(order),
+                };
+                let given = token.give();
+                *kept = Some(token);
+                Ok(given)
+            }
+            Err(IssueError::Refused { message, .. }) => {
+                *kept = None;
+                Err(TokenError::Refused(message))
+            }
+            Err(IssueError::Unavailable(why)) => match kept.as_ref() {
+                Some(token) if SystemTime::now() < token.not_after => Ok(token.give()),
+                _ => {
+                    *kept = None;
+                    Err(TokenError::Unavailable(why))
+                }
+            },
+        }
+    }
+
+    fn slot(&self, key: Key) -> Slot {
+        let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
+        if slots.len() >= TOKENS_MAX && !slots.contains_key(&key) {
+            let now = SystemTime::now();
+            // One that is locked is in use.
+            slots.retain(|_, slot| match slot.try_lock() {
+                Ok(token) => token.as_ref().is_some_and(|token| now < token.renew_at),
+                Err(_) => true,
+            });
+            if slots.len() >= TOKENS_MAX {
+                return Slot::default();
+            }
+        }
+        slots.entry(key).or_default().clone()
+    }
+}
+
+impl Token {
+    fn give(&self) -> (String, SystemTime) {
+        (self.token.expose_secret().to_owned(), self.not_after)
+    }
+}
+
+async fn issue(
+    keeping: &Keeping,
+    svid: &KeptSvid,
+    audiences: Vec<String>,
+    attested: &Attested,
+    ttl: Duration,
+) -> Result<(SecretString, SystemTime), IssueError> {
+    let unusable =
+        |why: &str| IssueError::Unavailable(format!("the issuer's answer cannot be used: {why}"));
+    let request = SvidRequest {
+        selector: Some(Select::Name(svid.workload_identity.clone())),
+        document: Some(Wanted::Jwt(JwtRequest { audiences })),
+        // The service's wish is for X509-SVIDs; a token lives as long as the resource says,
+        // and no longer than that.
+        ttl: (ttl < JWT_DEFAULT).then(|| prost_types::Duration {
+            seconds: ttl.as_secs().cast_signed(),
+            nanos: 0,
+        }),
+        workload_attributes: attested.workload.as_deref().and_then(to_struct),
+    };
+    let answer = keeping.issuance.issue(request).await?;
+    let [issued] =
+        <[_; 1]>::try_from(answer.svids).map_err(|_| unusable("it does not hold one JWT-SVID"))?;
+    let (Some(Document::Jwt(document)), Some(not_after)) =
+        (issued.document, time_of(issued.not_after))
+    else {
+        return Err(unusable("it holds no JWT-SVID with an end"));
+    };
+    // Its rules or templates were changed a moment ago: what is kept is not what this is.
+    if issued.spiffe_id != svid.id.as_str() {
+        return Err(unusable(
+            "it is for another SPIFFE ID than was granted before",
+        ));
+    }
+    Ok((SecretString::from(document.token), not_after))
+}
+
+/// Default life of JWT-SVIDs (DESIGN section 5).
+const JWT_DEFAULT: Duration = Duration::from_secs(300);
+
+fn count(result: &'static str) {
+    metrics::counter!(CACHE, "kind" => "jwt", "result" => result).increment(1);
+}

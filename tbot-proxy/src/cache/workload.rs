@@ -1,0 +1,71 @@
+//! A workload: who has connected, and what is known of it.
+
+use std::{fmt, sync::Arc, time::Instant};
+
+use futures_util::future::BoxFuture;
+use serde_json::Value;
+use tokio::sync::Mutex;
+
+use crate::kept::Attested;
+
+/// Tells what is so of a workload, now.
+pub(crate) trait Witness: Send + Sync + 'static {
+    /// Reads its attributes: the tree below `workload`, `None` if nothing can be known of
+    /// callers like this.
+    fn attest(&self) -> BoxFuture<'_, Result<Option<Arc<Value>>, Gone>>;
+
+    /// Resolves when it has ended; never if that cannot be known.
+    fn ended(&self) -> BoxFuture<'static, ()>;
+}
+
+/// The process is no more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Gone;
+
+/// One process that has connected, over however many connections.
+pub(crate) struct Workload {
+    witness: Box<dyn Witness>,
+    last: Mutex<Option<Attested>>,
+}
+
+impl fmt::Debug for Workload {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Workload").finish_non_exhaustive()
+    }
+}
+
+impl Workload {
+    pub(crate) fn new(witness: impl Witness) -> Arc<Self> {
+        Arc::new(Self {
+            witness: Box::new(witness),
+            last: Mutex::new(None),
+        })
+    }
+
+    /// What is so of it, read at `since` or later. One reading serves all who ask while it
+    /// goes on.
+    pub(crate) async fn attested_since(&self, since: Instant) -> Result<Attested, Gone> {
+        let mut last = self.last.lock().await;
+        if let Some(attested) = last.as_ref().filter(|attested| attested.at >= since) {
+            return Ok(attested.clone());
+        }
+        let at = Instant::now();
+        let workload = self.witness.attest().await?;
+        let before = last.as_ref().and_then(|before| before.workload.as_ref());
+        let attested = Attested {
+            // What has not changed is kept once.
+            workload: match (workload, before) {
+                (Some(new), Some(old)) if new == *old => Some(old.clone()),
+                (new, _) => new,
+            },
+            at,
+        };
+        *last = Some(attested.clone());
+        Ok(attested)
+    }
+
+    /// See [`Witness::ended`].
+    pub(crate) fn ended(&self) -> BoxFuture<'static, ()> {
+        self.witness.ended()
+    }
+}

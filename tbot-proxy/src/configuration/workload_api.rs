@@ -1,0 +1,130 @@
+//! `workload-identity-api`: where local workloads get their identities.
+
+use std::net::SocketAddr;
+
+use attest::{SystemdConfig, UnixConfig};
+use config::Fields;
+use proxy::Address;
+use workload_api::Options;
+
+use super::address::{SharedAddress, parse_listen};
+
+/// A Workload API.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WorkloadApi {
+    /// A Unix socket, or an address of loopback.
+    pub listen: Address,
+    /// Of the socket's file.
+    pub socket_mode: u32,
+    /// What is found out about callers.
+    pub attestors: attest::Config,
+    /// What is offered.
+    pub options: Options,
+}
+
+/// Everybody on this machine may ask: who gets what is a matter of attestation and policy.
+const SOCKET_MODE: u32 = 0o666;
+
+/// Reads what is particular to this type of service.
+pub(super) fn workload_api(fields: &mut Fields<'_>) -> Option<WorkloadApi> {
+    let listen = fields.required("listen", |text| {
+        // As clients write it (WE-10).
+        parse_listen(text.strip_prefix("tcp://").unwrap_or(text))
+    });
+    let unattested = fields.boolean("allow_unattested").unwrap_or(false);
+    if let Some(listen) = &listen
+        && let Some(SharedAddress::Tcp(address)) = SharedAddress::of(listen)
+    {
+        tcp(fields, address, unattested);
+    }
+    let socket_mode = fields.optional("socket_mode", parse_mode);
+    let attestors = fields.mapping("attestors", attestors);
+    let options = options(fields);
+    Some(WorkloadApi {
+        listen: listen?,
+        socket_mode: socket_mode.unwrap_or(SOCKET_MODE),
+        attestors: attestors.unwrap_or_default(),
+        options: options?,
+    })
+}
+
+/// WE-03: over TCP nobody can be told from anybody else.
+fn tcp(fields: &mut Fields<'_>, address: SocketAddr, unattested: bool) {
+    if !address.ip().is_loopback() {
+        let message = format!(
+            "`listen`: {address} is not loopback: whoever reaches it would get identities; use unix:///path"
+        );
+        fields.mistake("listen", message);
+    } else if !unattested {
+        let message = "`listen`: over TCP no caller can be attested, so every process of this machine gets the same; use unix:///path, or set `allow_unattested: true`";
+        fields.mistake("listen", message);
+    }
+}
+
+fn parse_mode(text: &str) -> Result<u32, String> {
+    match u32::from_str_radix(text.strip_prefix("0o").unwrap_or(text), 8) {
+        Ok(mode) if mode <= 0o777 => Ok(mode),
+        _ => Err(format!("`{text}` is no mode of a file: write \"0660\"")),
+    }
+}
+
+fn attestors(fields: &mut Fields<'_>) -> Option<attest::Config> {
+    let mut config = attest::Config::default();
+    if let Some(unix) = fields.mapping("unix", unix) {
+        config.unix = unix;
+    }
+    if fields.mapping("systemd", enabled) == Some(true) {
+        config.systemd = Some(SystemdConfig::default());
+    }
+    Some(config)
+}
+
+/// `{}` and `{enabled: true}` switch on.
+fn enabled(fields: &mut Fields<'_>) -> Option<bool> {
+    Some(fields.boolean("enabled").unwrap_or(true))
+}
+
+fn unix(fields: &mut Fields<'_>) -> Option<UnixConfig> {
+    let mut unix = UnixConfig::default();
+    if let Some(hash) = fields.boolean("binary_hash") {
+        unix.hash = hash;
+    }
+    if let Some(most) = fields.integer("binary_hash_max_size_bytes", 1..=u64::MAX / 2) {
+        unix.max_hashed = most;
+    }
+    if let Some(foreign) = fields.boolean("foreign_paths") {
+        unix.foreign_paths = foreign;
+    }
+    Some(unix)
+}
+
+fn options(fields: &mut Fields<'_>) -> Option<Options> {
+    let mut options = Options::default();
+    let profiles = fields.scalars("profiles", |profile| match profile {
+        "x509" | "jwt" | "wit" => Ok(profile.to_owned()),
+        other => Err(format!("`{other}` is not known: x509, jwt, wit")),
+    });
+    if fields.has("profiles") {
+        let has = |profile: &str| profiles.iter().any(|other| other == profile);
+        options.x509 = has("x509");
+        options.jwt = has("jwt");
+        options.wit = has("wit");
+        if profiles.is_empty() {
+            fields.mistake("profiles", "`profiles`: at least one of x509, jwt, wit");
+        }
+    }
+    let limits = fields.mapping("limits", |fields| {
+        let mut limits = (options.max_connections, options.max_streams);
+        if let Some(most) = fields.integer("max_connections", 1..=10_000_000) {
+            limits.0 = usize::try_from(most).unwrap_or(usize::MAX);
+        }
+        if let Some(most) = fields.integer("max_streams_per_connection", 1..=1_000_000) {
+            limits.1 = u32::try_from(most).unwrap_or(u32::MAX);
+        }
+        Some(limits)
+    });
+    if let Some((connections, streams)) = limits {
+        (options.max_connections, options.max_streams) = (connections, streams);
+    }
+    Some(options)
+}

@@ -1,0 +1,9 @@
+//! The Workload API of the agent, before a real issuer.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod cache_is_shared;
+mod issuer_away;
+mod policy_reaches_streams;
+mod rig;
+mod workload_decides;
