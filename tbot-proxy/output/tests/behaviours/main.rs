@@ -9,6 +9,8 @@ use rustix::fs::{Mode, OFlags, open, openat};
 mod aws;
 mod full_disk;
 mod java;
+#[cfg(feature = "kubernetes")]
+mod kubernetes;
 mod planted_links;
 mod readers;
 mod readers_see_whole_sets;
