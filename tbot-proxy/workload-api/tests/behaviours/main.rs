@@ -3,10 +3,14 @@
 
 mod authority_is_a_path;
 mod drain_tells_clients_to_come_back;
+mod envoy;
 mod jwt_svids;
 mod limits;
 mod metadata_is_asked_for;
+mod py_spiffe;
 mod reflection_and_health;
+mod rust_spiffe;
+mod sds_streams;
 mod support;
 mod wit_is_off_by_default;
 mod x509_streams;

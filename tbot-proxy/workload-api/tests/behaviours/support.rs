@@ -42,7 +42,10 @@ impl World {
 
     pub(crate) fn with(options: Options) -> Self {
         let backend = TestBackend::new(TRUST_DOMAIN, &[("/app", "internal"), ("/other", "")]);
-        let dir = tempfile::tempdir().unwrap();
+        Self::serve(backend, tempfile::tempdir().unwrap(), options)
+    }
+
+    fn serve(backend: Arc<TestBackend>, dir: TempDir, options: Options) -> Self {
         let listener = Listener::bind_unix(&dir.path().join("wl.sock"), 0o777).unwrap();
         let server = Server::new(backend.clone(), options);
         let (stop, stopped) = oneshot::channel();
@@ -73,6 +76,12 @@ impl World {
     /// Waits until it has stopped.
     pub(crate) async fn stopped(self) {
         soon(self.server).await.unwrap();
+    }
+
+    /// Waits until it has stopped, and starts another in its place.
+    pub(crate) async fn restarted(self) -> Self {
+        soon(self.server).await.unwrap();
+        Self::serve(self.backend, self.dir, Options::default())
     }
 
     pub(crate) async fn client(&self) -> Client {

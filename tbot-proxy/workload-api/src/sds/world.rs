@@ -1,0 +1,122 @@
+//! State of the world: each answer holds all that is wanted and there.
+//!
+//! An answer goes out when something in it is new to this stream: a version that was not
+//! sent, under a name that is wanted. A request that answers an older answer than the
+//! last is stale and says nothing. An Envoy takes an answer without secrets as an error,
+//! so there is none; what is withdrawn is only left out of the next.
+
+use std::collections::{BTreeSet, HashMap};
+
+use bytes::Bytes;
+use proto::envoy::{config::core::v3::Node, service::discovery::v3 as pb};
+use tonic::Status;
+
+use super::{
+    MAX_NAMES, SECRET, check_type,
+    resources::{Secrets, version},
+    too_many,
+    updates::{Pieces, Protocol, nonce, rejected},
+};
+
+#[derive(Debug, Default)]
+pub(super) struct World {
+    wanted: Wanted,
+    /// The last answer's.
+    nonce: String,
+    /// Version by name, of what was sent and is still wanted.
+    sent: HashMap<String, String>,
+}
+
+#[derive(Debug, Default)]
+enum Wanted {
+    /// There was no request yet.
+    #[default]
+    Unknown,
+    /// No name was ever named.
+    All,
+    Names(BTreeSet<String>),
+}
+
+impl World {
+    /// All that is wanted and there, whatever was sent before.
+    pub(super) fn all(&mut self, secrets: &Secrets) -> Vec<Bytes> {
+        let names: Vec<&str> = match &self.wanted {
+            Wanted::Unknown => Vec::new(),
+            Wanted::All => secrets.full_names().iter().map(String::as_str).collect(),
+            Wanted::Names(names) => names.iter().map(String::as_str).collect(),
+        };
+        let there = || {
+            names
+                .iter()
+                .filter_map(|name| Some((*name, secrets.get(name)?)))
+        };
+        let content: String = there()
+            .flat_map(|(name, secret)| [name, "\n", &secret.version, "\n"])
+            .collect();
+        self.nonce = nonce();
+        let mut pieces = Pieces::new(&pb::DiscoveryResponse {
+            version_info: version(content.as_bytes()),
+            type_url: SECRET.to_owned(),
+            nonce: self.nonce.clone(),
+            ..Default::default()
+        });
+        for (name, secret) in there() {
+            pieces.add(&[], &secret.any);
+            // What had no room is not tried again before it changes.
+            self.sent.insert(name.to_owned(), secret.version.clone());
+        }
+        pieces.framed()
+    }
+
+    fn is_new(&self, name: &str, secrets: &Secrets) -> bool {
+        let secret = secrets.get(name);
+        secret.is_some_and(|secret| self.sent.get(name) != Some(&secret.version))
+    }
+}
+
+impl Protocol for World {
+    type Request = pb::DiscoveryRequest;
+
+    fn node(request: &Self::Request) -> Option<&Node> {
+        request.node.as_ref()
+    }
+
+    fn request(&mut self, request: Self::Request) -> Result<(), Status> {
+        check_type(&request.type_url)?;
+        if request.resource_names.len() > MAX_NAMES {
+            return Err(too_many());
+        }
+        if !request.response_nonce.is_empty() && request.response_nonce != self.nonce {
+            return Ok(());
+        }
+        if let Some(error) = &request.error_detail {
+            rejected(&error.message);
+        }
+        let is_named = matches!(self.wanted, Wanted::Names(_));
+        self.wanted = match request.resource_names.is_empty() && !is_named {
+            true => Wanted::All,
+            false => {
+                let names: BTreeSet<String> = request.resource_names.into_iter().collect();
+                // One that is wanted again later is sent again.
+                self.sent.retain(|name, _| names.contains(name));
+                Wanted::Names(names)
+            }
+        };
+        Ok(())
+    }
+
+    fn answer(&mut self, secrets: &Secrets) -> Option<Vec<Bytes>> {
+        let is_due = match &self.wanted {
+            Wanted::Unknown => false,
+            Wanted::All => secrets
+                .full_names()
+                .iter()
+                .any(|name| self.is_new(name, secrets)),
+            Wanted::Names(names) => names.iter().any(|name| self.is_new(name, secrets)),
+        };
+        is_due.then(|| self.all(secrets))
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests;
