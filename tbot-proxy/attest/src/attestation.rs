@@ -13,6 +13,8 @@ use serde_json::{Map, Value};
 
 use crate::{
     attestor::{Attestor, Failure, Found},
+    engine::{Engine, EngineConfig, Kind},
+    kubernetes::{Kubernetes, KubernetesConfig},
     process::Process,
     systemd::{Systemd, SystemdConfig},
     unix::{Unix, UnixConfig},
@@ -26,6 +28,12 @@ pub struct Config {
     pub unix: UnixConfig,
     /// Its systemd unit, if set.
     pub systemd: Option<SystemdConfig>,
+    /// Its container of Docker, if set.
+    pub docker: Option<EngineConfig>,
+    /// Its container of Podman, if set.
+    pub podman: Option<EngineConfig>,
+    /// Its pod of Kubernetes, if set.
+    pub kubernetes: Option<KubernetesConfig>,
     /// How long each attestor may take. Default: 10 s.
     pub time_limit: Duration,
 }
@@ -35,6 +43,9 @@ impl Default for Config {
         Self {
             unix: UnixConfig::default(),
             systemd: None,
+            docker: None,
+            podman: None,
+            kubernetes: None,
             time_limit: Duration::from_secs(10),
         }
     }
@@ -55,6 +66,9 @@ pub struct Attestation {
     pub attributes: Value,
     /// Which attestors could not say all they are asked, and why.
     pub failures: Vec<Failure>,
+    /// Attestors to which the process does not belong: it is in no container, the engine
+    /// has none of its id, it is in no unit. No failure, but worth telling.
+    pub not_applicable: Vec<Failure>,
     /// How long all of it took.
     pub took: Duration,
 }
@@ -65,6 +79,14 @@ impl Attestors {
         let mut attestors = vec![Attestor::Unix(Unix::new(config.unix))];
         if let Some(systemd) = config.systemd {
             attestors.push(Attestor::Systemd(Systemd::new(systemd)));
+        }
+        let limit = config.time_limit;
+        for (kind, engine) in [(Kind::Docker, config.docker), (Kind::Podman, config.podman)] {
+            attestors
+                .extend(engine.map(|engine| Attestor::Engine(Engine::new(kind, engine, limit))));
+        }
+        if let Some(kubernetes) = config.kubernetes {
+            attestors.push(Attestor::Kubernetes(Kubernetes::new(kubernetes, limit)));
         }
         metrics::describe_histogram!(
             "tbot_attestation_seconds",
@@ -77,7 +99,7 @@ impl Attestors {
         );
         Self {
             attestors,
-            time_limit: config.time_limit,
+            time_limit: limit,
         }
     }
 
@@ -92,15 +114,17 @@ impl Attestors {
         )
         .await;
         let mut attributes = Map::new();
-        let mut failures = Vec::new();
+        let (mut failures, mut not_applicable) = (Vec::new(), Vec::new());
         for (attestor, found) in self.attestors.iter().zip(answers) {
             if let Some(group) = found.attributes {
                 attributes.insert(attestor.name().to_owned(), group);
             }
-            failures.extend(found.failures.into_iter().map(|reason| Failure {
+            let with_name = |reason| Failure {
                 attestor: attestor.name(),
                 reason,
-            }));
+            };
+            failures.extend(found.failures.into_iter().map(with_name));
+            not_applicable.extend(found.not_applicable.map(with_name));
         }
         // Whatever ends or changes meanwhile makes all of it worthless.
         if !attributes.is_empty()
@@ -125,6 +149,7 @@ impl Attestors {
         Attestation {
             attributes: Value::Object(attributes),
             failures,
+            not_applicable,
             took: start.elapsed(),
         }
     }

@@ -4,9 +4,15 @@ use std::time::Instant;
 
 use serde_json::Value;
 
-use crate::{process::Process, systemd::Systemd, unix::Unix};
+use crate::{
+    engine::{Engine, Kind},
+    kubernetes::Kubernetes,
+    process::Process,
+    systemd::Systemd,
+    unix::Unix,
+};
 
-/// An attestor that could not say all that it is asked.
+/// An attestor that did not say all that it is asked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Failure {
     /// Its name, which is that of its group of attributes: `unix`, `kubernetes`, ….
@@ -22,13 +28,22 @@ pub(crate) struct Found {
     pub(crate) attributes: Option<Value>,
     /// What is absent that could be there, and why.
     pub(crate) failures: Vec<String>,
+    /// Why this attestor has nothing to say of the process, if that is no failure.
+    pub(crate) not_applicable: Option<String>,
 }
 
 impl Found {
     pub(crate) fn failed(reason: impl ToString) -> Self {
         Self {
-            attributes: None,
             failures: vec![reason.to_string()],
+            ..Self::default()
+        }
+    }
+
+    pub(crate) fn not_applicable(reason: impl ToString) -> Self {
+        Self {
+            not_applicable: Some(reason.to_string()),
+            ..Self::default()
         }
     }
 }
@@ -38,6 +53,8 @@ impl Found {
 pub(crate) enum Attestor {
     Unix(Unix),
     Systemd(Systemd),
+    Engine(Engine),
+    Kubernetes(Kubernetes),
 }
 
 impl Attestor {
@@ -45,6 +62,11 @@ impl Attestor {
         match self {
             Self::Unix(_) => "unix",
             Self::Systemd(_) => "systemd",
+            Self::Engine(engine) => match engine.kind() {
+                Kind::Docker => "docker",
+                Kind::Podman => "podman",
+            },
+            Self::Kubernetes(_) => "kubernetes",
         }
     }
 
@@ -53,6 +75,8 @@ impl Attestor {
         match self {
             Self::Unix(unix) => unix.attest(process, deadline).await,
             Self::Systemd(systemd) => systemd.attest(process),
+            Self::Engine(engine) => engine.attest(process).await,
+            Self::Kubernetes(kubernetes) => kubernetes.attest(process, deadline).await,
         }
     }
 }

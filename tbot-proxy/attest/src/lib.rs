@@ -8,6 +8,9 @@
 
 mod attestation;
 mod attestor;
+pub mod container;
+mod engine;
+mod kubernetes;
 pub mod process;
 pub mod procfs;
 mod systemd;
@@ -15,6 +18,9 @@ mod unix;
 
 pub use self::{
     attestation::{Attestation, Attestors, Config},
+    attestor::Failure,
+    engine::{EngineConfig, inspect},
+    kubernetes::{KubeletVerification, KubernetesConfig, pods},
     process::{Process, ProcessError, ProcessKey, Processes},
     systemd::SystemdConfig,
     unix::UnixConfig,

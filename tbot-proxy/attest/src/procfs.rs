@@ -5,6 +5,7 @@
 //! trusts a byte: a file that is not as `proc(5)` has it is an error, never a guess.
 
 mod cgroup;
+mod mountinfo;
 mod stat;
 mod status;
 #[cfg(test)]
@@ -12,6 +13,7 @@ mod tests;
 
 pub use self::{
     cgroup::{CgroupPath, cgroup},
+    mountinfo::{Mount, mountinfo},
     stat::{Stat, stat},
     status::{Status, status},
 };

@@ -45,9 +45,10 @@ impl Systemd {
                     "service": unit.name,
                     "slice": unit.slice,
                 })),
-                failures: Vec::new(),
+                ..Found::default()
             },
-            Err(reason) => Found::failed(reason),
+            Err(NoUnit::Unknown(reason)) => Found::failed(reason),
+            Err(NoUnit::Outside(reason)) => Found::not_applicable(reason),
         }
     }
 }
@@ -64,17 +65,19 @@ struct Unit {
 impl Unit {
     /// The unit by the hierarchy that systemd uses: `name=systemd` where there is one
     /// (v1 and hybrid mode), else the unified one.
-    fn of(paths: &[CgroupPath]) -> Result<Self, String> {
+    fn of(paths: &[CgroupPath]) -> Result<Self, NoUnit> {
         let path = paths
             .iter()
             .filter(|path| path.is_of_systemd())
             .max_by_key(|path| path.hierarchy)
-            .ok_or("the process is in no cgroup hierarchy of systemd")?;
+            .ok_or_else(|| {
+                NoUnit::Unknown("the process is in no cgroup hierarchy of systemd".to_owned())
+            })?;
         if path.names().any(|name| name == "..") {
-            return Err(format!(
+            return Err(NoUnit::Unknown(format!(
                 "the process is outside of the agent's cgroup namespace ({}); run the agent in the host's",
                 path.path
-            ));
+            )));
         }
         let mut slice = "-.slice";
         for name in path.names() {
@@ -94,9 +97,18 @@ impl Unit {
             }
             slice = name;
         }
-        Err(format!(
+        Err(NoUnit::Outside(format!(
             "the process is in no systemd unit; its cgroup is {}",
             path.path
-        ))
+        )))
     }
+}
+
+/// Why there is no unit.
+#[derive(Debug, PartialEq, Eq)]
+enum NoUnit {
+    /// systemd does not keep the process.
+    Outside(String),
+    /// It cannot be told.
+    Unknown(String),
 }

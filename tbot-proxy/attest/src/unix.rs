@@ -107,6 +107,7 @@ impl Unix {
             Ok(again) if again == status => Found {
                 attributes: Some(Value::Object(attributes)),
                 failures,
+                ..Found::default()
             },
             Ok(_) => Found::failed(ProcessChanged),
             Err(error) => Found::failed(error),

@@ -1,4 +1,4 @@
-use super::{CgroupPath, Stat, Status, cgroup, stat, status};
+use super::{CgroupPath, Stat, Status, cgroup, mountinfo, stat, status};
 
 #[test]
 fn stat_is_read_behind_whatever_name_a_program_gave_itself() {
@@ -101,4 +101,44 @@ fn cgroup_paths_are_whatever_was_named_so() {
         assert!(cgroup(file.as_bytes()).is_err(), "{file}");
     }
     assert!(cgroup(b"0::/\xff\n").is_err());
+}
+
+#[test]
+fn mounts_are_read_with_their_escapes_and_optional_fields() {
+    let file = br"22 27 0:21 / /proc rw,relatime - proc proc rw
+36 35 98:0 /mnt1 /mnt/a\040b\134c rw,noatime master:1 propagate_from:2 - ext3 /dev/root rw
+84 83 0:29 /docker/x /sys/fs/cgroup ro,nosuid shared:9 - cgroup2 cgroup rw,nsdelegate
+";
+    let mounts = mountinfo(file).unwrap();
+    let all: Vec<_> = mounts
+        .iter()
+        .map(|mount| (&*mount.root, &*mount.mount_point, &*mount.file_system))
+        .collect();
+    assert_eq!(
+        all,
+        [
+            ("/", "/proc", "proc"),
+            ("/mnt1", "/mnt/a b\\c", "ext3"),
+            ("/docker/x", "/sys/fs/cgroup", "cgroup2"),
+        ]
+    );
+    assert_eq!(mountinfo(b"").unwrap(), []);
+    assert!(
+        !mountinfo(&std::fs::read("/proc/self/mountinfo").unwrap())
+            .unwrap()
+            .is_empty()
+    );
+    for file in [
+        &b"x"[..],
+        b"22 27 0:21 /",
+        b"22 27 0:21 / /proc rw,relatime",
+        b"22 27 0:21 / /proc rw,relatime -",
+        b"22 27 0:21 / /proc\\377 rw,relatime - proc proc rw",
+    ] {
+        assert!(
+            mountinfo(file).is_err(),
+            "{}",
+            String::from_utf8_lossy(file)
+        );
+    }
 }

@@ -1,0 +1,232 @@
+//! The kubelet's list of pods: bytes in, containers by id out.
+
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    sync::Arc,
+};
+
+use serde::Deserialize;
+
+/// What the kubelet of this node runs.
+#[derive(Debug, Default)]
+pub struct Pods {
+    /// Containers by id.
+    containers: HashMap<String, Vec<PodContainer>>,
+    /// The UIDs of all pods, those without a running container too.
+    uids: HashSet<String>,
+}
+
+/// One container and the pod that holds it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PodContainer {
+    /// The pod.
+    pub pod: Arc<Pod>,
+    /// The name of the container in the pod.
+    pub name: String,
+    /// The image as the pod names it.
+    pub image: String,
+    /// The digest of the image's manifest, if the runtime knows one.
+    pub image_digest: Option<String>,
+    /// What it is for.
+    pub r#type: ContainerType,
+}
+
+/// A pod.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pod {
+    /// Its name.
+    pub name: String,
+    /// Its namespace.
+    pub namespace: String,
+    /// Its UID; for a pod from a file of the kubelet, the hash of that file.
+    pub uid: String,
+    /// The name of its service account; empty for a pod from a file.
+    pub service_account: String,
+    /// Its labels.
+    pub labels: BTreeMap<String, String>,
+}
+
+/// What a container of a pod is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ContainerType {
+    /// One of `spec.containers`.
+    Regular,
+    /// One of `spec.initContainers`, which ends before the regular ones start.
+    Init,
+    /// One of `spec.initContainers` with `restartPolicy: Always`, which stays.
+    Sidecar,
+    /// One of `spec.ephemeralContainers`: somebody debugs the pod.
+    Ephemeral,
+}
+
+impl ContainerType {
+    /// The value of the attribute.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Regular => "regular",
+            Self::Init => "init",
+            Self::Sidecar => "sidecar",
+            Self::Ephemeral => "ephemeral",
+        }
+    }
+}
+
+impl Pods {
+    /// Reads `GET /pods` of a kubelet: a `v1.PodList`.
+    ///
+    /// # Errors
+    ///
+    /// If it is none. Pods of which only a part is known yet are no error.
+    pub fn read(bytes: &[u8]) -> Result<Self, serde_json::Error> {
+        let list: List = serde_json::from_slice(bytes)?;
+        let mut pods = Self::default();
+        for Item {
+            metadata,
+            spec,
+            status,
+        } in list.items.unwrap_or_default()
+        {
+            pods.uids.insert(metadata.uid.clone());
+            let pod = Arc::new(Pod {
+                name: metadata.name,
+                namespace: metadata.namespace,
+                uid: metadata.uid,
+                service_account: spec
+                    .service_account_name
+                    .or(spec.service_account)
+                    .unwrap_or_default(),
+                labels: metadata.labels.unwrap_or_default(),
+            });
+            for (specs, statuses, r#type) in [
+                (
+                    spec.containers,
+                    status.container_statuses,
+                    ContainerType::Regular,
+                ),
+                (
+                    spec.init_containers,
+                    status.init_container_statuses,
+                    ContainerType::Init,
+                ),
+                (
+                    spec.ephemeral_containers,
+                    status.ephemeral_container_statuses,
+                    ContainerType::Ephemeral,
+                ),
+            ] {
+                let specs = specs.unwrap_or_default();
+                for status in statuses.unwrap_or_default() {
+                    let Some(spec) = specs.iter().find(|spec| spec.name == status.name) else {
+                        continue;
+                    };
+                    // `containerd://ID`, and empty until it runs.
+                    let Some((_, id)) = status.container_id.split_once("://") else {
+                        continue;
+                    };
+                    let container = PodContainer {
+                        pod: Arc::clone(&pod),
+                        name: status.name,
+                        image: spec.image.clone(),
+                        image_digest: digest(&status.image_id),
+                        r#type: match (r#type, spec.restart_policy.as_deref()) {
+                            (ContainerType::Init, Some("Always")) => ContainerType::Sidecar,
+                            (r#type, _) => r#type,
+                        },
+                    };
+                    let place = pods.containers.entry(id.to_owned()).or_default();
+                    place.push(container);
+                }
+            }
+        }
+        Ok(pods)
+    }
+
+    /// The container of this id. If the pod that holds it is known from elsewhere, it
+    /// must be that pod. None if two claim the id (CRI-O may list one in two pods).
+    pub fn container(&self, id: &str, pod_uid: Option<&str>) -> Option<&PodContainer> {
+        let mut found = self
+            .containers
+            .get(id)?
+            .iter()
+            .filter(|container| pod_uid.is_none_or(|uid| container.pod.uid == uid));
+        match (found.next(), found.next()) {
+            (found, None) => found,
+            _ => None,
+        }
+    }
+
+    /// Whether there is a pod of this UID, whatever runs in it.
+    pub fn has_pod(&self, uid: &str) -> bool {
+        self.uids.contains(uid)
+    }
+}
+
+/// `docker-pullable://REPOSITORY@DIGEST` or `REPOSITORY@DIGEST`. A bare digest is that of
+/// the image's configuration: an image that came from no registry.
+fn digest(image_id: &str) -> Option<String> {
+    image_id
+        .rsplit_once('@')
+        .map(|(_, digest)| digest)
+        .filter(|digest| digest.contains(':'))
+        .map(str::to_owned)
+}
+
+#[derive(Deserialize)]
+struct List {
+    // `null` if there are none, as Go writes it. Absent in what is no list.
+    items: Option<Vec<Item>>,
+}
+
+#[derive(Deserialize)]
+struct Item {
+    metadata: Metadata,
+    spec: Spec,
+    #[serde(default)]
+    status: Statuses,
+}
+
+#[derive(Deserialize)]
+struct Metadata {
+    name: String,
+    #[serde(default)]
+    namespace: String,
+    uid: String,
+    labels: Option<BTreeMap<String, String>>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Spec {
+    service_account_name: Option<String>,
+    service_account: Option<String>,
+    containers: Option<Vec<ContainerSpec>>,
+    init_containers: Option<Vec<ContainerSpec>>,
+    ephemeral_containers: Option<Vec<ContainerSpec>>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct ContainerSpec {
+    name: String,
+    #[serde(default)]
+    image: String,
+    restart_policy: Option<String>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Statuses {
+    container_statuses: Option<Vec<Status>>,
+    init_container_statuses: Option<Vec<Status>>,
+    ephemeral_container_statuses: Option<Vec<Status>>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Status {
+    name: String,
+    #[serde(default, rename = "containerID")]
+    container_id: String,
+    #[serde(default, rename = "imageID")]
+    image_id: String,
+}

@@ -1,0 +1,11 @@
+//! Attestation of real processes: in containers, pods and units, and of those that
+//! pretend to be.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod attacks;
+mod containers;
+mod hanging;
+mod kubernetes;
+mod support;
+mod units;
