@@ -18,6 +18,7 @@ use crate::{
     window::Bounds,
 };
 
+pub mod conformance;
 pub mod issue;
 
 /// Longest run of any kind: nothing here runs for ever.
@@ -47,6 +48,8 @@ pub enum Command {
     Idle(IdleArgs),
     /// Ask an issuer for SVIDs as many agents do.
     Issue(issue::IssueArgs),
+    /// Check a SPIFFE Workload API against its norms, with this process as the workload.
+    Conformance(conformance::ConformanceArgs),
     /// Be a plain backend: echo, sink or source.
     Serve(ServeArgs),
     /// Make an authority and SPIFFE certificates for a comparison.

@@ -23,6 +23,7 @@ pub mod args;
 pub mod bulk;
 pub mod certs;
 pub mod client_tls;
+pub mod conformance;
 pub mod error;
 pub mod handshake;
 pub mod idle;

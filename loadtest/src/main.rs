@@ -6,8 +6,11 @@ use anyhow::{Context, anyhow};
 use clap::Parser;
 use loadtest::{
     Failure,
-    args::{Cli, Command, Resolved},
-    certs, idle,
+    args::{
+        Cli, Command, Resolved,
+        conformance::{ConformanceArgs, Output},
+    },
+    certs, conformance, idle,
     process::Watched,
     report::{Report, Subject},
     serve,
@@ -42,6 +45,7 @@ fn run(command: Command) -> Result<(), Failure> {
             let orders = args.resolve().map_err(Failure::Usage)?;
             load(orders.enrol()?)
         }
+        Command::Conformance(args) => check_conformance(args),
         Command::Serve(args) => {
             args.listen.check_listen().map_err(Failure::Usage)?;
             Ok(serve::run(
@@ -52,6 +56,26 @@ fn run(command: Command) -> Result<(), Failure> {
             )?)
         }
         Command::Certs(args) => Ok(certs::write(&args.out, &args.trust_domain)?),
+    }
+}
+
+fn check_conformance(args: ConformanceArgs) -> Result<(), Failure> {
+    let (plan, output) = args.resolve();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot start a runtime")?;
+    let report = runtime.block_on(conformance::run(&plan))?;
+    match output {
+        Output::Text => println!("{report}"),
+        Output::Json => println!(
+            "{}",
+            serde_json::to_string_pretty(&report).context("cannot write JSON")?
+        ),
+    }
+    match report.broken().count() {
+        0 => Ok(()),
+        broken => Err(Failure::Run(anyhow!("{broken} norms are not kept"))),
     }
 }
 
