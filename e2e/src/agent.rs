@@ -175,6 +175,11 @@ impl Agent {
         self.home.path()
     }
 
+    /// Address of its diagnostics.
+    pub fn diagnostics(&self) -> String {
+        format!("127.0.0.1:{}", self.diagnostics)
+    }
+
     /// A path in its directory.
     pub fn path(&self, name: &str) -> PathBuf {
         self.home.path().join(name)

@@ -8,7 +8,6 @@
 use std::{
     io,
     ops::ControlFlow,
-    path::PathBuf,
     process::ExitCode,
     sync::{
         Arc,
@@ -29,7 +28,7 @@ use tokio_util::task::AbortOnDropHandle;
 use crate::{
     bot::Bot,
     cache::Cache,
-    configuration::{Configuration, ConfigurationError, Onboarding, Overrides, Storage},
+    configuration::{Configuration, ConfigurationError, Onboarding, Overrides, Source, Storage},
     diagnostics::Diagnostics,
     issuance::Issuance,
     join::JoinError,
@@ -40,16 +39,17 @@ use crate::{
     services::{Draining, Services},
     state::{Health, IdentityState},
     storage::{BotStorage, StorageError},
+    systemd,
     trust::Trust,
 };
 
 /// Runs the agent until it is told to end or cannot go on.
-pub fn run(path: PathBuf, overrides: Overrides) -> Result<ExitCode, AgentError> {
-    let configuration = Configuration::read(&path, &overrides)?;
+pub fn run(source: Source, overrides: Overrides) -> Result<ExitCode, AgentError> {
+    let configuration = Configuration::read(&source, &overrides)?;
     let control = runtime("control", Some(2))?;
     let data = runtime("data", None)?;
     let (outcome, writer) = control.block_on(async {
-        match Agent::start(path, overrides, configuration, data.handle()).await {
+        match Agent::start(source, overrides, configuration, data.handle()).await {
             Ok((agent, writer)) => (agent.serve().await, writer),
             Err(error) => (Err(error), None),
         }
@@ -64,7 +64,7 @@ pub fn run(path: PathBuf, overrides: Overrides) -> Result<ExitCode, AgentError> 
 }
 
 struct Agent {
-    path: PathBuf,
+    source: Source,
     overrides: Overrides,
     configuration: Configuration,
     onboarding: watch::Sender<Onboarding>,
@@ -79,7 +79,7 @@ struct Agent {
 
 impl Agent {
     async fn start(
-        path: PathBuf,
+        from: Source,
         overrides: Overrides,
         configuration: Configuration,
         data: &Handle,
@@ -100,25 +100,6 @@ impl Agent {
         let (bot_state, bot_watch) = watch::channel(IdentityState::waiting(
             "the agent has not joined: connecting to the issuer",
         ));
-        if let Some(address) = configuration.diagnostics {
-            let diagnostics = Diagnostics {
-                health: health.clone(),
-                bot: bot_watch.clone(),
-                metrics: metrics.clone(),
-                roll: roll.clone(),
-                draining: draining.clone(),
-            };
-            diagnostics
-                .start(address)
-                .await
-                .map_err(|error| AgentError::Diagnostics { address, error })?;
-        }
-        tokio::spawn(async move {
-            loop {
-                tokio::time::sleep(Duration::from_secs(5)).await;
-                metrics.run_upkeep();
-            }
-        });
         let source = IdentitySource::new();
         let link = IssuerLink::new(
             Addresses::new(configuration.issuer.addresses.clone()),
@@ -130,6 +111,28 @@ impl Agent {
                 .map(|stored| stored.bundles.clone())
                 .unwrap_or_default(),
         );
+        if let Some(address) = configuration.diagnostics {
+            let diagnostics = Diagnostics {
+                health: health.clone(),
+                bot: bot_watch.clone(),
+                metrics: metrics.clone(),
+                roll: roll.clone(),
+                trust: trust.clone(),
+                link: link.clone(),
+                identity: source.clone(),
+                draining: draining.clone(),
+            };
+            diagnostics
+                .start(address)
+                .await
+                .map_err(|error| AgentError::Diagnostics { address, error })?;
+        }
+        tokio::spawn(async move {
+            loop {
+                tokio::time::sleep(Duration::from_secs(30)).await;
+                metrics.run_upkeep();
+            }
+        });
         let keeping = Keeping {
             issuance: Issuance::over(link.clone()),
             trust: trust.clone(),
@@ -170,7 +173,7 @@ impl Agent {
         let bot = AbortOnDropHandle::new(tokio::spawn(bot.run(stored)));
         let follower = AbortOnDropHandle::new(tokio::spawn(trust.clone().follow(link, source)));
         let agent = Self {
-            path,
+            source: from,
             overrides,
             configuration,
             onboarding,
@@ -186,6 +189,8 @@ impl Agent {
     }
 
     async fn serve(mut self) -> Result<ExitCode, AgentError> {
+        systemd::ready();
+        let _watchdog = systemd::watchdog();
         loop {
             let signals = &mut self.signals;
             tokio::select! {
@@ -194,9 +199,11 @@ impl Agent {
                     Err(error) => AgentError::Bot(error.to_string()),
                 }),
                 Some(()) = signals.reload.recv() => {
+                    systemd::reloading();
                     if self.reload().await.is_break() {
                         return Ok(self.end().await);
                     }
+                    systemd::ready();
                 }
                 Some(()) = signals.renew.recv() => {
                     tracing::info!("SIGUSR1: renewing every identity");
@@ -211,8 +218,8 @@ impl Agent {
     /// `SIGHUP`. A file with mistakes changes nothing. `Break`: an order to end has come meanwhile.
     async fn reload(&mut self) -> ControlFlow<()> {
         self.records.reopen();
-        let file = self.path.display().to_string();
-        let reloaded = match Configuration::read(&self.path, &self.overrides) {
+        let file = self.source.to_string();
+        let reloaded = match Configuration::read(&self.source, &self.overrides) {
             Ok(new) => self.put_in_force(new).await?,
             Err(ConfigurationError::Mistakes(mistakes)) => {
                 for mistake in mistakes.iter() {
@@ -294,6 +301,7 @@ impl Agent {
 
     /// Ends: new connections are refused, live ones have the grace to end.
     async fn end(mut self) -> ExitCode {
+        systemd::stopping();
         let grace = self.configuration.shutdown_grace;
         tracing::info!(
             grace_seconds = grace.as_secs_f64(),

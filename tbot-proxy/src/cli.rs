@@ -1,14 +1,22 @@
 //! The command line.
 
+mod attest;
+mod endpoint;
+mod install;
+mod jwt;
+mod service;
+mod status;
+mod svid;
+
 use std::{path::PathBuf, process::ExitCode};
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use secrecy::SecretString;
 use telemetry::{LogLevel, Setup, Telemetry, TelemetryError};
 
 use crate::{
     agent::{self, AgentError},
-    configuration::{Configuration, ConfigurationError, Overrides},
+    configuration::{Configuration, ConfigurationError, Overrides, Source},
 };
 
 /// The agent: joins the issuer, keeps identities fresh, writes them out, and
@@ -38,10 +46,40 @@ pub struct Cli {
 enum Command {
     /// Runs the agent. SIGHUP reloads the file, SIGUSR1 renews every identity, SIGTERM drains and ends.
     Start(Start),
+    /// Prints the configuration that `start SERVICE` would run with these flags.
+    Configure(Configure),
     /// Reports every mistake of a configuration file with its line and column.
     Check(ConfigurationFile),
+    /// The agent on one screen: identities, expiry, followers, issuer, trouble.
+    Status(status::StatusArgs),
+    #[command(subcommand)]
+    Svid(svid::Svid),
+    #[command(subcommand)]
+    Jwt(jwt::Jwt),
+    #[command(subcommand)]
+    Bundle(Bundle),
+    Attest(attest::AttestArgs),
+    #[command(subcommand)]
+    Install(install::Install),
+    /// Prints completions for a shell.
+    Completions {
+        /// Which shell.
+        shell: clap_complete::Shell,
+    },
+    /// Prints the manual page, or writes all pages into a directory.
+    Man {
+        /// Where to write `tbot-proxy.1`, `tbot-proxy-start.1` and so on.
+        directory: Option<PathBuf>,
+    },
     /// Prints the version.
     Version,
+}
+
+/// Trust bundles as a workload gets them.
+#[derive(Debug, Subcommand)]
+enum Bundle {
+    /// Prints trust bundles.
+    Show(svid::BundleShow),
 }
 
 #[derive(Debug, Args)]
@@ -52,29 +90,63 @@ struct ConfigurationFile {
 }
 
 #[derive(Debug, Args)]
+#[command(
+    subcommand_value_name = "SERVICE",
+    subcommand_help_heading = "Services"
+)]
 struct Start {
+    /// Configuration file.
+    #[arg(short, long, env = "TBOT_CONFIG", value_name = "FILE")]
+    config: Option<PathBuf>,
     #[command(flatten)]
-    file: ConfigurationFile,
+    agent: AgentFlags,
+    /// One service by flags, without a file.
+    #[command(subcommand)]
+    service: Option<service::Service>,
+}
+
+#[derive(Debug, Args)]
+#[command(
+    subcommand_value_name = "SERVICE",
+    subcommand_help_heading = "Services"
+)]
+struct Configure {
+    #[command(flatten)]
+    agent: AgentFlags,
+    #[command(subcommand)]
+    service: service::Service,
+}
+
+/// Of the agent as a whole.
+#[derive(Debug, Args)]
+struct AgentFlags {
     /// Overrides issuer.address and issuer.addresses: host:port.
     #[arg(
         long,
+        global = true,
         env = "TBOT_ISSUER",
         value_name = "ADDRESS",
         value_delimiter = ','
     )]
     issuer: Vec<String>,
     /// Overrides issuer.ca_pins: sha256:<64 hexadecimal digits>.
-    #[arg(long, env = "TBOT_CA_PIN", value_name = "PIN", value_delimiter = ',')]
+    #[arg(
+        long,
+        global = true,
+        env = "TBOT_CA_PIN",
+        value_name = "PIN",
+        value_delimiter = ','
+    )]
     ca_pin: Vec<String>,
     /// Overrides onboarding.token: a token, or the path of its file. Others see a flag in the
     /// list of processes: prefer the environment or a file.
-    #[arg(long, env = "TBOT_TOKEN", value_name = "TOKEN", hide_env_values = true, value_parser = token)]
+    #[arg(long, global = true, env = "TBOT_TOKEN", value_name = "TOKEN", hide_env_values = true, value_parser = token)]
     token: Option<SecretString>,
     /// Overrides storage: a directory, or `memory`.
-    #[arg(long, env = "TBOT_STORAGE", value_name = "PATH")]
+    #[arg(long, global = true, env = "TBOT_STORAGE", value_name = "PATH")]
     storage: Option<String>,
     /// Overrides diagnostics.listen.
-    #[arg(long, env = "TBOT_DIAGNOSTICS", value_name = "ADDRESS")]
+    #[arg(long, global = true, env = "TBOT_DIAGNOSTICS", value_name = "ADDRESS")]
     diagnostics: Option<String>,
 }
 
@@ -94,7 +166,20 @@ impl Cli {
                 println!("tbot-proxy {}", env!("CARGO_PKG_VERSION"));
                 ExitCode::SUCCESS
             }
+            Command::Configure(configure) => ended(configure.run()),
             Command::Check(file) => check(&file),
+            Command::Status(args) => ended(endpoint::block_on(args.run())),
+            Command::Svid(command) => ended(endpoint::block_on(command.run())),
+            Command::Jwt(command) => ended(endpoint::block_on(command.run())),
+            Command::Bundle(Bundle::Show(args)) => ended(endpoint::block_on(args.run())),
+            Command::Attest(args) => ended(endpoint::block_on(args.run())),
+            Command::Install(install::Install::Systemd(args)) => ended(args.run()),
+            Command::Completions { shell } => {
+                let mut text = Vec::new();
+                clap_complete::generate(shell, &mut Self::command(), "tbot-proxy", &mut text);
+                ended(terminal::print(&String::from_utf8_lossy(&text)))
+            }
+            Command::Man { directory } => ended(manual(directory)),
             Command::Start(start) => {
                 let collector = self.otlp_endpoint.filter(|endpoint| !endpoint.is_empty());
                 match install(self.log_format, &self.log_level, collector.as_deref()) {
@@ -110,10 +195,36 @@ impl Cli {
     }
 }
 
+/// How a command that asks ended: in a line, if not well.
+fn ended(outcome: anyhow::Result<()>) -> ExitCode {
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("tbot-proxy: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn manual(directory: Option<PathBuf>) -> anyhow::Result<()> {
+    match directory {
+        Some(directory) => Ok(clap_mangen::generate_to(Cli::command(), directory)?),
+        None => {
+            let mut text = Vec::new();
+            clap_mangen::Man::new(Cli::command()).render(&mut text)?;
+            terminal::print(&String::from_utf8_lossy(&text))
+        }
+    }
+}
+
 fn run(start: Start) -> ExitCode {
     prepare_process();
-    let overrides = start.overrides();
-    match agent::run(start.file.config, overrides) {
+    crate::systemd::take_sockets();
+    let source = match start.source() {
+        Ok(source) => source,
+        Err(error) => return ended(Err(error)),
+    };
+    match agent::run(source, start.agent.overrides()) {
         Ok(code) => code,
         Err(AgentError::Configuration(error)) => complain(&error),
         Err(error) => fail(&error),
@@ -126,6 +237,45 @@ fn fail(error: &dyn std::error::Error) -> ExitCode {
 }
 
 impl Start {
+    /// The file, or what the flags come to.
+    fn source(&self) -> anyhow::Result<Source> {
+        match (&self.service, &self.config) {
+            (Some(service), _) => {
+                let text = service.configuration(&self.agent.head())?;
+                Ok(Source::Flags(text))
+            }
+            (None, Some(file)) => Ok(Source::File(file.clone())),
+            (None, None) => anyhow::bail!(
+                "nothing to start: name a configuration with -c (TBOT_CONFIG), or a service, as in `start workload-identity-api`"
+            ),
+        }
+    }
+}
+
+impl Configure {
+    fn run(self) -> anyhow::Result<()> {
+        let text = self.service.configuration(&self.agent.head())?;
+        Configuration::read(&Source::Flags(text.clone()), &Overrides::default())?;
+        terminal::print(&text)
+    }
+}
+
+impl AgentFlags {
+    fn head(&self) -> service::Head {
+        use secrecy::ExposeSecret;
+        let overrides = self.overrides();
+        let token = overrides.token.as_ref().map(|token| token.expose_secret());
+        service::Head {
+            token_file: token
+                .filter(|token| token.starts_with('/'))
+                .map(str::to_owned),
+            issuer: overrides.issuer,
+            ca_pins: overrides.ca_pins,
+            storage: overrides.storage,
+            diagnostics: overrides.diagnostics,
+        }
+    }
+
     /// What is set. An empty environment variable is not.
     fn overrides(&self) -> Overrides {
         use secrecy::ExposeSecret;
@@ -148,7 +298,7 @@ impl Start {
 }
 
 fn check(file: &ConfigurationFile) -> ExitCode {
-    match Configuration::read(&file.config, &Overrides::default()) {
+    match Configuration::read(&Source::File(file.config.clone()), &Overrides::default()) {
         Ok(configuration) => {
             let count = configuration.services.len();
             let services = if count == 1 { "service" } else { "services" };

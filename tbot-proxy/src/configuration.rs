@@ -10,7 +10,7 @@ mod selector;
 mod service;
 mod workload_api;
 
-use std::{collections::HashMap, fs, net::SocketAddr, path::Path, path::PathBuf, time::Duration};
+use std::{collections::HashMap, fmt, fs, net::SocketAddr, path::PathBuf, time::Duration};
 
 use config::{Document, Fields, Mistakes};
 use identity::CaPin;
@@ -133,15 +133,38 @@ pub enum ConfigurationError {
     Mistakes(#[from] Mistakes),
 }
 
+/// Where a configuration comes from. `Display` names it.
+#[derive(Debug, Clone)]
+pub enum Source {
+    /// A file.
+    File(PathBuf),
+    /// A text that was made of flags.
+    Flags(String),
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File(path) => path.display().fmt(f),
+            Self::Flags(_) => f.write_str("flags"),
+        }
+    }
+}
+
 impl Configuration {
-    /// Reads and resolves a file.
-    pub fn read(path: &Path, overrides: &Overrides) -> Result<Self, ConfigurationError> {
-        let text = fs::read_to_string(path).map_err(|error| ConfigurationError::Unreadable {
-            path: path.to_owned(),
-            error,
-        })?;
+    /// Reads and resolves a configuration.
+    pub fn read(source: &Source, overrides: &Overrides) -> Result<Self, ConfigurationError> {
+        let text = match source {
+            Source::Flags(text) => text.clone(),
+            Source::File(path) => {
+                fs::read_to_string(path).map_err(|error| ConfigurationError::Unreadable {
+                    path: path.to_owned(),
+                    error,
+                })?
+            }
+        };
         let overrides = ResolvedOverrides::resolve(overrides)?;
-        Ok(Self::parse(&path.display().to_string(), &text, &overrides)?)
+        Ok(Self::parse(&source.to_string(), &text, &overrides)?)
     }
 
     fn parse(file: &str, text: &str, overrides: &ResolvedOverrides) -> Result<Self, Mistakes> {

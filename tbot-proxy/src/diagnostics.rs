@@ -1,4 +1,4 @@
-//! Diagnostics on loopback: `/livez`, `/readyz`, `/readyz/{service}`, `/metrics`.
+//! Diagnostics on loopback: `/livez`, `/readyz`, `/readyz/{service}`, `/metrics`, `/status`.
 //!
 //! They run on the control runtime, so they answer while the data path is
 //! saturated (DESIGN D12). Nothing here is secret and nobody is authenticated, so
@@ -29,6 +29,7 @@ use hyper_util::{
     server::conn::auto::Builder,
     service::TowerToHyperService,
 };
+use identity::IdentitySource;
 use metrics_exporter_prometheus::PrometheusHandle;
 use serde::Serialize;
 use tokio::{
@@ -39,7 +40,10 @@ use tokio::{
 
 use crate::{
     kept::Roll,
-    state::{Entry, Health, IdentityState, Status},
+    link::IssuerLink,
+    state::{self, Entry, Health, IdentityState},
+    status::{Bot, Identities, Issuer, Status},
+    trust::Trust,
 };
 
 /// Connections at a time.
@@ -58,6 +62,10 @@ pub(crate) struct Diagnostics {
     pub(crate) bot: watch::Receiver<IdentityState>,
     pub(crate) metrics: PrometheusHandle,
     pub(crate) roll: Arc<Roll>,
+    pub(crate) trust: Arc<Trust>,
+    pub(crate) link: Arc<IssuerLink>,
+    /// Of the agent itself.
+    pub(crate) identity: Arc<IdentitySource>,
     /// Set when the process begins to end.
     pub(crate) draining: Arc<AtomicBool>,
 }
@@ -72,12 +80,23 @@ struct Readiness {
 /// For information: services go on with their SVIDs while it is lost or not renewed.
 #[derive(Serialize)]
 struct BotIdentity {
-    status: Status,
+    status: state::Status,
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<String>,
 }
 
 impl Diagnostics {
+    fn readiness(&self) -> &'static str {
+        let mut services = self.health.entries().into_values();
+        if self.draining.load(Ordering::Relaxed) {
+            "draining"
+        } else if services.all(|entry| entry.status == state::Status::Ready) {
+            "ready"
+        } else {
+            "not_ready"
+        }
+    }
+
     /// Listens on `address` and answers until the process ends.
     pub(crate) async fn start(self, address: SocketAddr) -> io::Result<()> {
         let listener = TcpListener::bind(address).await?;
@@ -87,6 +106,7 @@ impl Diagnostics {
             .route("/readyz", get(ready))
             .route("/readyz/{service}", get(service_ready))
             .route("/metrics", get(metrics))
+            .route("/status", get(status))
             .with_state(self);
         tokio::spawn(serve(listener, routes));
         Ok(())
@@ -124,25 +144,39 @@ async fn serve(listener: TcpListener, routes: Router) {
     }
 }
 
+async fn status(State(diagnostics): State<Diagnostics>) -> Response {
+    let bundles = diagnostics.trust.bundles().borrow().clone();
+    let bot = diagnostics.bot.borrow().clone();
+    Json(Status {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        status: diagnostics.readiness().to_owned(),
+        bot: Bot::of(&bot, &diagnostics.identity.current()),
+        issuer: Issuer {
+            address: diagnostics.link.addresses().current().to_string(),
+            connected: diagnostics.trust.is_followed(),
+            trust_domains: bundles
+                .iter()
+                .map(|bundle| bundle.trust_domain().to_string())
+                .collect(),
+        },
+        services: diagnostics.health.entries(),
+        identities: Identities::of(&diagnostics.roll),
+    })
+    .into_response()
+}
+
 async fn ready(State(diagnostics): State<Diagnostics>) -> Response {
     let services = diagnostics.health.entries();
-    let all_ready = services.values().all(|entry| entry.status == Status::Ready);
-    let status = if diagnostics.draining.load(Ordering::Relaxed) {
-        "draining"
-    } else if all_ready {
-        "ready"
-    } else {
-        "not_ready"
-    };
+    let status = diagnostics.readiness();
     let IdentityState { held, reason } = diagnostics.bot.borrow().clone();
     let readiness = Readiness {
         status,
         services,
         bot_identity: BotIdentity {
             status: if held {
-                Status::Ready
+                state::Status::Ready
             } else {
-                Status::NotReady
+                state::Status::NotReady
             },
             reason,
         },
@@ -155,7 +189,7 @@ async fn service_ready(
     Path(service): Path<String>,
 ) -> Response {
     match diagnostics.health.entries().remove(&service) {
-        Some(entry) => (code(entry.status == Status::Ready), Json(entry)).into_response(),
+        Some(entry) => (code(entry.status == state::Status::Ready), Json(entry)).into_response(),
         None => (StatusCode::NOT_FOUND, "no such service\n").into_response(),
     }
 }

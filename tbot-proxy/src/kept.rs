@@ -19,6 +19,7 @@ use std::{
 
 use futures_util::future::BoxFuture;
 use identity::{TrustBundle, TrustBundleSet};
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio::sync::watch;
 use tokio_util::task::AbortOnDropHandle;
@@ -98,7 +99,8 @@ pub(crate) struct SetNow {
 }
 
 /// What came of asking.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub(crate) enum Outcome {
     /// Nothing yet.
     Pending,
@@ -173,6 +175,7 @@ impl KeptSet {
     ) -> Self {
         let svids = meanwhile.map(|set| set.svids.clone()).unwrap_or_default();
         let (now, receiver) = watch::channel(Arc::new(SetNow::starting()));
+        let now = Arc::new(now);
         let keeper = Keeper {
             selector,
             kind,
@@ -190,7 +193,7 @@ impl KeptSet {
         keeper.publish(None, false);
         keeper.keeping.roll.add(Listed {
             selector: keeper.selector.clone(),
-            now: receiver.clone(),
+            keeper: Arc::downgrade(&keeper.now),
         });
         Self {
             now: receiver,
@@ -224,7 +227,7 @@ struct Keeper {
     reads: Arc<Reads>,
     attested: Attested,
     obtained: Obtained,
-    now: watch::Sender<Arc<SetNow>>,
+    now: Arc<watch::Sender<Arc<SetNow>>>,
 }
 
 /// What came of one attempt.

@@ -25,8 +25,10 @@ mod schedule;
 mod served;
 mod services;
 mod state;
+mod status;
 mod storage;
 mod svid;
+mod systemd;
 mod trust;
 mod workload;
 

@@ -6,7 +6,13 @@
 //! was obtained under, so that an order given while the agent was away, or before
 //! the stream was open, is still followed.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use identity::{IdentitySource, TrustBundle, TrustBundleSet, TrustDomain, X509Svid};
 use proto::{
@@ -26,6 +32,8 @@ use crate::{
 pub(crate) struct Trust {
     bundles: watch::Sender<Arc<TrustBundleSet>>,
     order: watch::Sender<Option<RenewOrder>>,
+    /// Whether the issuer's pushes are followed now.
+    is_followed: AtomicBool,
 }
 
 /// The newest order to renew.
@@ -50,6 +58,7 @@ impl Trust {
         Arc::new(Self {
             bundles: watch::Sender::new(Arc::new(bundles)),
             order: watch::Sender::new(None),
+            is_followed: AtomicBool::new(false),
         })
     }
 
@@ -60,6 +69,16 @@ impl Trust {
     /// `None` until the issuer has told.
     pub(crate) fn order(&self) -> watch::Receiver<Option<RenewOrder>> {
         self.order.subscribe()
+    }
+
+    /// Whether the issuer's pushes are followed now.
+    pub(crate) fn is_followed(&self) -> bool {
+        self.is_followed.load(Ordering::Relaxed)
+    }
+
+    fn set_followed(&self, is_followed: bool) {
+        self.is_followed.store(is_followed, Ordering::Relaxed);
+        metrics::gauge!(ISSUER_WATCHED).set(if is_followed { 1.0 } else { 0.0 });
     }
 
     /// Puts bundles in force for every one who follows.
@@ -171,7 +190,7 @@ impl Trust {
                     now.refusals += 1;
                 });
             }
-            metrics::gauge!(ISSUER_WATCHED).set(0.0);
+            self.set_followed(false);
             let delay = backoff.next();
             tracing::warn!(
                 %reason,
@@ -205,7 +224,7 @@ impl Trust {
                     Ok(Some(message)) => {
                         self.accept(&own, message).map_err(CallError::Unavailable)?;
                         *followed = true;
-                        metrics::gauge!(ISSUER_WATCHED).set(1.0);
+                        self.set_followed(true);
                         backoff.reset();
                     }
                     Ok(None) => {

@@ -35,9 +35,9 @@ pub(super) async fn apply(args: ApplyArgs) -> anyhow::Result<()> {
     let mut admin = args.target.connect().await?;
     let results = send(&mut admin, resources, args.dry_run).await?;
     if !args.dry_run {
-        return output::print(&told(&results));
+        return terminal::print(&told(&results));
     }
-    output::print(&differences(&results))?;
+    terminal::print(&differences(&results))?;
     let changes = results.iter().any(|result| !is_unchanged(result));
     if args.exit_code && changes {
         std::process::exit(WOULD_CHANGE);

@@ -3,7 +3,6 @@
 use clap::{Args, ValueEnum};
 use serde_json::Value;
 
-use super::output;
 use crate::resources::yaml;
 
 /// `issuer attributes`.
@@ -53,12 +52,12 @@ pub(super) fn attributes(args: &AttributesArgs) -> anyhow::Result<()> {
                 ]
             });
             let header = ["ATTRIBUTE", "TYPE", "TRUST", "PRESENT", "WHAT IT SAYS"];
-            output::print_table(&header, rows.collect())
+            terminal::print_table(&header, rows.collect())
         }
-        AttributesFormat::Json => output::print_json(&serde_json::to_value(shown)?),
+        AttributesFormat::Json => terminal::print_json(&serde_json::to_value(shown)?),
         AttributesFormat::Yaml => {
             let value: Value = serde_json::to_value(shown)?;
-            output::print(&yaml::write_json(value))
+            terminal::print(&yaml::write_json(value))
         }
     }
 }

@@ -3,11 +3,9 @@
 use clap::{Args, Subcommand};
 use proto::admin::v1 as pb;
 use serde_json::json;
+use terminal::Format;
 
-use super::{
-    Target,
-    output::{self, Format},
-};
+use super::{Target, output};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum AuthorityCommand {
@@ -90,7 +88,7 @@ async fn rotate(args: RotateArgs) -> anyhow::Result<()> {
         Err(status) => return Err(admin.failed(status)),
     };
     if rotated.steps == 0 && args.output == Format::Table {
-        output::print("their successors are prepared already\n\n")?;
+        terminal::print("their successors are prepared already\n\n")?;
     }
     show(args.output, &rotated.authorities)
 }
@@ -125,7 +123,7 @@ fn show(format: Format, authorities: &[pb::Authority]) -> anyhow::Result<()> {
                 })
             })
             .collect();
-        return output::print_json(&json!(shown));
+        return terminal::print_json(&json!(shown));
     }
     let rows = authorities
         .iter()
@@ -140,7 +138,7 @@ fn show(format: Format, authorities: &[pb::Authority]) -> anyhow::Result<()> {
             ]
         })
         .collect();
-    output::print_table(&["USE", "STATE", "KEY", "MADE", "ENDS", "NEXT"], rows)
+    terminal::print_table(&["USE", "STATE", "KEY", "MADE", "ENDS", "NEXT"], rows)
 }
 
 /// What happens to it next.

@@ -5,13 +5,9 @@ use std::time::Duration;
 use clap::{Args, Subcommand};
 use proto::admin::v1 as pb;
 use serde_json::{Value, json};
+use terminal::Format;
 
-use super::{
-    Target,
-    client::Admin,
-    output::{self, Format},
-    resource::read_all,
-};
+use super::{Target, client::Admin, output, resource::read_all};
 use crate::resources::{Kind, Resource, Spec, wire};
 
 #[derive(Debug, Subcommand)]
@@ -94,7 +90,7 @@ async fn add(args: AddArgs) -> anyhow::Result<()> {
         _ => Vec::new(),
     };
     if args.output == Format::Json {
-        return output::print_json(&json!({
+        return terminal::print_json(&json!({
             "bot": args.name,
             "roles": roles,
             "token": added.token,
@@ -114,7 +110,7 @@ async fn add(args: AddArgs) -> anyhow::Result<()> {
         true => "no roles: it may have nothing until it holds one".to_owned(),
         false => format!("roles: {}", roles.join(", ")),
     };
-    output::print(&format!(
+    terminal::print(&format!(
         "bot {name} ({roles})\n\
          \n\
          token    {token}\n\
@@ -223,7 +219,7 @@ async fn instances(args: InstancesArgs) -> anyhow::Result<()> {
                 "locked_reason": instance.locked_reason,
             })
         });
-        return output::print_json(&Value::Array(shown.collect()));
+        return terminal::print_json(&Value::Array(shown.collect()));
     }
     let rows = found
         .into_iter()
@@ -246,7 +242,7 @@ async fn instances(args: InstancesArgs) -> anyhow::Result<()> {
         "HOST",
         "LOCKED",
     ];
-    output::print_table(&header, rows)
+    terminal::print_table(&header, rows)
 }
 
 async fn unlock(args: UnlockArgs) -> anyhow::Result<()> {
@@ -264,5 +260,5 @@ async fn unlock(args: UnlockArgs) -> anyhow::Result<()> {
     if let Err(status) = admin.client().unlock_bot_instance(request).await {
         return Err(admin.failed(status));
     }
-    output::print(&format!("{} unlocked\n", args.instance))
+    terminal::print(&format!("{} unlocked\n", args.instance))
 }

@@ -4,7 +4,7 @@ use anyhow::anyhow;
 use clap::Args;
 use proto::admin::v1 as pb;
 
-use super::{Target, output, resource::Reference, resource_files::Files};
+use super::{Target, resource::Reference, resource_files::Files};
 use crate::resources::{Kind, TokenSecret, yaml};
 
 /// `issuer delete`.
@@ -48,7 +48,7 @@ pub(super) async fn delete(args: DeleteArgs) -> anyhow::Result<()> {
             revision,
         };
         match admin.client().delete_resource(request).await {
-            Ok(_) => output::print(&format!("{reference} deleted\n"))?,
+            Ok(_) => terminal::print(&format!("{reference} deleted\n"))?,
             Err(status) => failed.push(admin.failed(status).to_string()),
         }
     }

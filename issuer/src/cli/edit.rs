@@ -44,7 +44,7 @@ pub(super) async fn edit(args: EditArgs) -> anyhow::Result<()> {
     let edited = file.read()?;
     if edited == text {
         file.remove();
-        return output::print(&format!("{reference} not changed\n"));
+        return terminal::print(&format!("{reference} not changed\n"));
     }
     let applied = async {
         let resource = parse(&file.path, &edited, &reference)?;
@@ -53,7 +53,7 @@ pub(super) async fn edit(args: EditArgs) -> anyhow::Result<()> {
     match applied.await {
         Ok(results) => {
             file.remove();
-            output::print(&apply::told(&results))
+            terminal::print(&apply::told(&results))
         }
         Err(error) => Err(anyhow!(
             "{error}\nnothing was changed; what you wrote is in {path}: correct it and run `issuer apply -f {path}`",

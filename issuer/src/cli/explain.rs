@@ -9,7 +9,7 @@ use policy::Attributes;
 use proto::admin::v1 as pb;
 use serde_json::Value;
 
-use super::{Target, output, resource_files::text};
+use super::{Target, resource_files::text};
 use crate::resources::yaml;
 
 /// `issuer explain`.
@@ -93,10 +93,10 @@ pub(super) async fn explain(args: ExplainArgs) -> anyhow::Result<()> {
         Err(status) => return Err(admin.failed(status)),
     };
     match args.output {
-        ExplainFormat::Text => output::print(&answer.text),
+        ExplainFormat::Text => terminal::print(&answer.text),
         ExplainFormat::Json => {
             let explanation: Value = serde_json::from_str(&answer.explanation_json)?;
-            output::print_json(&explanation)
+            terminal::print_json(&explanation)
         }
     }
 }

@@ -6,7 +6,7 @@ use anyhow::anyhow;
 use clap::Args;
 use proto::admin::v1::{self as pb, lock_spec::Target as On};
 
-use super::{Target, apply, output};
+use super::{Target, apply};
 
 /// `issuer lock`.
 #[derive(Debug, Args)]
@@ -84,5 +84,5 @@ pub(super) async fn lock(args: LockArgs) -> anyhow::Result<()> {
     };
     let mut admin = args.target.connect().await?;
     let results = apply::send(&mut admin, vec![resource], false).await?;
-    output::print(&apply::told(&results))
+    terminal::print(&apply::told(&results))
 }

@@ -10,12 +10,11 @@ use clap::Args;
 use identity::TrustDomain;
 use proto::admin::v1 as pb;
 use serde_json::{Value, json};
+use terminal::Format;
 
 use super::{
     Target,
     client::Admin,
-    output,
-    output::Format,
     resource_files::{Files, text},
 };
 use crate::explain::{Case, Difference, Suite, SupposedIssuer};
@@ -69,8 +68,8 @@ pub(super) async fn test(args: TestArgs) -> anyhow::Result<()> {
     }
     let failed = outcomes.iter().filter(|outcome| !outcome.passed()).count();
     match args.output {
-        Format::Table => output::print(&report(&outcomes))?,
-        Format::Json => output::print_json(&Value::Array(outcomes.iter().map(shown).collect()))?,
+        Format::Table => terminal::print(&report(&outcomes))?,
+        Format::Json => terminal::print_json(&Value::Array(outcomes.iter().map(shown).collect()))?,
     }
     match failed {
         0 => Ok(()),

@@ -63,13 +63,13 @@ pub(super) async fn get(args: GetArgs) -> anyhow::Result<()> {
         }
     };
     match args.output {
-        GetFormat::Yaml => output::print(&yaml::write(&found)),
+        GetFormat::Yaml => terminal::print(&yaml::write(&found)),
         GetFormat::Json => {
-            output::print_json(&Value::Array(found.iter().map(yaml::to_json).collect()))
+            terminal::print_json(&Value::Array(found.iter().map(yaml::to_json).collect()))
         }
         GetFormat::Table => {
             let rows = found.iter().map(row).collect();
-            output::print_table(&["NAME", "LABELS", about(kind), "REVISION"], rows)
+            terminal::print_table(&["NAME", "LABELS", about(kind), "REVISION"], rows)
         }
     }
 }

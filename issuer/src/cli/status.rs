@@ -5,11 +5,9 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 use proto::admin::v1 as pb;
 use serde_json::json;
+use terminal::Format;
 
-use super::{
-    Target,
-    output::{self, Format},
-};
+use super::{Target, output};
 
 #[derive(Debug, Args)]
 pub(super) struct StatusArgs {
@@ -56,7 +54,7 @@ pub(super) async fn status(args: StatusArgs) -> anyhow::Result<()> {
     let status = ask(&args.target).await?;
     let expiry = output::time(status.ca_not_after);
     if args.output == Format::Json {
-        return output::print_json(&json!({
+        return terminal::print_json(&json!({
             "trust_domain": status.trust_domain,
             "ca_pin": status.ca_pin,
             "ca_not_after": expiry,
@@ -65,7 +63,7 @@ pub(super) async fn status(args: StatusArgs) -> anyhow::Result<()> {
             "version": status.version,
         }));
     }
-    output::print(&format!(
+    terminal::print(&format!(
         "trust domain  {}\nCA pin        {}\nCA expires    {expiry}\ngRPC          {}\ndiagnostics   {}\nversion       {}\n",
         status.trust_domain,
         status.ca_pin,
@@ -78,10 +76,10 @@ pub(super) async fn status(args: StatusArgs) -> anyhow::Result<()> {
 pub(super) async fn bundle(args: BundleArgs) -> anyhow::Result<()> {
     let status = ask(&args.target).await?;
     match args.output {
-        BundleFormat::Pem => output::print(&status.ca_pem),
+        BundleFormat::Pem => terminal::print(&status.ca_pem),
         BundleFormat::Spiffe => {
             let text = String::from_utf8(status.spiffe_bundle_json)?;
-            output::print(&format!("{}\n", text.trim_end()))
+            terminal::print(&format!("{}\n", text.trim_end()))
         }
     }
 }
@@ -97,7 +95,7 @@ pub(super) async fn renew_now(args: RenewNowArgs) -> anyhow::Result<()> {
     match admin.client().renew_now(request).await {
         Ok(answer) => {
             let epoch = answer.into_inner().renew_epoch;
-            output::print(&format!("agents are told to renew (epoch {epoch})\n"))
+            terminal::print(&format!("agents are told to renew (epoch {epoch})\n"))
         }
         Err(status) => Err(admin.failed(status)),
     }

@@ -1,3 +1,5 @@
+use std::path::Path;
+
 use policy::PeerRule;
 use proxy::{Address, Direction, Limits, OnExpiry};
 use secrecy::ExposeSecret;

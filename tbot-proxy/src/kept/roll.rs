@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     fmt::Write,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError, Weak},
     time::SystemTime,
 };
 
@@ -25,7 +25,7 @@ pub(crate) struct Roll {
 #[derive(Debug, Clone)]
 pub(crate) struct Listed {
     pub(crate) selector: Selector,
-    pub(crate) now: watch::Receiver<Arc<SetNow>>,
+    pub(super) keeper: Weak<watch::Sender<Arc<SetNow>>>,
 }
 
 impl Roll {
@@ -50,7 +50,7 @@ impl Roll {
     pub(crate) fn gauges(&self) -> String {
         let mut expiries = BTreeMap::new();
         for listed in self.sets() {
-            let Some(expiry) = listed.now.borrow().expiry() else {
+            let Some(expiry) = listed.now().and_then(|(now, _)| now.expiry()) else {
                 continue;
             };
             let first = expiries
@@ -86,8 +86,15 @@ impl Roll {
 }
 
 impl Listed {
-    /// Its keeper lives.
+    /// As it is now, and how many follow it; `None` if it is kept no longer.
+    pub(crate) fn now(&self) -> Option<(Arc<SetNow>, usize)> {
+        let keeper = self.keeper.upgrade()?;
+        let now = keeper.borrow().clone();
+        // The one who keeps it holds it too.
+        Some((now, keeper.receiver_count().saturating_sub(1)))
+    }
+
     fn is_kept(&self) -> bool {
-        self.now.has_changed().is_ok()
+        self.keeper.strong_count() > 0
     }
 }

@@ -34,7 +34,7 @@ impl Addresses {
     }
 
     /// The one in use.
-    pub(super) fn current(&self) -> &HostPort {
+    pub(crate) fn current(&self) -> &HostPort {
         &self.all[self.place() % self.all.len()]
     }
 

@@ -11,6 +11,7 @@ use super::WorkloadIdentities;
 use crate::{
     configuration::{SharedAddress, WorkloadApi},
     state::{Health, IdentityState},
+    systemd,
 };
 
 /// A Workload API that serves until it is stopped.
@@ -54,8 +55,23 @@ impl ApiTask {
 
 fn bind(service: &str, api: &WorkloadApi) -> Result<Listener, StartError> {
     match SharedAddress::of(&api.listen) {
-        Some(SharedAddress::Unix(path)) => Listener::bind_unix(&path, api.socket_mode)
-            .map_err(|error| StartError::of_socket(service, error)),
+        Some(SharedAddress::Unix(path)) => match systemd::socket(&path) {
+            Some(held) => {
+                let listener = held.and_then(|listener| {
+                    listener.set_nonblocking(true)?;
+                    tokio::net::UnixListener::from_std(listener)
+                });
+                listener
+                    .map(Listener::from)
+                    .map_err(|source| StartError::Listen {
+                        service: service.to_owned(),
+                        address: api.listen.clone(),
+                        source,
+                    })
+            }
+            None => Listener::bind_unix(&path, api.socket_mode)
+                .map_err(|error| StartError::of_socket(service, error)),
+        },
         Some(SharedAddress::Tcp(address)) => {
             let bound = TcpListener::bind(address).and_then(|listener| {
                 listener.set_nonblocking(true)?;

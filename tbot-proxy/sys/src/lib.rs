@@ -8,7 +8,7 @@
 
 use std::{
     fmt, io,
-    os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd},
+    os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd},
     sync::Arc,
 };
 
@@ -92,6 +92,23 @@ pub fn readable(fd: Arc<OwnedFd>) -> io::Result<AsyncFd<Arc<OwnedFd>>> {
     // SAFETY: an `Arc<OwnedFd>` names one descriptor that stays open as long as it is
     // held, and the reactor holds it as long as it is registered.
     Ok(unsafe { AsyncFd::register_with_interest(fd, Interest::READABLE) }?)
+}
+
+/// A descriptor that this process was started with (`sd_listen_fds(3)`). It is a copy:
+/// the one that was inherited stays open, and is not handed to programs that we start.
+///
+/// # Errors
+///
+/// `EBADF` if there is none of this number.
+#[allow(unsafe_code)]
+pub fn inherited(descriptor: RawFd) -> io::Result<OwnedFd> {
+    if descriptor < 0 {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    // SAFETY: it is borrowed for this call only, which fails if it is not open; whatever it
+    // is, nothing is done to it but to copy it.
+    let borrowed = unsafe { BorrowedFd::borrow_raw(descriptor) };
+    borrowed.try_clone_to_owned()
 }
 
 /// Who connected the other end of a Unix socket, at that time.

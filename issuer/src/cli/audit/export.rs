@@ -15,7 +15,7 @@ use proto::admin::v1 as pb;
 use super::{read, time::moment};
 use crate::{
     audit::lines::{Export, Line},
-    cli::{Target, client::Admin, output},
+    cli::{Target, client::Admin},
 };
 
 #[derive(Debug, Args)]
@@ -169,7 +169,7 @@ pub(super) async fn checkpoint(args: CheckpointArgs) -> anyhow::Result<()> {
     let key = now.keys.into_iter().find(signer);
     let key = key.with_context(|| format!("the audit key {:?} is not there", head.key_id))?;
     for line in [Line::Key(key), Line::Checkpoint(head)] {
-        output::print(&format!("{}\n", line.to_json()))?;
+        terminal::print(&format!("{}\n", line.to_json()))?;
     }
     Ok(())
 }

@@ -5,14 +5,12 @@ use std::time::SystemTime;
 use clap::Args;
 use proto::admin::v1 as pb;
 use serde_json::Value;
+use terminal::Format;
 
 use super::{read, time::moment};
 use crate::{
     audit::lines::{Line, Recorded, time_text},
-    cli::{
-        Target,
-        output::{self, Format},
-    },
+    cli::Target,
 };
 
 #[derive(Debug, Args)]
@@ -93,14 +91,14 @@ pub(super) async fn run(args: SearchArgs) -> anyhow::Result<()> {
             Format::Json => Line::Record(record).to_json(),
             Format::Table => table_line(&record),
         };
-        output::print(&format!("{line}\n"))?;
+        terminal::print(&format!("{line}\n"))?;
     }
 }
 
 /// Columns of fixed width, so that lines can be followed as they come.
 fn table_line(record: &Recorded) -> String {
     let fields: Value = serde_json::from_str(&record.fields).unwrap_or_default();
-    let text = |field: &str| output::plain(fields[field].as_str().unwrap_or_default());
+    let text = |field: &str| terminal::plain(fields[field].as_str().unwrap_or_default());
     let first = |fields: &[&str]| {
         let found = fields.iter().map(|field| text(field));
         found
@@ -130,7 +128,7 @@ fn table_line(record: &Recorded) -> String {
     format!(
         "{:>6}  {time}  {:<26} {verdict:<6}  {about:<40} by {by:<16} {why}",
         record.sequence,
-        output::plain(&record.event)
+        terminal::plain(&record.event)
     )
     .trim_end()
     .to_owned()

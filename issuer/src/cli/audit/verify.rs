@@ -10,6 +10,7 @@ use anyhow::{Context, anyhow, bail};
 use clap::Args;
 use identity::Jwk;
 use serde_json::{Map, Value, json};
+use terminal::Format;
 
 use super::read;
 use crate::{
@@ -17,10 +18,7 @@ use crate::{
         chain::{AuditKeys, Checkpoint, Fault, Hash, START, Verified, Verifier},
         lines::{Line, check_code},
     },
-    cli::{
-        Target,
-        output::{self, Format},
-    },
+    cli::Target,
     store::{Database, audit::offline::Offline},
 };
 
@@ -70,8 +68,8 @@ pub(super) async fn run(args: VerifyArgs) -> anyhow::Result<()> {
     }
     let outcome = check.finish()?;
     match args.output {
-        Format::Json => output::print_json(&outcome.json()),
-        Format::Table => output::print(&outcome.text()),
+        Format::Json => terminal::print_json(&outcome.json()),
+        Format::Table => terminal::print(&outcome.text()),
     }
 }
 

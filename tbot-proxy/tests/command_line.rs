@@ -1,0 +1,334 @@
+//! The commands that a person types, before a real agent.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+use std::{
+    io::Write,
+    os::unix::net::UnixDatagram,
+    path::Path,
+    process::{Command, Output, Stdio},
+};
+
+use e2e::{Agent, Issuer, Process, binary, eventually, free_port, x509_output};
+use serde_json::Value;
+
+/// Runs `tbot-proxy` with these arguments.
+fn tbot(arguments: &[&str]) -> Command {
+    let mut command = Command::new(binary("tbot-proxy"));
+    command.args(arguments).env_clear();
+    command
+}
+
+fn run(arguments: &[&str]) -> String {
+    let output = tbot(arguments).output().unwrap();
+    assert!(output.status.success(), "{arguments:?}: {output:?}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+fn json(arguments: &[&str]) -> Value {
+    let text = run(arguments);
+    serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"))
+}
+
+/// The one line that a command that fails says.
+fn complaint(output: &Output) -> String {
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    let text = String::from_utf8(output.stderr.clone()).unwrap();
+    assert_eq!(text.lines().count(), 1, "{text}");
+    assert!(text.starts_with("tbot-proxy: "), "{text}");
+    text
+}
+
+/// An agent with a Workload API at `wl.sock` and files in `out`.
+fn agent(home: &Path) -> (Issuer, Agent, String) {
+    let issuer = Issuer::start();
+    let token = issuer.register("app");
+    let socket = format!("unix://{}", home.join("wl.sock").display());
+    let api = format!(
+        "type: workload-identity-api, name: api, selector: {{ name: app }}, listen: \"{socket}\""
+    );
+    let files = x509_output("app", &home.join("out"));
+    let agent = Agent::start(&issuer, &token, &[api, files]);
+    (issuer, agent, socket)
+}
+
+#[test]
+fn a_person_sees_what_a_workload_gets() {
+    let home = tempfile::tempdir().unwrap();
+    let (_issuer, agent, socket) = agent(home.path());
+    let socket = ["--socket", socket.as_str()];
+    let ask = |arguments: &[&str]| run(&[arguments, &socket].concat());
+    let id = "spiffe://e2e.example/app";
+
+    let listed = ask(&["svid", "list"]);
+    assert!(listed.contains(id), "{listed}");
+    let listed = json(&[&["svid", "list", "-o", "json"][..], &socket].concat());
+    assert_eq!(listed["svids"][0]["id"], id);
+    let shown = json(&[&["svid", "show", id, "-o", "json"][..], &socket].concat());
+    assert_eq!(shown[0]["names"][0], format!("URI:{id}"));
+    assert_eq!(shown[0]["serial"], listed["svids"][0]["serial"]);
+    let text = ask(&["svid", "show"]);
+    assert!(text.contains("BEGIN CERTIFICATE"), "{text}");
+    assert!(
+        !text.contains("PRIVATE KEY"),
+        "keys are never shown: {text}"
+    );
+
+    let token = ask(&["jwt", "fetch", "--audience", "db"]);
+    let valid = |audience: &str| {
+        let mut command = tbot(&["jwt", "validate", "--audience", audience]);
+        let mut child = command
+            .args(socket)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        child
+            .stdin
+            .take()
+            .unwrap()
+            .write_all(token.as_bytes())
+            .unwrap();
+        child.wait_with_output().unwrap()
+    };
+    let claims: Value = serde_json::from_slice(&valid("db").stdout).unwrap();
+    assert_eq!(claims["id"], id);
+    assert_eq!(claims["claims"]["sub"], id);
+    let refused = complaint(&valid("other"));
+    assert!(refused.contains("not valid"), "{refused}");
+
+    let bundle = ask(&["bundle", "show", "e2e.example"]);
+    assert!(bundle.contains("BEGIN CERTIFICATE"), "{bundle}");
+    let keys = ask(&["bundle", "show", "--jwt"]);
+    assert!(keys.contains("\"kid\""), "{keys}");
+    let unknown = tbot(&["bundle", "show", "other.example"])
+        .args(socket)
+        .output()
+        .unwrap();
+    assert!(complaint(&unknown).contains("no trust bundle of other.example"));
+    let unknown = tbot(&["svid", "show", "spiffe://e2e.example/x"])
+        .args(socket)
+        .output()
+        .unwrap();
+    assert!(complaint(&unknown).contains("this process has no X509-SVID"));
+
+    let diagnostics = agent.diagnostics();
+    let status = run(&["status", "--diagnostics", &diagnostics]);
+    for expected in [id, "api", "app-files", "connected", "ready"] {
+        assert!(status.contains(expected), "{expected}: {status}");
+    }
+    let status = json(&["status", "--diagnostics", &diagnostics, "-o", "json"]);
+    assert_eq!(status["status"], "ready");
+    assert_eq!(status["issuer"]["connected"], true);
+    assert!(status["identities"][0]["svids"][0]["seconds_left"].as_u64() > Some(0));
+    let (_, metrics) = agent.get("/metrics").unwrap();
+    assert!(
+        metrics.contains("tbot_identity_offline_budget_seconds{identity=\"app\"}"),
+        "{metrics}"
+    );
+}
+
+#[test]
+fn what_cannot_be_done_is_said_with_what_to_do() {
+    let home = tempfile::tempdir().unwrap();
+    let nowhere = format!("unix://{}/none.sock", home.path().display());
+    let away = tbot(&["svid", "list", "--socket", &nowhere])
+        .output()
+        .unwrap();
+    let away = complaint(&away);
+    assert!(away.contains("is the agent running?"), "{away}");
+    let away = tbot(&["status", "--diagnostics", "127.0.0.1:1"])
+        .output()
+        .unwrap();
+    assert!(complaint(&away).contains("does it run"));
+    let nothing = tbot(&["start"]).output().unwrap();
+    assert!(complaint(&nothing).contains("nothing to start"));
+    let gone = tbot(&["attest", "--pid", "4194304"]).output().unwrap();
+    assert!(complaint(&gone).contains("cannot attest process 4194304"));
+    let selector = ["start", "workload-identity-api", "--name-selector", "app"];
+    let missing = tbot(&selector).output().unwrap();
+    assert!(complaint(&missing).contains("--issuer (TBOT_ISSUER) is missing"));
+    for socket in ["unix://relative", "http://127.0.0.1:1", "tcp://localhost:1"] {
+        let wrong = tbot(&["svid", "list", "--socket", socket])
+            .output()
+            .unwrap();
+        assert_eq!(wrong.status.code(), Some(2), "{socket}: {wrong:?}");
+    }
+}
+
+#[test]
+fn a_service_starts_by_flags_alone_and_configure_prints_what_that_runs() {
+    let issuer = Issuer::start();
+    let token = issuer.register("app");
+    let home = tempfile::tempdir().unwrap();
+    let path = |name: &str| home.path().join(name).display().to_string();
+    let (socket, storage) = (format!("unix://{}", path("wl.sock")), path("storage"));
+    let diagnostics = format!("127.0.0.1:{}", free_port());
+    let flags = [
+        "workload-identity-api",
+        "--name-selector",
+        "app",
+        "--listen",
+        &socket,
+        "--issuer",
+        &issuer.address(),
+        "--ca-pin",
+        issuer.ca_pin(),
+        "--storage",
+        &storage,
+        "--diagnostics",
+        &diagnostics,
+    ];
+    let printed = run(&[&["configure"], &flags[..]].concat());
+    std::fs::write(path("agent.yaml"), &printed).unwrap();
+    run(&["check", "-c", &path("agent.yaml")]);
+    assert!(!printed.contains("token:"), "{printed}");
+
+    let log = home.path().join("agent.log");
+    let mut command = tbot(&[&["start"], &flags[..]].concat());
+    command.env("TBOT_TOKEN", &token);
+    let _agent = Process::spawn(&mut command, &log);
+    eventually("the Workload API answers", || {
+        let answer = tbot(&["svid", "list", "--socket", &socket])
+            .output()
+            .unwrap();
+        answer.status.success()
+    });
+}
+
+#[test]
+fn attest_shows_what_rules_can_ask() {
+    let me = std::process::id().to_string();
+    let shown = json(&["attest", "--pid", &me, "-o", "json"]);
+    let unix = &shown["workload"]["unix"];
+    assert_eq!(unix["pid"].to_string(), me);
+    let uid = rustix::process::geteuid().as_raw();
+    assert_eq!(unix["uid"].as_u64(), Some(uid.into()));
+    let table = run(&["attest", "--pid", &me]);
+    assert!(table.contains("workload.unix.uid"), "{table}");
+}
+
+#[test]
+fn the_unit_is_one_that_systemd_accepts() {
+    let home = tempfile::tempdir().unwrap();
+    let directory = home.path().display().to_string();
+    let flags = [
+        "--systemd-directory",
+        &directory,
+        "--socket",
+        "/run/tbot-proxy/wl.sock",
+    ];
+    let install = [&["install", "systemd"], &flags[..]].concat();
+    let dry = run(&install);
+    assert!(dry.contains("NoNewPrivileges=yes"), "{dry}");
+    assert_eq!(std::fs::read_dir(home.path()).unwrap().count(), 0);
+    run(&[&install[..], &["--write"]].concat());
+    let unit = home.path().join("tbot-proxy.service");
+    std::fs::write(&unit, "[Unit]\n").unwrap();
+    let there = tbot(&install).arg("--write").output().unwrap();
+    assert!(complaint(&there).contains("--force replaces it"));
+    run(&[&install[..], &["--write", "--force"]].concat());
+
+    let socket = home.path().join("tbot-proxy.socket");
+    match Command::new("systemd-analyze")
+        .arg("verify")
+        .args([&unit, &socket])
+        .output()
+    {
+        Err(error) => eprintln!("SKIPPED: no systemd-analyze: {error}"),
+        Ok(verified) => {
+            let said = String::from_utf8_lossy(&verified.stderr).into_owned();
+            let of_ours: Vec<_> = said
+                .lines()
+                .filter(|line| line.contains("tbot-proxy") && !line.contains("man tbot-proxy"))
+                .collect();
+            assert!(of_ours.is_empty(), "{said}");
+        }
+    }
+}
+
+#[test]
+fn completions_and_manual_pages_are_made() {
+    for shell in ["bash", "zsh", "fish"] {
+        let text = run(&["completions", shell]);
+        assert!(text.contains("workload-identity-api"), "{shell}");
+    }
+    let page = run(&["man"]);
+    assert!(
+        page.starts_with(".ie") || page.contains(".TH tbot-proxy 1"),
+        "{page}"
+    );
+    let home = tempfile::tempdir().unwrap();
+    run(&["man", &home.path().display().to_string()]);
+    assert!(home.path().join("tbot-proxy-svid-list.1").exists());
+}
+
+#[test]
+fn systemd_is_told_when_it_is_ready_and_keeps_the_socket() {
+    let issuer = Issuer::start();
+    let token = issuer.register("app");
+    let home = tempfile::tempdir().unwrap();
+    let path = |name: &str| home.path().join(name).display().to_string();
+    let told = UnixDatagram::bind(home.path().join("notify")).unwrap();
+    let socket = format!("unix://{}", path("wl.sock"));
+    let diagnostics = format!("127.0.0.1:{}", free_port());
+    let start = [
+        &binary("tbot-proxy").display().to_string(),
+        "start",
+        "workload-identity-api",
+        "--name-selector",
+        "app",
+        "--listen",
+        &socket,
+        "--issuer",
+        &issuer.address(),
+        "--ca-pin",
+        issuer.ca_pin(),
+        "--storage",
+        "memory",
+        "--diagnostics",
+        &diagnostics,
+    ]
+    .map(str::to_owned);
+    let activate = Command::new("systemd-socket-activate")
+        .arg("--version")
+        .output();
+    if activate.is_err() {
+        eprintln!("SKIPPED: no systemd-socket-activate");
+        return;
+    }
+    let mut command = Command::new("systemd-socket-activate");
+    command
+        .args(["-l", &path("wl.sock")])
+        .args([
+            "-E",
+            "TBOT_TOKEN",
+            "-E",
+            "NOTIFY_SOCKET",
+            "-E",
+            "WATCHDOG_USEC",
+        ])
+        .args(&start)
+        .env("TBOT_TOKEN", &token)
+        .env("NOTIFY_SOCKET", path("notify"))
+        .env("WATCHDOG_USEC", "2000000");
+    let log = home.path().join("agent.log");
+    let _agent = Process::spawn(&mut command, &log);
+    // The connection starts the agent, which finds it waiting on the socket.
+    eventually("the Workload API answers", || {
+        let answer = tbot(&["svid", "list", "--socket", &socket])
+            .output()
+            .unwrap();
+        answer.status.success()
+    });
+    told.set_read_timeout(Some(std::time::Duration::from_secs(30)))
+        .unwrap();
+    let mut seen = String::new();
+    while !(seen.contains("READY=1") && seen.contains("WATCHDOG=1")) {
+        let mut message = [0; 512];
+        let length = told.recv(&mut message).unwrap();
+        seen.push_str(&String::from_utf8_lossy(&message[..length]));
+        seen.push('\n');
+    }
+}
