@@ -6,9 +6,13 @@
 //! the time all are done, or acts as another user than at the start, nothing that
 //! was read counts.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::{Mutex, PoisonError},
+    time::{Duration, Instant},
+};
 
 use futures_util::future::join_all;
+use hashlink::LruCache;
 use serde_json::{Map, Value};
 
 use crate::{
@@ -19,6 +23,9 @@ use crate::{
     systemd::{Systemd, SystemdConfig},
     unix::{Unix, UnixConfig},
 };
+
+/// So many reasons are remembered, not to be logged again.
+const TOLD: usize = 1024;
 
 /// Which attestors there are, and their limits.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,6 +63,8 @@ impl Default for Config {
 pub struct Attestors {
     attestors: Vec<Attestor>,
     time_limit: Duration,
+    /// What was logged lately: every renewal would say the same again.
+    told: Mutex<LruCache<Failure, ()>>,
 }
 
 /// What is known of a process.
@@ -100,6 +109,7 @@ impl Attestors {
         Self {
             attestors,
             time_limit: limit,
+            told: Mutex::new(LruCache::new(TOLD)),
         }
     }
 
@@ -136,21 +146,34 @@ impl Attestors {
                 reason: error.to_string(),
             });
         }
-        for failure in &failures {
-            tracing::debug!(
-                pid = process.pid(),
-                attestor = failure.attestor,
-                reason = failure.reason,
-                "attributes left absent"
-            );
-            metrics::counter!("tbot_attestation_failures_total", "attestor" => failure.attestor)
-                .increment(1);
-        }
+        self.tell(process, &failures);
         Attestation {
             attributes: Value::Object(attributes),
             failures,
             not_applicable,
             took: start.elapsed(),
+        }
+    }
+
+    /// Counts each attestor that failed, and logs each reason once.
+    fn tell(&self, process: &Process, failures: &[Failure]) {
+        let mut counted = "";
+        for failure in failures {
+            // The failures of one attestor stand together.
+            if counted != failure.attestor {
+                counted = failure.attestor;
+                metrics::counter!("tbot_attestation_failures_total", "attestor" => counted)
+                    .increment(1);
+            }
+            let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+            if told.insert(failure.clone(), ()).is_none() {
+                tracing::info!(
+                    pid = process.pid(),
+                    attestor = failure.attestor,
+                    reason = failure.reason,
+                    "attributes of a workload are absent"
+                );
+            }
         }
     }
 

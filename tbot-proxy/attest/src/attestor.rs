@@ -13,7 +13,7 @@ use crate::{
 };
 
 /// An attestor that did not say all that it is asked.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Failure {
     /// Its name, which is that of its group of attributes: `unix`, `kubernetes`, ….
     pub attestor: &'static str,

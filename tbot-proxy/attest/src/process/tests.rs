@@ -286,3 +286,73 @@ fn a_dead_process_in_the_table_is_not_given_out_for_a_live_one() {
     assert!(given.is_alive() && !Arc::ptr_eq(&given, &held));
     end(other);
 }
+
+/// Forced, in a PID namespace where nobody else starts a process: the peer ends, its
+/// number goes to a process of another user, and the socket lives on.
+#[test]
+fn without_a_pidfd_of_the_peer_a_recycled_pid_of_another_user_is_refused() {
+    const INSIDE: &str = "ATTEST_TEST_INSIDE";
+    const NAME: &str = "process::tests::\
+        without_a_pidfd_of_the_peer_a_recycled_pid_of_another_user_is_refused";
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("SKIPPED: needs root");
+        return;
+    }
+    if std::env::var_os(INSIDE).is_none() {
+        let output = Command::new("unshare")
+            .args(["--pid", "--fork", "--mount-proc", "--kill-child"])
+            .arg(std::env::current_exe().unwrap())
+            .args(["--exact", NAME, "--nocapture"])
+            .env(INSIDE, "1")
+            .output()
+            .unwrap();
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(
+            output.status.success() && text.contains("1 passed"),
+            "{output:?}"
+        );
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("s");
+    let listener = UnixListener::bind(&path).unwrap();
+    let mut child = connector(
+        &path,
+        "s = connect()\nif os.fork() == 0:\n  os.close(1)\n  s.recv(1)\nos._exit(0)",
+    );
+    let (socket, _) = listener.accept().unwrap();
+    let pid = child.id();
+    child.wait().unwrap();
+    let error = Process::of_peer_by_pid(&socket).unwrap_err();
+    assert!(
+        matches!(error, ProcessError::NoSuchProcess { .. }),
+        "{error}"
+    );
+
+    let taken = loop {
+        std::fs::write("/proc/sys/kernel/ns_last_pid", (pid - 1).to_string()).unwrap();
+        let mut command = Command::new("setpriv");
+        command.args([
+            "--reuid=1234",
+            "--regid=1234",
+            "--clear-groups",
+            "sleep",
+            "1000",
+        ]);
+        let child = command.spawn().unwrap();
+        if child.id() == pid {
+            break child;
+        }
+        end(child);
+    };
+    let comm = format!("/proc/{pid}/comm");
+    while std::fs::read_to_string(&comm).unwrap() != "sleep\n" {
+        std::thread::yield_now();
+    }
+    let error = Process::of_peer_by_pid(&socket).unwrap_err();
+    assert!(matches!(error, ProcessError::ChangedIds { .. }), "{error}");
+    // By the pidfd it is known that the peer has ended, whoever has its number.
+    let error = Process::of_peer(&socket).unwrap_err();
+    assert!(matches!(error, ProcessError::Ended { .. }), "{error}");
+    end(taken);
+}

@@ -5,6 +5,7 @@
 
 mod attacks;
 mod containers;
+mod counted;
 mod hanging;
 mod kubernetes;
 mod support;
