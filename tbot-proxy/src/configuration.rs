@@ -6,6 +6,7 @@
 //! machine, no two services want the same address.
 
 mod address;
+mod attestors;
 mod selector;
 mod service;
 mod workload_api;

@@ -2,12 +2,14 @@
 
 use std::net::SocketAddr;
 
-use attest::{SystemdConfig, UnixConfig};
 use config::Fields;
 use proxy::Address;
 use workload_api::Options;
 
-use super::address::{SharedAddress, parse_listen};
+use super::{
+    address::{SharedAddress, parse_listen},
+    attestors::attestors,
+};
 
 /// A Workload API.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -66,36 +68,6 @@ fn parse_mode(text: &str) -> Result<u32, String> {
         Ok(mode) if mode <= 0o777 => Ok(mode),
         _ => Err(format!("`{text}` is no mode of a file: write \"0660\"")),
     }
-}
-
-fn attestors(fields: &mut Fields<'_>) -> Option<attest::Config> {
-    let mut config = attest::Config::default();
-    if let Some(unix) = fields.mapping("unix", unix) {
-        config.unix = unix;
-    }
-    if fields.mapping("systemd", enabled) == Some(true) {
-        config.systemd = Some(SystemdConfig::default());
-    }
-    Some(config)
-}
-
-/// `{}` and `{enabled: true}` switch on.
-fn enabled(fields: &mut Fields<'_>) -> Option<bool> {
-    Some(fields.boolean("enabled").unwrap_or(true))
-}
-
-fn unix(fields: &mut Fields<'_>) -> Option<UnixConfig> {
-    let mut unix = UnixConfig::default();
-    if let Some(hash) = fields.boolean("binary_hash") {
-        unix.hash = hash;
-    }
-    if let Some(most) = fields.integer("binary_hash_max_size_bytes", 1..=u64::MAX / 2) {
-        unix.max_hashed = most;
-    }
-    if let Some(foreign) = fields.boolean("foreign_paths") {
-        unix.foreign_paths = foreign;
-    }
-    Some(unix)
 }
 
 fn options(fields: &mut Fields<'_>) -> Option<Options> {
