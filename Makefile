@@ -62,7 +62,7 @@ bench: peers ## benchmarks: proxies beside Envoy, HAProxy and nginx; issuance (a
 	@gungraun-runner --version 2>/dev/null | grep -q ' $(GUNGRAUN)$$' || { \
 	  echo 'installing gungraun-runner $(GUNGRAUN) (crates.io; takes minutes once)'; \
 	  $(CARGO) install --locked --quiet gungraun-runner@$(GUNGRAUN); }
-	$(CARGO) bench --locked -p identity -p issuer -p policy -p relay
+	$(CARGO) bench --locked -p attest -p identity -p issuer -p policy -p relay
 	$(CARGO) build --release --locked -p issuer -p loadtest -p proxy --bins --example inbound
 	python3 loadtest/compare/compare.py
 	python3 loadtest/compare/issuance.py

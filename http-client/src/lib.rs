@@ -118,7 +118,7 @@ impl Client {
     /// As [`Self::send`]; and for a token that is no value of a header.
     pub async fn get(&self, uri: &str, token: Option<&str>) -> Result<Response<Bytes>, Error> {
         let bad = |reason: &'static str| Error::Request {
-            uri: without_query(uri).to_owned(),
+            uri: shown(uri),
             reason,
         };
         let mut request = Request::get(uri);
@@ -138,7 +138,7 @@ impl Client {
     ///
     /// See [`Error`]. What was sent may have arrived even so.
     pub async fn send(&self, request: Request<Bytes>) -> Result<Response<Bytes>, Error> {
-        let uri = without_query(&request.uri().to_string()).to_owned();
+        let uri = shown(&request.uri().to_string());
         match timeout(self.time_limit, self.call(request, &uri)).await {
             Ok(answer) => answer,
             Err(_) => Err(Error::TimedOut {
@@ -264,7 +264,8 @@ impl fmt::Debug for Client {
     }
 }
 
-/// Why there is no answer. The query of an address may be secret and is not told.
+/// Why there is no answer. Query, user and password of an address may be secret and
+/// are not told.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -336,6 +337,15 @@ fn origin_form(mut request: Request<Bytes>) -> Option<Request<Bytes>> {
     Some(request)
 }
 
-fn without_query(uri: &str) -> &str {
-    uri.split(['?', '#']).next().unwrap_or(uri)
+/// An address for people: without query, user and password, which may be secret.
+fn shown(uri: &str) -> String {
+    let uri = uri.split(['?', '#']).next().unwrap_or(uri);
+    let (scheme, rest) = uri.split_once("://").unwrap_or(("", uri));
+    let end = rest.find('/').unwrap_or(rest.len());
+    let (authority, path) = rest.split_at(end);
+    let host = authority.rsplit('@').next().unwrap_or(authority);
+    match scheme {
+        "" => format!("{host}{path}"),
+        scheme => format!("{scheme}://{host}{path}"),
+    }
 }

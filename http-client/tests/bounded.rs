@@ -156,7 +156,7 @@ async fn who_never_answers_or_never_ends_is_waited_for_no_longer_than_the_limit(
     let limit = Duration::from_millis(50);
     for bytes in ["", "HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nabc"] {
         let (uri, _requests) = server(bytes, true).await;
-        let uri = format!("{uri}/p?secret=1");
+        let uri = uri.replace("http://", "http://user:secret@") + "/p?secret=1";
         let client = Client::plain().time_limit(limit);
         let error = client.get(&uri, None).await.unwrap_err();
         assert!(matches!(error, Error::TimedOut { .. }), "{error}");

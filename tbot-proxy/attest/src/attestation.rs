@@ -2,9 +2,9 @@
 //!
 //! Attestors run side by side, each with its time limit, so the slowest bounds the
 //! whole. One that fails, hangs or finds nothing leaves its attributes absent, and
-//! says why; rules that ask for them then do not match. If the process has ended by
-//! the time all are done, or acts as another user than at the start, nothing that
-//! was read counts.
+//! says why; rules that ask for them then do not match. `unix` is the ground of the
+//! others: if it does not know the process (it ended, or acts as another user than
+//! the one who connected), nothing that was read counts.
 
 use std::{
     sync::{Mutex, PoisonError},
@@ -136,7 +136,7 @@ impl Attestors {
             failures.extend(found.failures.into_iter().map(with_name));
             not_applicable.extend(found.not_applicable.map(with_name));
         }
-        // Whatever ends or changes meanwhile makes all of it worthless.
+        // What ended or became another user's meanwhile is nobody that was attested.
         if !attributes.is_empty()
             && let Err(error) = process.check_alive()
         {
@@ -145,6 +145,9 @@ impl Attestors {
                 attestor: "unix",
                 reason: error.to_string(),
             });
+        }
+        if !attributes.contains_key("unix") {
+            attributes.clear();
         }
         self.tell(process, &failures);
         Attestation {

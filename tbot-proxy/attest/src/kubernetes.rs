@@ -29,8 +29,8 @@ pub struct KubernetesConfig {
     /// The kubelet of this node: `https://NODE:10250`, or `http://127.0.0.1:10255` where
     /// its read-only port is open.
     pub url: String,
-    /// The file of the token that it is shown, read for each list. Default: that of the
-    /// agent's service account.
+    /// The file of the token that it is shown, read for each list; never over `http`.
+    /// Default: that of the agent's service account.
     pub token: Option<PathBuf>,
     /// Certificate and key (PEM files) that it is shown, read for each list.
     pub client_certificate: Option<(PathBuf, PathBuf)>,

@@ -3,9 +3,9 @@
 use std::path::PathBuf;
 
 use anyhow::{Context, anyhow, bail};
-use attest::{Attestors, Process};
+use attest::{Attestors, Failure, Process};
 use clap::Args;
-use serde_json::json;
+use serde_json::{Value, json};
 use terminal::Format;
 
 use crate::configuration::{Configuration, Overrides, ServiceKind, Source};
@@ -35,21 +35,27 @@ impl AttestArgs {
             .with_context(|| format!("cannot attest process {}", self.pid))?;
         let attestation = attestors.attest(&process).await;
         if self.output == Format::Json {
-            let failures: Vec<_> = attestation
-                .failures
-                .iter()
-                .map(|failure| json!({"attestor": failure.attestor, "reason": failure.reason}))
-                .collect();
+            let told = |failures: &[Failure]| {
+                failures
+                    .iter()
+                    .map(|failure| json!({"attestor": failure.attestor, "reason": failure.reason}))
+                    .collect::<Value>()
+            };
             return terminal::print_json(&json!({
                 "workload": attestation.attributes,
-                "failures": failures,
+                "failures": told(&attestation.failures),
+                "not_applicable": told(&attestation.not_applicable),
                 "seconds": attestation.took.as_secs_f64(),
             }));
         }
         let mut rows = Vec::new();
         flatten("workload", &attestation.attributes, &mut rows);
         terminal::print_table(&["ATTRIBUTE", "VALUE"], rows)?;
-        for failure in &attestation.failures {
+        for failure in attestation
+            .failures
+            .iter()
+            .chain(&attestation.not_applicable)
+        {
             terminal::print(&format!(
                 "{}: {}\n",
                 failure.attestor,
@@ -93,14 +99,14 @@ impl AttestArgs {
 }
 
 /// Leaves of the tree with their full names, as rules write them.
-fn flatten(path: &str, value: &serde_json::Value, rows: &mut Vec<Vec<String>>) {
+fn flatten(path: &str, value: &Value, rows: &mut Vec<Vec<String>>) {
     match value {
-        serde_json::Value::Object(members) => {
+        Value::Object(members) => {
             for (name, value) in members {
                 flatten(&format!("{path}.{name}"), value, rows);
             }
         }
-        serde_json::Value::String(text) => rows.push(vec![path.to_owned(), text.clone()]),
+        Value::String(text) => rows.push(vec![path.to_owned(), text.clone()]),
         value => rows.push(vec![path.to_owned(), value.to_string()]),
     }
 }

@@ -8,10 +8,12 @@ use std::{
     sync::Arc,
 };
 
-use attest::{Attestors, Config, Process, ProcessError, Processes};
+use attest::{Attestors, Config, Process, ProcessError, Processes, SystemdConfig};
 use serde_json::json;
 
-use super::support::{Listener, Running, inside, is_root, reasons, within};
+use super::support::{
+    Cgroup, Listener, Running, hierarchy, inside, is_root, reasons, unified, within,
+};
 
 /// A process that has this number, in a PID namespace where nobody else starts any.
 fn with_pid(pid: u32) -> Running {
@@ -125,9 +127,21 @@ async fn a_set_user_id_program_lends_its_identity_to_nobody() {
     let child = Running(command.spawn().unwrap());
     let mut socket = listener.accept();
     let process = Process::of_peer(&socket).unwrap();
-    let attestors = Attestors::new(Config::default());
+    let mut config = Config::default();
+    config.systemd = Some(SystemdConfig::default());
+    let attestors = Attestors::new(config);
+    // In a unit too, which the program does not leave.
+    let systemd = hierarchy(|_, options| options.contains("name=systemd"));
+    let unit = systemd.or_else(unified).map(|root| {
+        let name = format!("/system.slice/attest-setuid-{}.service", std::process::id());
+        Cgroup::new(&root, &name)
+    });
+    if let Some(unit) = &unit {
+        unit.hold(child.pid());
+    }
     let found = attestors.attest(&process).await;
     assert_eq!(found.attributes["unix"]["uid"], json!(1234));
+    assert_eq!(found.attributes.get("systemd").is_some(), unit.is_some());
 
     std::io::Write::write_all(&mut socket, b"x").unwrap();
     while process.read("comm").unwrap() != b"privileged\n" {

@@ -4,6 +4,10 @@ use std::{path::Path, time::Duration};
 
 use attest::{Attestors, KubeletVerification, Process};
 use serde_json::json;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpListener,
+};
 
 use super::support::{
     Cgroup, Running, assert_in_schema, is_root,
@@ -311,4 +315,39 @@ async fn a_pod_s_cgroup_below_a_unit_or_of_another_pod_proves_nothing() {
         assert!(told.contains(reason), "{path}: {told}");
         drop(imposter);
     }
+}
+
+/// The read-only port is in the clear, so whoever listens there could be anybody.
+#[tokio::test]
+async fn a_token_is_never_sent_in_the_clear() {
+    let root = root_or_return!();
+    let kubelet = Kubelet::start().await;
+    let workload = InPod::new(&root, UID, 'a');
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let mut config = kubelet.config();
+    config.url = format!("http://{}", listener.local_addr().unwrap());
+    assert!(config.token.is_some());
+    let list = json!({"kind": "PodList", "items": [pod("web", UID, Some(&workload.id))]});
+    let list = list.to_string();
+    let attestors = Attestors::new(only(config));
+    let (found, request) = tokio::join!(attestors.attest(&workload.process), async {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let mut request = Vec::new();
+        while !request.ends_with(b"\r\n\r\n") {
+            stream.read_buf(&mut request).await.unwrap();
+        }
+        let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", list.len());
+        stream.write_all(head.as_bytes()).await.unwrap();
+        stream.write_all(list.as_bytes()).await.unwrap();
+        String::from_utf8(request).unwrap()
+    });
+    assert_eq!(
+        found.attributes["kubernetes"]["pod_name"], "web",
+        "{found:?}"
+    );
+    assert!(request.starts_with("GET /pods HTTP/1.1"), "{request}");
+    assert!(
+        !request.to_lowercase().contains("authorization"),
+        "{request}"
+    );
 }
