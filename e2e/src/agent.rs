@@ -44,6 +44,28 @@ impl Agent {
         Self::start_with_pin(issuer, token, issuer.ca_pin(), services)
     }
 
+    /// Starts one with these services, whose diagnostics listen on this port.
+    #[track_caller]
+    pub fn start_without_waiting_on(
+        diagnostics: u16,
+        issuer: &Issuer,
+        token: &str,
+        services: &[String],
+    ) -> Self {
+        let home = TempDir::new().expect("temporary directory");
+        let pin = issuer.ca_pin();
+        Self::start_at_port(
+            diagnostics,
+            home,
+            &[issuer],
+            token,
+            pin,
+            services,
+            "info",
+            &[],
+        )
+    }
+
     /// Starts one that keeps its bot identity in this directory, and waits until every
     /// service is ready.
     #[track_caller]
@@ -112,7 +134,22 @@ impl Agent {
         level: &str,
         variables: &[(&str, &str)],
     ) -> Self {
-        let diagnostics = free_port();
+        let port = free_port();
+        Self::start_at_port(port, home, issuers, token, pin, services, level, variables)
+    }
+
+    #[track_caller]
+    #[allow(clippy::too_many_arguments)]
+    fn start_at_port(
+        diagnostics: u16,
+        home: TempDir,
+        issuers: &[&Issuer],
+        token: &str,
+        pin: &str,
+        services: &[String],
+        level: &str,
+        variables: &[(&str, &str)],
+    ) -> Self {
         let path = home.path().display();
         let addresses: Vec<_> = issuers
             .iter()

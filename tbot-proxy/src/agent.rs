@@ -28,13 +28,16 @@ use tokio_util::task::AbortOnDropHandle;
 use crate::{
     bot::Bot,
     cache::Cache,
-    configuration::{Configuration, ConfigurationError, Onboarding, Overrides, Source, Storage},
+    configuration::{
+        Configuration, ConfigurationError, Onboarding, Overrides, ServiceKind, Source, Storage,
+    },
     diagnostics::Diagnostics,
     issuance::Issuance,
     join::JoinError,
     kept::{Keeping, Roll},
     link::{Addresses, IssuerLink},
     metrics::{RELOADS, result},
+    output::Progress,
     records::{Records, RecordsError, Writer},
     services::{Draining, Services},
     state::{Health, IdentityState},
@@ -43,14 +46,29 @@ use crate::{
     trust::Trust,
 };
 
-/// Runs the agent until it is told to end or cannot go on.
-pub fn run(source: Source, overrides: Overrides) -> Result<ExitCode, AgentError> {
+/// How long the agent runs, and what it leaves.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Term {
+    /// Every output once, within this time; `None`: until it is told to end.
+    pub once: Option<Duration>,
+    /// What outputs wrote is removed at the end.
+    pub wipe_on_exit: bool,
+}
+
+/// Runs the agent until it is told to end, has done all that is to be done once, or cannot go on.
+pub fn run(source: Source, overrides: Overrides, term: Term) -> Result<ExitCode, AgentError> {
     let configuration = Configuration::read(&source, &overrides)?;
+    if term.once.is_some() {
+        refuse_long_running(&configuration)?;
+    }
     let control = runtime("control", Some(2))?;
     let data = runtime("data", None)?;
     let (outcome, writer) = control.block_on(async {
-        match Agent::start(source, overrides, configuration, data.handle()).await {
-            Ok((agent, writer)) => (agent.serve().await, writer),
+        match Agent::start(source, overrides, configuration, term, data.handle()).await {
+            Ok((agent, writer)) => match term.once {
+                Some(limit) => (agent.once(limit).await, writer),
+                None => (agent.serve().await, writer),
+            },
             Err(error) => (Err(error), None),
         }
     });
@@ -82,6 +100,7 @@ impl Agent {
         from: Source,
         overrides: Overrides,
         configuration: Configuration,
+        term: Term,
         data: &Handle,
     ) -> Result<(Self, Option<Writer>), AgentError> {
         let signals = Signals::catch().map_err(AgentError::Signals)?;
@@ -153,6 +172,8 @@ impl Agent {
                 Storage::Memory => None,
             },
             draining: Draining::default(),
+            memory: Default::default(),
+            wipe_on_exit: term.wipe_on_exit,
         };
         let failures = services
             .apply(&configuration.services, configuration.shutdown_grace)
@@ -213,6 +234,41 @@ impl Agent {
                 _ = signals.interrupt.recv() => return Ok(self.end().await),
             }
         }
+    }
+
+    /// Waits until every output has been written once, and ends.
+    async fn once(mut self, limit: Duration) -> Result<ExitCode, AgentError> {
+        let deadline = tokio::time::Instant::now() + limit;
+        let mut failed = false;
+        for (name, mut progress) in self.services.progress() {
+            let done = progress.wait_for(|progress| !matches!(progress, Progress::Waiting(_)));
+            let signals = &mut self.signals;
+            let outcome = tokio::select! {
+                done = tokio::time::timeout_at(deadline, done) => match done {
+                    Ok(Ok(progress)) => progress.clone(),
+                    Ok(Err(_)) => Progress::Failed("its task has ended".to_owned()),
+                    Err(_) => Progress::Waiting(String::new()),
+                },
+                ended = &mut self.bot => return Err(match ended {
+                    Ok(refused) => AgentError::Join(refused),
+                    Err(error) => AgentError::Bot(error.to_string()),
+                }),
+                () = signals.end() => return Ok(self.end().await),
+            };
+            let why = match outcome {
+                Progress::Written => continue,
+                Progress::Failed(why) => why,
+                Progress::Waiting(_) => match progress.borrow().clone() {
+                    Progress::Waiting(why) => format!("not done within {limit:?}: {why}"),
+                    Progress::Failed(why) => why,
+                    Progress::Written => continue,
+                },
+            };
+            eprintln!("tbot-proxy: service {name}: {why}");
+            failed = true;
+        }
+        let code = self.end().await;
+        Ok(if failed { ExitCode::FAILURE } else { code })
     }
 
     /// `SIGHUP`. A file with mistakes changes nothing. `Break`: an order to end has come meanwhile.
@@ -320,6 +376,21 @@ impl Agent {
     }
 }
 
+/// Only outputs are done at some time.
+fn refuse_long_running(configuration: &Configuration) -> Result<(), AgentError> {
+    let services = configuration.services.iter();
+    let names: Vec<_> = services
+        .filter(|service| !matches!(service.kind, ServiceKind::Output(_)))
+        .map(|service| service.name.as_str())
+        .collect();
+    if names.is_empty() {
+        return Ok(());
+    }
+    Err(AgentError::LongRunning {
+        services: names.join(", "),
+    })
+}
+
 struct Signals {
     reload: Signal,
     renew: Signal,
@@ -371,6 +442,14 @@ pub enum AgentError {
     /// The issuer refuses, or is not the one that the pin names.
     #[error(transparent)]
     Join(JoinError),
+    /// `--oneshot` with what is never done.
+    #[error(
+        "--oneshot: only outputs can be done once, and these services run for ever: {services}; leave them out of the file, or start without --oneshot"
+    )]
+    LongRunning {
+        /// Their names.
+        services: String,
+    },
     /// A service does not start.
     #[error(transparent)]
     Service(#[from] StartError),

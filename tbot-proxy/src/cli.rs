@@ -1,23 +1,29 @@
 //! The command line.
 
 mod attest;
+mod aws_credential_process;
 mod endpoint;
 mod install;
 mod jwt;
 mod service;
 mod status;
 mod svid;
+mod wait;
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{path::PathBuf, process::ExitCode, time::Duration};
 
+use ::config::parse_duration;
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use secrecy::SecretString;
 use telemetry::{LogLevel, Setup, Telemetry, TelemetryError};
 
 use crate::{
-    agent::{self, AgentError},
+    agent::{self, AgentError, Term},
     configuration::{Configuration, ConfigurationError, Overrides, Source},
 };
+
+use aws_credential_process::AwsCredentialProcess;
+use wait::Wait;
 
 /// The agent: joins the issuer, keeps identities fresh, writes them out, and
 /// carries traffic over SPIFFE mutual TLS.
@@ -48,6 +54,10 @@ enum Command {
     Start(Start),
     /// Prints the configuration that `start SERVICE` would run with these flags.
     Configure(Configure),
+    /// Waits until a running agent is ready.
+    Wait(Wait),
+    /// Credentials of AWS for the SVID of an output, as a `credential_process` prints them.
+    AwsCredentialProcess(Box<AwsCredentialProcess>),
     /// Reports every mistake of a configuration file with its line and column.
     Check(ConfigurationFile),
     /// The agent on one screen: identities, expiry, followers, issuer, trouble.
@@ -100,9 +110,34 @@ struct Start {
     config: Option<PathBuf>,
     #[command(flatten)]
     agent: AgentFlags,
+    #[command(flatten)]
+    term: TermFlags,
     /// One service by flags, without a file.
     #[command(subcommand)]
     service: Option<service::Service>,
+}
+
+/// How long the agent runs, and what it leaves.
+#[derive(Debug, Args)]
+struct TermFlags {
+    /// Writes every output once and ends: 0 if all are written, 1 if not.
+    #[arg(long, global = true, env = "TBOT_ONESHOT")]
+    oneshot: bool,
+    /// How long --oneshot may take.
+    #[arg(long, global = true, env = "TBOT_ONESHOT_TIMEOUT", value_name = "DURATION", default_value = "1m", value_parser = parse_duration)]
+    oneshot_timeout: Duration,
+    /// Removes what outputs wrote when the agent ends.
+    #[arg(long, global = true, env = "TBOT_WIPE_ON_EXIT")]
+    wipe_on_exit: bool,
+}
+
+impl TermFlags {
+    fn term(&self) -> Term {
+        Term {
+            once: self.oneshot.then_some(self.oneshot_timeout),
+            wipe_on_exit: self.wipe_on_exit,
+        }
+    }
 }
 
 #[derive(Debug, Args)]
@@ -180,6 +215,8 @@ impl Cli {
                 ended(terminal::print(&String::from_utf8_lossy(&text)))
             }
             Command::Man { directory } => ended(manual(directory)),
+            Command::Wait(wait) => wait.run(),
+            Command::AwsCredentialProcess(process) => process.run(),
             Command::Start(start) => {
                 let collector = self.otlp_endpoint.filter(|endpoint| !endpoint.is_empty());
                 match install(self.log_format, &self.log_level, collector.as_deref()) {
@@ -224,7 +261,7 @@ fn run(start: Start) -> ExitCode {
         Ok(source) => source,
         Err(error) => return ended(Err(error)),
     };
-    match agent::run(source, start.agent.overrides()) {
+    match agent::run(source, start.agent.overrides(), start.term.term()) {
         Ok(code) => code,
         Err(AgentError::Configuration(error)) => complain(&error),
         Err(error) => fail(&error),

@@ -7,19 +7,21 @@
 
 mod address;
 mod attestors;
+mod output;
 mod selector;
 mod service;
 mod workload_api;
 
 use std::{collections::HashMap, fmt, fs, net::SocketAddr, path::PathBuf, time::Duration};
 
-use config::{Document, Fields, Mistakes};
+use config::{Fields, Mistakes};
 use identity::CaPin;
 use secrecy::SecretString;
 
 pub use address::HostPort;
+pub use output::{AwsOutput, DestinationConfig, Document, Output, PasswordSource};
 pub use selector::{Selection, Selector};
-pub use service::{Service, ServiceKind, X509Output};
+pub use service::{Service, ServiceKind};
 pub use workload_api::WorkloadApi;
 
 pub(crate) use address::SharedAddress;
@@ -169,7 +171,7 @@ impl Configuration {
     }
 
     fn parse(file: &str, text: &str, overrides: &ResolvedOverrides) -> Result<Self, Mistakes> {
-        let documents = Document::parse_all(file, text)?;
+        let documents = config::Document::parse_all(file, text)?;
         match documents.as_slice() {
             [document] => document.resolve(|fields| Self::resolve(fields, overrides)),
             [] => Err(Mistakes::one(

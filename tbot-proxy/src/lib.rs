@@ -14,6 +14,7 @@ pub mod configuration;
 mod diagnostics;
 mod issuance;
 mod join;
+mod jwt;
 mod kept;
 mod key;
 mod link;
@@ -34,6 +35,5 @@ mod workload;
 
 pub use join::JoinError;
 pub use link::{CallError, LinkError};
-pub use output::write_x509;
 pub use records::RecordsError;
 pub use storage::StorageError;

@@ -1,236 +1,294 @@
-//! `workload-identity-x509`: the SVID and the trust bundles as files, for
-//! software that reads them (DESIGN section 5).
+//! Outputs: documents where software that knows nothing of the Workload API reads them.
 //!
-//! | file | contents |
-//! |---|---|
-//! | `svid.pem` | leaf and intermediates |
-//! | `svid_key.pem` | its key, PKCS#8 |
-//! | `bundle.pem` | CA certificates of the own trust domain |
-//! | `federated/<td>.pem` | those of each other trust domain |
-//! | `bundle_map.json` | all trust bundles, by trust domain |
-//!
-//! They change together ([`FileSet`]). A failure makes this service not ready,
-//! leaves the last set in place and is retried; other services go on.
+//! What is written is made in `documents`, where it goes is a
+//! [`Destination`](::output::Destination) of the crate `output`. A failure makes
+//! this service not ready, leaves the last set in place and is retried; other services go
+//! on. What has expired stays, unless it is to be removed: software that still runs may
+//! rather fail at a peer than for want of a file.
 
-use std::{
-    fs,
-    os::unix::fs::MetadataExt,
-    path::{Path, PathBuf},
-    sync::Arc,
+use std::{path::PathBuf, time::Duration};
+
+use ::output::{
+    Destination, Written,
+    destination::{CredentialsFile, Directory, Memory, MemoryOutputs},
+    hook::Hook,
 };
-
-use ::output::{FileSet, FileSetError, Links, SetFile};
-use identity::{Identity, TrustBundleSet, X509Svid};
 use tokio::sync::{oneshot, watch};
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::{
-    metrics::{OUTPUT_WRITES, result},
+    configuration::{self, DestinationConfig, Document},
+    metrics::{OUTPUT_HOOKS, OUTPUT_WRITES, result},
     schedule::Backoff,
-    served::Served,
     state::{Health, IdentityState},
 };
+
+mod aws;
+mod documents;
+
+pub(crate) use documents::Origin;
+use documents::{Made, Maker};
+
+/// How often a place that others can change is looked at.
+const LOOK: Duration = Duration::from_secs(60);
 
 /// An output that is kept up to date until it is stopped.
 #[derive(Debug)]
 pub(crate) struct OutputTask {
-    stop: oneshot::Sender<()>,
+    stop: oneshot::Sender<AtEnd>,
+    progress: watch::Receiver<Progress>,
     task: AbortOnDropHandle<()>,
 }
 
+/// What is done with what was written when an output stops.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum AtEnd {
+    Keep,
+    Remove,
+}
+
+/// What has come of the first write.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Progress {
+    /// There was nothing to write yet; why, as far as it is known.
+    Waiting(String),
+    /// It is in force.
+    Written,
+    /// It could not be written.
+    Failed(String),
+}
+
+/// What an output needs of the agent.
+pub(crate) struct OutputPlace {
+    /// The directory of the bot identity, where no output may write.
+    pub(crate) storage: Option<PathBuf>,
+    pub(crate) memory: MemoryOutputs,
+    pub(crate) health: Health,
+}
+
 impl OutputTask {
-    /// `storage`: the directory of the bot identity, where no output may write.
     pub(crate) fn start(
         name: String,
-        directory: PathBuf,
-        storage: Option<PathBuf>,
-        served: &Served,
-        health: Health,
+        settings: &configuration::Output,
+        origin: Origin<'_>,
+        place: OutputPlace,
     ) -> Self {
         let (stop, stopped) = oneshot::channel();
+        let (progress, receiver) = watch::channel(Progress::Waiting("starting".to_owned()));
         let output = Output {
+            destination: destination(&name, settings, &place),
+            maker: Maker::start(settings, origin),
+            hooks: settings.hooks.clone(),
+            remove_expired: settings.remove_expired,
+            health: place.health,
             name,
-            directory,
-            storage,
-            files: None,
-            state: served.state(),
-            changes: served.source().subscribe(),
-            health,
+            progress,
         };
         Self {
             stop,
+            progress: receiver,
             task: AbortOnDropHandle::new(tokio::spawn(output.run(stopped))),
         }
     }
 
     /// Orders it to stop, at once; to be waited for: it may be writing.
-    pub(crate) fn stop(self) -> impl Future<Output = ()> + use<> {
-        let Self { stop, task } = self;
-        drop(stop);
+    pub(crate) fn stop(self, at_end: AtEnd) -> impl Future<Output = ()> + use<> {
+        let Self { stop, task, .. } = self;
+        _ = stop.send(at_end);
         async move {
             _ = task.await;
+        }
+    }
+
+    pub(crate) fn progress(&self) -> watch::Receiver<Progress> {
+        self.progress.clone()
+    }
+}
+
+fn destination(name: &str, settings: &configuration::Output, place: &OutputPlace) -> Destination {
+    match (&settings.destination, &settings.document) {
+        (DestinationConfig::Directory(directory), Document::Aws(aws)) => {
+            Destination::CredentialsFile(CredentialsFile {
+                directory: directory.clone(),
+                forbidden: place.storage.clone(),
+                name: aws.file.clone(),
+                profile: aws.profile.clone(),
+                overwrite: aws.overwrite,
+            })
+        }
+        (DestinationConfig::Directory(directory), _) => {
+            Destination::Directory(Directory::new(directory.clone(), place.storage.clone()))
+        }
+        (DestinationConfig::Memory, _) => {
+            Destination::Memory(Memory::new(name, place.memory.clone()))
+        }
+        #[cfg(feature = "kubernetes")]
+        (DestinationConfig::KubernetesSecret(secret), _) => {
+            use ::output::destination::kubernetes::KubernetesSecret;
+            let secret = KubernetesSecret::new(secret.as_ref().clone());
+            Destination::KubernetesSecret(Box::new(secret))
         }
     }
 }
 
 struct Output {
     name: String,
-    directory: PathBuf,
-    storage: Option<PathBuf>,
-    /// Locked for as long as this is there.
-    files: Option<FileSet>,
-    state: watch::Receiver<IdentityState>,
-    changes: watch::Receiver<Arc<Identity>>,
+    destination: Destination,
+    maker: Maker,
+    hooks: Vec<Hook>,
+    remove_expired: bool,
     health: Health,
+    progress: watch::Sender<Progress>,
+}
+
+/// What is known of the last write.
+#[derive(Default)]
+struct Last {
+    /// Number of the set that is in force.
+    written: Option<u64>,
+    /// Why the last write, or removal, failed.
+    failure: Option<String>,
+    /// What is not as it should be, though the set is in force.
+    warning: Option<String>,
 }
 
 impl Output {
-    async fn run(mut self, mut stopped: oneshot::Receiver<()>) {
+    async fn run(mut self, mut stopped: oneshot::Receiver<AtEnd>) {
         let mut backoff = Backoff::default();
-        let mut written = None;
-        let mut failure: Option<String> = None;
+        let mut last = Last::default();
+        let mut look = false;
         loop {
-            let identity = self.changes.borrow_and_update().clone();
+            let made = self.maker.made.borrow_and_update().clone();
             let mut retry = None;
-            if let Some(svid) = &identity.svid
-                && written != Some(identity.generation)
+            if let Some(set) = &made.set
+                && (last.written != Some(set.number) || look)
             {
-                match self.write(svid.clone(), identity.bundles.clone()).await {
-                    Ok(()) => {
-                        written = Some(identity.generation);
-                        failure = None;
+                let is_new = last.written != Some(set.number);
+                match self.write(&made, is_new).await {
+                    Ok(warning) => {
+                        last = Last {
+                            written: Some(set.number),
+                            failure: None,
+                            warning,
+                        };
                         backoff.reset();
                     }
                     Err(error) => {
                         tracing::error!(service = self.name, error, "output not written");
-                        failure = Some(error);
+                        last.failure = Some(error);
+                        retry = Some(backoff.next());
+                    }
+                }
+            } else if made.set.is_none() && last.written.is_some() && self.remove_expired {
+                match self.destination.remove().await {
+                    Ok(()) => {
+                        tracing::warn!(service = self.name, "what has expired is removed");
+                        last = Last::default();
+                        backoff.reset();
+                    }
+                    Err(error) => {
+                        tracing::error!(service = self.name, %error, "output not removed");
+                        last.failure = Some(error.to_string());
                         retry = Some(backoff.next());
                     }
                 }
             }
-            self.tell(written.is_some(), failure.clone());
-            if written == Some(identity.generation) {
-                let expiry = identity.svid.as_ref().map(|svid| svid.not_after());
-                self.health.expires(&self.name, expiry);
-            }
+            self.tell(&made, &last);
+            let next_look = match (retry, self.destination.is_shared()) {
+                (Some(retry), _) => Some(retry),
+                (None, true) if last.written.is_some() => Some(LOOK),
+                (None, _) => None,
+            };
             tokio::select! {
                 biased;
-                _ = &mut stopped => return,
-                () = sleep(retry) => {}
-                Ok(()) = self.changes.changed() => {}
-                Ok(()) = self.state.changed() => {}
+                at_end = &mut stopped => {
+                    if at_end == Ok(AtEnd::Remove) {
+                        self.remove().await;
+                    }
+                    return;
+                }
+                () = sleep(next_look) => look = retry.is_none(),
+                Ok(()) = self.maker.made.changed() => look = false,
             }
         }
     }
 
-    fn tell(&mut self, written: bool, failure: Option<String>) {
-        let IdentityState { held, reason } = self.state.borrow_and_update().clone();
-        match failure {
-            Some(failure) => self.health.not_ready(&self.name, failure),
-            None if held && written => self.health.ready(&self.name, reason),
-            None => {
-                let reason = reason.unwrap_or_else(|| "not written yet".to_owned());
-                self.health.not_ready(&self.name, reason);
-            }
-        }
-    }
-
-    async fn write(
-        &mut self,
-        svid: Arc<X509Svid>,
-        bundles: Arc<TrustBundleSet>,
-    ) -> Result<(), String> {
-        let (directory, storage) = (self.directory.clone(), self.storage.clone());
-        let files = self.files.take();
-        let written = tokio::task::spawn_blocking(move || {
-            let files = match files.filter(FileSet::is_in_place) {
-                Some(files) => files,
-                None => open(&directory, storage.as_deref())?,
-            };
-            write_x509(&files, &svid, &bundles).map_err(|error| error.to_string())?;
-            Ok(files)
-        })
-        .await;
-        let written = match written {
-            Ok(Ok(files)) => {
-                self.files = Some(files);
-                Ok(())
-            }
-            Ok(Err(error)) => Err(error),
-            Err(error) => Err(error.to_string()),
+    /// Writes, and runs the hooks if the set `is_new`; what is worth a warning.
+    async fn write(&mut self, made: &Made, is_new: bool) -> Result<Option<String>, String> {
+        let Some(set) = &made.set else {
+            return Ok(None);
         };
+        let written = self.destination.write(set.artifacts.clone()).await;
         metrics::counter!(
             OUTPUT_WRITES,
             "service" => self.name.clone(),
             "result" => result(written.is_ok()),
         )
         .increment(1);
-        written
+        match written.map_err(|error| error.to_string())? {
+            Written::InForce if is_new => Ok(self.run_hooks().await),
+            Written::InForce => Ok(None),
+            Written::NewerIsThere(who) => Ok(Some(who)),
+        }
     }
-}
 
-fn open(directory: &Path, storage: Option<&Path>) -> Result<FileSet, String> {
-    if storage.is_some_and(|storage| is_same(directory, storage)) {
-        return Err(format!(
-            "cannot write to {}: it is the storage of the bot identity; give the output a directory of its own",
-            directory.display()
-        ));
+    /// What failed of them.
+    async fn run_hooks(&self) -> Option<String> {
+        let mut failures = vec![];
+        for hook in &self.hooks {
+            let run = hook.run(&self.name).await;
+            metrics::counter!(
+                OUTPUT_HOOKS,
+                "service" => self.name.clone(),
+                "result" => result(run.is_ok()),
+            )
+            .increment(1);
+            if let Err(error) = run {
+                tracing::error!(service = self.name, %error, "hook failed; the set is in force");
+                failures.push(format!("hook: {error}"));
+            }
+        }
+        (!failures.is_empty()).then(|| failures.join("; "))
     }
-    FileSet::open(directory, Links::ByName).map_err(|error| error.to_string())
-}
 
-/// Whether two paths, however they are spelled, lead to one directory.
-fn is_same(one: &Path, other: &Path) -> bool {
-    let place = |path| fs::metadata(path).ok().map(|file| (file.dev(), file.ino()));
-    place(one).is_some_and(|one| Some(one) == place(other))
-}
+    async fn remove(&mut self) {
+        match self.destination.remove().await {
+            Ok(()) => tracing::info!(service = self.name, "what was written is removed"),
+            Err(error) => tracing::error!(service = self.name, %error, "output not removed"),
+        }
+    }
 
-/// Writes the files of an SVID and its trust bundles as one set.
-pub fn write_x509(
-    files: &FileSet,
-    svid: &X509Svid,
-    bundles: &TrustBundleSet,
-) -> Result<(), FileSetError> {
-    let (chain, key) = (svid.chain_pem(), svid.key_pem());
-    let map = bundles.to_map_json();
-    let own = svid.id().trust_domain();
-    let mut pems = vec![];
-    for bundle in bundles.iter() {
-        let name = if *bundle.trust_domain() == own {
-            "bundle.pem".to_owned()
-        } else {
-            format!("federated/{}.pem", bundle.trust_domain())
+    fn tell(&self, made: &Made, last: &Last) {
+        let IdentityState { held, reason } = made.state.clone();
+        let in_force = last.written.is_some();
+        let progress = match &last.failure {
+            Some(failure) => {
+                self.health.not_ready(&self.name, failure);
+                Progress::Failed(failure.clone())
+            }
+            None if held && in_force => {
+                let warning = last.warning.clone().or(reason);
+                self.health.ready(&self.name, warning);
+                Progress::Written
+            }
+            None => {
+                let reason = reason.unwrap_or_else(|| "not written yet".to_owned());
+                self.health.not_ready(&self.name, reason.clone());
+                Progress::Waiting(reason)
+            }
         };
-        pems.push((name, bundle.to_pem()));
+        let set = made.set.as_ref();
+        if let Some(set) = set.filter(|set| last.written == Some(set.number)) {
+            self.health.expires(&self.name, set.expires);
+        }
+        self.progress.send_replace(progress);
     }
-    let mut set = vec![
-        SetFile {
-            name: "svid.pem",
-            contents: chain.as_bytes(),
-        },
-        SetFile {
-            name: "svid_key.pem",
-            contents: key.as_bytes(),
-        },
-        SetFile {
-            name: "bundle_map.json",
-            contents: &map,
-        },
-    ];
-    set.extend(pems.iter().map(|(name, pem)| SetFile {
-        name,
-        contents: pem.as_bytes(),
-    }));
-    files.replace(&set)
 }
 
 /// Sleeps, or for ever if there is nothing to wait for.
-async fn sleep(delay: Option<std::time::Duration>) {
+async fn sleep(delay: Option<Duration>) {
     match delay {
         Some(delay) => tokio::time::sleep(delay).await,
         None => std::future::pending().await,
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -17,19 +17,22 @@ use std::{
     time::Duration,
 };
 
+use ::output::destination::MemoryOutputs;
 use attest::Attestors;
 use proxy::{ProxyService, RecordSink, ServiceConfig, StartError};
 use tokio::{
     runtime::Handle,
+    sync::watch,
     time::{Instant, timeout_at},
 };
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::{
     cache::Cache,
-    configuration::{Selector, Service, ServiceKind, SharedAddress},
+    configuration::{Document, Output, Selector, Service, ServiceKind, SharedAddress},
+    jwt::{JwtWish, KeptToken},
     kept::Keeping,
-    output::OutputTask,
+    output::{AtEnd, Origin, OutputPlace, OutputTask, Progress},
     served::Served,
     state::{Health, IdentityState},
     svid::KeptIdentity,
@@ -50,6 +53,10 @@ pub(crate) struct Services {
     pub(crate) data: Handle,
     /// Where the bot identity is kept: no place for an output.
     pub(crate) storage: Option<PathBuf>,
+    /// What outputs keep in this process.
+    pub(crate) memory: MemoryOutputs,
+    /// Whether what outputs wrote is removed when the process ends.
+    pub(crate) wipe_on_exit: bool,
     /// Each is kept for as long as a service uses it.
     pub(crate) identities: BTreeMap<Selector, Weak<KeptIdentity>>,
     pub(crate) running: BTreeMap<String, Running>,
@@ -69,7 +76,8 @@ pub(crate) struct Running {
 enum Work {
     Output {
         task: OutputTask,
-        served: Served,
+        /// The identity that it is made from; a JWT output has a token of its own instead.
+        served: Option<Served>,
     },
     Proxy {
         proxy: ProxyService,
@@ -121,7 +129,7 @@ impl Services {
         let writers: Vec<_> = changes
             .stops
             .iter()
-            .filter_map(|name| self.stop(name, grace))
+            .filter_map(|name| self.stop(name, grace, AtEnd::Keep))
             .collect();
         for running in started {
             self.running.insert(running.service.name.clone(), running);
@@ -141,15 +149,21 @@ impl Services {
     /// Stops everything; returns when every connection has ended or the grace has.
     pub(crate) async fn drain(&mut self, grace: Duration) {
         let deadline = Instant::now() + grace;
+        let at_end = match self.wipe_on_exit {
+            true => AtEnd::Remove,
+            false => AtEnd::Keep,
+        };
         let names: Vec<_> = self.running.keys().cloned().collect();
         let writers: Vec<_> = names
             .iter()
-            .filter_map(|name| self.stop(name, grace))
+            .filter_map(|name| self.stop(name, grace, at_end))
             .collect();
         self.draining.end(grace).await;
         for closing in self.closing.drain(..) {
             _ = timeout_at(deadline, closing).await;
         }
+        // What is to be removed is, however short the grace for connections is.
+        let deadline = deadline.max(Instant::now() + HANDOVER);
         for writer in writers {
             _ = timeout_at(deadline, writer).await;
         }
@@ -185,7 +199,7 @@ impl Services {
                 .filter_map(|name| self.running.get(name)?.service.listen()),
         );
         let (late_starts, starts) = starts.into_iter().partition(|service| match &service.kind {
-            ServiceKind::X509Output(_) => true,
+            ServiceKind::Output(_) => true,
             ServiceKind::Proxy(_) | ServiceKind::WorkloadApi(_) => service
                 .listen()
                 .is_some_and(|listen| given_up.iter().any(|other| other.clashes(&listen))),
@@ -229,17 +243,7 @@ impl Services {
 
     fn start(&mut self, service: &Service) -> Result<Running, StartError> {
         let work = match &service.kind {
-            ServiceKind::X509Output(output) => {
-                let served = Served::by(self.identity(&service.selector));
-                let task = OutputTask::start(
-                    service.name.clone(),
-                    output.directory.clone(),
-                    self.storage.clone(),
-                    &served,
-                    self.health.clone(),
-                );
-                Work::Output { task, served }
-            }
+            ServiceKind::Output(output) => self.start_output(service, output),
             ServiceKind::Proxy(config) => {
                 let served = Served::by(self.identity(&service.selector));
                 Work::Proxy {
@@ -269,6 +273,43 @@ impl Services {
             service: service.clone(),
             work,
         })
+    }
+
+    fn start_output(&mut self, service: &Service, output: &Output) -> Work {
+        let place = OutputPlace {
+            storage: self.storage.clone(),
+            memory: self.memory.clone(),
+            health: self.health.clone(),
+        };
+        let name = service.name.clone();
+        if let Document::Jwt { audiences, ttl } = &output.document {
+            let wish = JwtWish {
+                selection: service.selector.selection.clone(),
+                audiences: audiences.clone(),
+                ttl: *ttl,
+            };
+            let token = KeptToken::start(wish, self.keeping.clone());
+            return Work::Output {
+                task: OutputTask::start(name, output, Origin::Token(token), place),
+                served: None,
+            };
+        }
+        let served = Served::by(self.identity(&service.selector));
+        Work::Output {
+            task: OutputTask::start(name, output, Origin::Identity(&served), place),
+            served: Some(served),
+        }
+    }
+
+    /// What has come of the first write of each output, by name.
+    pub(crate) fn progress(&self) -> Vec<(String, watch::Receiver<Progress>)> {
+        let outputs = self.running.iter().filter_map(|(name, running)| {
+            let Work::Output { task, .. } = &running.work else {
+                return None;
+            };
+            Some((name.clone(), task.progress()))
+        });
+        outputs.collect()
     }
 
     /// Starts those whose places come free until `deadline`; why the others are not.
@@ -311,9 +352,12 @@ impl Services {
         {
             proxy.update(ServiceConfig::clone(config))?;
         }
-        if let (Some(identity), Work::Output { served, .. } | Work::Proxy { served, .. }) =
-            (identity, &running.work)
-        {
+        let served = match &running.work {
+            Work::Output { served, .. } => served.as_ref(),
+            Work::Proxy { served, .. } => Some(served),
+            Work::WorkloadApi(_) => None,
+        };
+        if let (Some(identity), Some(served)) = (identity, served) {
             served.follow(identity);
         }
         running.service = service.clone();
@@ -322,11 +366,16 @@ impl Services {
     }
 
     /// Stops one. An output is to be waited for: it may be writing.
-    fn stop(&mut self, name: &str, grace: Duration) -> Option<impl Future<Output = ()> + use<>> {
+    fn stop(
+        &mut self,
+        name: &str,
+        grace: Duration,
+        at_end: AtEnd,
+    ) -> Option<impl Future<Output = ()> + use<>> {
         let Running { work, .. } = self.running.remove(name)?;
         tracing::info!(service = name, "stopping");
         match work {
-            Work::Output { task, .. } => Some(task.stop()),
+            Work::Output { task, .. } => Some(task.stop(at_end)),
             Work::Proxy {
                 proxy,
                 served,
@@ -394,7 +443,7 @@ impl Service {
     fn proxy(&self) -> Option<&ServiceConfig> {
         match &self.kind {
             ServiceKind::Proxy(config) => Some(config),
-            ServiceKind::X509Output(_) | ServiceKind::WorkloadApi(_) => None,
+            ServiceKind::Output(_) | ServiceKind::WorkloadApi(_) => None,
         }
     }
 
@@ -402,7 +451,7 @@ impl Service {
         match &self.kind {
             ServiceKind::Proxy(config) => SharedAddress::of(&config.listen),
             ServiceKind::WorkloadApi(api) => SharedAddress::of(&api.listen),
-            ServiceKind::X509Output(_) => None,
+            ServiceKind::Output(_) => None,
         }
     }
 }

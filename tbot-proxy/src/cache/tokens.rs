@@ -7,15 +7,13 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use proto::issue::v1::{
-    JwtRequest, SvidRequest, svid::Document, svid_request::Document as Wanted,
-    svid_request::Selector as Select,
-};
+use proto::issue::v1::svid_request::Selector as Select;
 use secrecy::{ExposeSecret, SecretString};
 
 use crate::{
     issuance::IssueError,
-    kept::{Attested, Keeping, KeptSvid, to_struct},
+    jwt,
+    kept::{Attested, Keeping, KeptSvid},
     key::time_of,
     metrics::{CACHE, RENEWALS, result},
     trust::Obtained,
@@ -140,34 +138,22 @@ async fn issue(
     attested: &Attested,
     ttl: Duration,
 ) -> Result<(SecretString, SystemTime), IssueError> {
-    let unusable =
-        |why: &str| IssueError::Unavailable(format!("the issuer's answer cannot be used: {why}"));
-    let request = SvidRequest {
-        selector: Some(Select::Name(svid.workload_identity.clone())),
-        document: Some(Wanted::Jwt(JwtRequest { audiences })),
-        // The service's wish is for X509-SVIDs; a token lives as long as the resource says,
-        // and no longer than that.
-        ttl: (ttl < JWT_DEFAULT).then(|| prost_types::Duration {
-            seconds: ttl.as_secs().cast_signed(),
-            nanos: 0,
-        }),
-        workload_attributes: attested.workload.as_deref().and_then(to_struct),
-    };
-    let answer = keeping.issuance.issue(request).await?;
-    let [issued] =
-        <[_; 1]>::try_from(answer.svids).map_err(|_| unusable("it does not hold one JWT-SVID"))?;
-    let (Some(Document::Jwt(document)), Some(not_after)) =
-        (issued.document, time_of(issued.not_after))
-    else {
-        return Err(unusable("it holds no JWT-SVID with an end"));
+    // The service's wish is for X509-SVIDs; a token lives as long as the resource says,
+    // and no longer than that.
+    let ttl = (ttl < JWT_DEFAULT).then_some(ttl);
+    let select = Select::Name(svid.workload_identity.clone());
+    let workload = attested.workload.as_deref();
+    let (issued, token) = jwt::issue(&keeping.issuance, select, audiences, ttl, workload).await?;
+    let Some(not_after) = time_of(issued.not_after) else {
+        return Err(jwt::unusable("the JWT-SVID has no end"));
     };
     // Its rules or templates were changed a moment ago: what is kept is not what this is.
     if issued.spiffe_id != svid.id.as_str() {
-        return Err(unusable(
+        return Err(jwt::unusable(
             "it is for another SPIFFE ID than was granted before",
         ));
     }
-    Ok((SecretString::from(document.token), not_after))
+    Ok((SecretString::from(token.as_str()), not_after))
 }
 
 /// Default life of JWT-SVIDs (DESIGN section 5).

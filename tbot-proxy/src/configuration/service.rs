@@ -8,9 +8,9 @@ use policy::{PathPrefix, PeerPolicy, PeerRule};
 use proxy::{Address, Direction, Limits, OnExpiry, ServiceConfig};
 
 use super::{
-    absolute_or_relative_path,
     address::{SharedAddress, parse_connect, parse_listen},
     credential_ttl,
+    output::{self, Output, OutputType},
     selector::{self, Selection, Selector},
     workload_api::{self, WorkloadApi},
 };
@@ -29,8 +29,8 @@ pub struct Service {
 /// What a service does.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ServiceKind {
-    /// `workload-identity-x509`: writes the SVID and the bundles to files.
-    X509Output(X509Output),
+    /// `workload-identity-x509` and the other outputs: write documents for others to read.
+    Output(Box<Output>),
     /// `proxy-inbound`, `proxy-outbound`: carries traffic.
     Proxy(Box<ServiceConfig>),
     /// `workload-identity-api`: the SPIFFE Workload API and Envoy SDS.
@@ -40,16 +40,9 @@ pub enum ServiceKind {
 /// As the file names it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Type {
-    X509Output,
+    Output(OutputType),
     WorkloadApi,
     Proxy(Direction),
-}
-
-/// Where an X.509 output writes.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct X509Output {
-    /// The directory.
-    pub directory: PathBuf,
 }
 
 /// Reads services; remembers what the ones before took.
@@ -60,17 +53,19 @@ pub(super) struct ServiceReader {
     pub(super) names: HashMap<String, usize>,
     /// Listening address and who has it.
     pub(super) listeners: Vec<(SharedAddress, String)>,
-    /// Written directory and who writes it.
+    /// Written directory, or profile of a file in it, and who writes it.
     pub(super) directories: Vec<(PathBuf, String)>,
 }
 
 impl ServiceReader {
     pub(super) fn service(&mut self, fields: &mut Fields<'_>) -> Option<Service> {
-        const TYPES: &str =
-            "workload-identity-api, workload-identity-x509, proxy-inbound, proxy-outbound";
+        const TYPES: &str = "workload-identity-api, workload-identity-x509, workload-identity-jwt, workload-identity-aws-roles-anywhere, spiffe-bundle-map, proxy-inbound, proxy-outbound";
         let kind = fields.required("type", |kind| match kind {
             "workload-identity-api" => Ok(Type::WorkloadApi),
-            "workload-identity-x509" => Ok(Type::X509Output),
+            "workload-identity-x509" => Ok(Type::Output(OutputType::X509)),
+            "workload-identity-jwt" => Ok(Type::Output(OutputType::Jwt)),
+            "workload-identity-aws-roles-anywhere" => Ok(Type::Output(OutputType::Aws)),
+            "spiffe-bundle-map" => Ok(Type::Output(OutputType::BundleMap)),
             "proxy-inbound" => Ok(Type::Proxy(Direction::Inbound)),
             "proxy-outbound" => Ok(Type::Proxy(Direction::Outbound)),
             other => Err(format!("`{other}` is no type of service: {TYPES}")),
@@ -85,12 +80,16 @@ impl ServiceReader {
             let message = "`selector`: a proxy shows one identity: select it by `name`";
             fields.mistake("selector", message);
         }
-        let ttl = credential_ttl(fields).unwrap_or(self.default_ttl);
+        let own_ttl = credential_ttl(fields);
+        let ttl = own_ttl.unwrap_or(self.default_ttl);
         let label = name.clone().unwrap_or_default();
         let kind = match kind {
-            Type::X509Output => self
-                .x509_output(fields, &label)
-                .map(ServiceKind::X509Output),
+            Type::Output(kind) => {
+                let output = output::output(fields, kind, own_ttl);
+                output
+                    .filter(|output| self.take_place(fields, output, &label))
+                    .map(|output| ServiceKind::Output(Box::new(output)))
+            }
             Type::WorkloadApi => {
                 let api = workload_api::workload_api(fields);
                 if let Some(api) = &api {
@@ -124,28 +123,25 @@ impl ServiceReader {
         Some(name)
     }
 
-    fn x509_output(&mut self, fields: &mut Fields<'_>, name: &str) -> Option<X509Output> {
-        let directory = fields.required_mapping("destination", |fields| {
-            let kind = fields.required("type", |kind| match kind {
-                "directory" => Ok(()),
-                other => Err(format!("`{other}` is not known: directory")),
-            });
-            let path = fields.required("path", absolute_or_relative_path);
-            kind?;
-            path
-        })?;
-        let taken = self.directories.iter().find(|(path, _)| *path == directory);
-        if let Some((path, by)) = taken {
+    /// Whether nobody else writes there.
+    fn take_place(&mut self, fields: &mut Fields<'_>, output: &Output, name: &str) -> bool {
+        let Some(place) = output.place() else {
+            return true;
+        };
+        let taken = self
+            .directories
+            .iter()
+            .find(|(path, _)| Output::clash(path, &place));
+        if let Some((_, by)) = taken {
             let message = format!(
                 "`destination`: {} is written by {by} already",
-                path.display()
+                place.display()
             );
             fields.mistake("destination", message);
-            return None;
+            return false;
         }
-        let owner = format!("service {name}");
-        self.directories.push((directory.clone(), owner));
-        Some(X509Output { directory })
+        self.directories.push((place, format!("service {name}")));
+        true
     }
 
     fn proxy(

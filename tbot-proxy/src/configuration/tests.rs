@@ -1,3 +1,5 @@
+mod outputs;
+
 use std::path::Path;
 
 use policy::PeerRule;
@@ -299,7 +301,7 @@ fn services_have_their_mistakes() {
     for (service, expected) in [
         (
             "  - { type: proxy, name: x, selektor: 1 }\n".to_owned(),
-            "6:13: `type`: `proxy` is no type of service: workload-identity-api, workload-identity-x509, proxy-inbound, proxy-outbound",
+            "6:13: `type`: `proxy` is no type of service: workload-identity-api, workload-identity-x509, workload-identity-jwt, workload-identity-aws-roles-anywhere, spiffe-bundle-map, proxy-inbound, proxy-outbound",
         ),
         (
             files(
@@ -308,10 +310,8 @@ fn services_have_their_mistakes() {
             "6:43: `name`: `a b` is not a name: 1 to 64 letters, digits, `-`, `_`, `.`",
         ),
         (
-            files(
-                "name: a, selector: { name: w }, destination: { type: kubernetes_secret, path: /o }",
-            ),
-            "6:90: `type`: `kubernetes_secret` is not known: directory",
+            files("name: a, selector: { name: w }, destination: { type: s3, path: /o }"),
+            "6:90: `type`: `s3` is not known: directory, memory, kubernetes_secret",
         ),
         (
             files("name: a, destination: { type: directory, path: /o }"),

@@ -40,6 +40,8 @@ fn services(trust: &Arc<Trust>) -> Services {
         sink: Arc::new(NoRecords),
         data: Handle::current(),
         storage: None,
+        memory: MemoryOutputs::default(),
+        wipe_on_exit: false,
         identities: BTreeMap::new(),
         running: BTreeMap::new(),
         draining: Draining::default(),
@@ -70,8 +72,8 @@ fn inbound(name: &str) -> Service {
 
 fn source_of(services: &Services, name: &str) -> Arc<IdentitySource> {
     match &services.running[name].work {
-        Work::Output { served, .. } | Work::Proxy { served, .. } => served.source().clone(),
-        Work::WorkloadApi(_) => panic!("{name} has no identity of its own"),
+        Work::Proxy { served, .. } => served.source().clone(),
+        Work::Output { .. } | Work::WorkloadApi(_) => panic!("{name} has no identity of its own"),
     }
 }
 
