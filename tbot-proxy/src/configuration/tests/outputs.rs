@@ -32,8 +32,7 @@ fn outputs(services: &str) -> Vec<Output> {
 #[test]
 fn everything_of_outputs_is_read() {
     let outputs = outputs(&format!(
-        "\
-  - type: workload-identity-x509
+        "  - type: workload-identity-x509
     name: java
     selector: {{ name: web }}
     formats: [pkcs12, jks]
