@@ -20,6 +20,7 @@ use crate::{
 
 pub mod conformance;
 pub mod issue;
+pub mod streams;
 
 /// Longest run of any kind: nothing here runs for ever.
 const LONGEST: Duration = Duration::from_secs(3600);
@@ -50,6 +51,8 @@ pub enum Command {
     Issue(issue::IssueArgs),
     /// Check a SPIFFE Workload API against its norms, with this process as the workload.
     Conformance(conformance::ConformanceArgs),
+    /// Hold streams of a SPIFFE Workload API and measure what they cost.
+    Streams(streams::StreamsArgs),
     /// Be a plain backend: echo, sink or source.
     Serve(ServeArgs),
     /// Make an authority and SPIFFE certificates for a comparison.
@@ -134,6 +137,16 @@ pub struct ProcessArgs {
     /// Include the descendants of these processes.
     #[arg(long)]
     children: bool,
+}
+
+impl ProcessArgs {
+    fn selection(self) -> Selection {
+        Selection {
+            pids: self.pid,
+            names: self.process,
+            children: self.children,
+        }
+    }
 }
 
 /// How long and how much.
@@ -442,11 +455,7 @@ impl LoadArgs {
                 work,
             },
             idle: None,
-            processes: Selection {
-                pids: self.processes.pid,
-                names: self.processes.process,
-                children: self.processes.children,
-            },
+            processes: self.processes.selection(),
             max_error_rate: self.max_error_rate,
             json: self.json,
         })

@@ -10,7 +10,7 @@
 
 mod endpoint;
 mod jwt;
-mod raw;
+pub(crate) mod raw;
 mod report;
 mod requests;
 mod wit;

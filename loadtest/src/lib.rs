@@ -35,6 +35,7 @@ pub mod request;
 pub mod run;
 pub mod serve;
 pub mod stream;
+pub mod streams;
 pub mod tally;
 pub mod window;
 

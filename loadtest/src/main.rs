@@ -1,6 +1,6 @@
 //! `loadtest`: see the library for what its figures promise.
 
-use std::process::ExitCode;
+use std::{fmt::Display, process::ExitCode};
 
 use anyhow::{Context, anyhow};
 use clap::Parser;
@@ -9,13 +9,15 @@ use loadtest::{
     args::{
         Cli, Command, Resolved,
         conformance::{ConformanceArgs, Output},
+        streams::StreamsArgs,
     },
     certs, conformance, idle,
     process::Watched,
     report::{Report, Subject},
-    serve,
+    serve, streams,
 };
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use serde::Serialize;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -46,6 +48,7 @@ fn run(command: Command) -> Result<(), Failure> {
             load(orders.enrol()?)
         }
         Command::Conformance(args) => check_conformance(args),
+        Command::Streams(args) => hold_streams(args),
         Command::Serve(args) => {
             args.listen.check_listen().map_err(Failure::Usage)?;
             Ok(serve::run(
@@ -61,22 +64,37 @@ fn run(command: Command) -> Result<(), Failure> {
 
 fn check_conformance(args: ConformanceArgs) -> Result<(), Failure> {
     let (plan, output) = args.resolve();
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .context("cannot start a runtime")?;
-    let report = runtime.block_on(conformance::run(&plan))?;
-    match output {
-        Output::Text => println!("{report}"),
-        Output::Json => println!(
-            "{}",
-            serde_json::to_string_pretty(&report).context("cannot write JSON")?
-        ),
-    }
+    let report = runtime()?.block_on(conformance::run(&plan))?;
+    show(&report, output)?;
     match report.broken().count() {
         0 => Ok(()),
         broken => Err(Failure::Run(anyhow!("{broken} norms are not kept"))),
     }
+}
+
+fn hold_streams(args: StreamsArgs) -> Result<(), Failure> {
+    let (plan, processes, output) = args.resolve().map_err(Failure::Usage)?;
+    let watched = Watched::find(&processes).map_err(Failure::Usage)?;
+    let report = runtime()?.block_on(streams::run(&plan, &watched))?;
+    Ok(show(&report, output)?)
+}
+
+fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot start a runtime")
+}
+
+fn show(report: &(impl Display + Serialize), output: Output) -> anyhow::Result<()> {
+    match output {
+        Output::Text => println!("{report}"),
+        Output::Json => {
+            let json = serde_json::to_string_pretty(report);
+            println!("{}", json.context("cannot write JSON")?);
+        }
+    }
+    Ok(())
 }
 
 fn load(resolved: Resolved) -> Result<(), Failure> {

@@ -49,6 +49,8 @@ pub(super) async fn fetch_x509(
 /// A connection with at most one call.
 pub(crate) struct Connection {
     stream: Box<dyn Stream>,
+    /// Of the message that is being read: bytes to come.
+    left: usize,
 }
 
 impl Connection {
@@ -56,16 +58,36 @@ impl Connection {
         let mut stream = endpoint.open().await?;
         let hello = [PREFACE, &frame(SETTINGS, 0, 0, &[])].concat();
         stream.write_all(&hello).await?;
-        Ok(Self { stream })
+        Ok(Self { stream, left: 0 })
     }
 
     /// Calls FetchX509SVID; what comes first.
     pub(crate) async fn fetch_x509(&mut self, authority: &str) -> io::Result<Answer> {
+        let path = "/SpiffeWorkloadAPI/FetchX509SVID";
+        self.call(authority, path, &[], END_STREAM).await
+    }
+
+    /// Opens a stream of Envoy's secret discovery for a secret; what comes first.
+    pub(crate) async fn stream_secrets(&mut self, name: &str) -> io::Result<Answer> {
+        let path = "/envoy.service.secret.v3.SecretDiscoveryService/StreamSecrets";
+        // `resource_names`.
+        let mut request = vec![3 << 3 | 2];
+        string(&mut request, name);
+        self.call("localhost", path, &request, 0).await
+    }
+
+    async fn call(
+        &mut self,
+        authority: &str,
+        path: &str,
+        message: &[u8],
+        end: u8,
+    ) -> io::Result<Answer> {
         // `:scheme: http`, `:method: POST`; `:authority` spelt out, as gRPC C core does.
         let mut block = vec![0x86, 0x83];
         for (name, value) in [
             (":authority", authority),
-            (":path", "/SpiffeWorkloadAPI/FetchX509SVID"),
+            (":path", path),
             ("content-type", "application/grpc"),
             ("te", "trailers"),
             ("workload.spiffe.io", "true"),
@@ -76,14 +98,25 @@ impl Connection {
             string(&mut block, value);
         }
         let headers = frame(HEADERS, END_HEADERS, 1, &block);
-        // An empty message.
-        let message = frame(DATA, END_STREAM, 1, &[0; 5]);
-        self.stream.write_all(&[headers, message].concat()).await?;
-        self.next().await
+        let length = (message.len() as u32).to_be_bytes();
+        let data = [&[0], &length[..], message].concat();
+        let data = frame(DATA, end, 1, &data);
+        self.stream.write_all(&[headers, data].concat()).await?;
+        self.next_message().await
     }
 
-    /// What comes next on the stream.
-    pub(crate) async fn next(&mut self) -> io::Result<Answer> {
+    /// What comes next on the stream, all of it: a message may be in several frames.
+    pub(crate) async fn next_message(&mut self) -> io::Result<Answer> {
+        loop {
+            match self.next().await? {
+                Answer::Message if self.left > 0 => {}
+                answer => return Ok(answer),
+            }
+        }
+    }
+
+    /// The next frame that says something.
+    async fn next(&mut self) -> io::Result<Answer> {
         loop {
             let mut header = [0; 9];
             if self.stream.read_exact(&mut header).await.is_err() {
@@ -91,6 +124,16 @@ impl Connection {
             }
             let [a, b, c, kind, flags, ..] = header;
             let mut left = u32::from_be_bytes([0, a, b, c]) as usize;
+            if kind == DATA && self.left == 0 && left >= 5 {
+                let mut prefix = [0; 5];
+                self.stream.read_exact(&mut prefix).await?;
+                let [_, length @ ..] = prefix;
+                self.left = u32::from_be_bytes(length) as usize;
+                left -= 5;
+            }
+            if kind == DATA {
+                self.left = self.left.saturating_sub(left);
+            }
             // Nothing is kept.
             let mut sink = [0; 2048];
             while left > 0 {
