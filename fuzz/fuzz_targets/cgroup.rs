@@ -21,7 +21,9 @@ fuzz_target!(|data: &[u8]| {
         return;
     };
     assert!(found.id.len() == 64 && !found.cgroups.is_empty());
-    assert!(!found.in_kubernetes || found.pod_uid.is_some() || data.windows(4).any(|w| w == b"/../"));
+    assert!(
+        !found.in_kubernetes || found.pod_uid.is_some() || data.windows(4).any(|w| w == b"/../")
+    );
     for (hierarchy, end) in &found.cgroups {
         let on = |path: &&attest::procfs::CgroupPath| {
             path.hierarchy == *hierarchy && path.path.starts_with(end.as_str())

@@ -16,7 +16,9 @@ fuzz_target!(|data: &[u8]| {
     // The name of an image, then the answer.
     let cut = data.iter().position(|byte| *byte == b'\n').unwrap_or(0);
     let (named, answer) = data.split_at(cut);
-    let Ok(named) = std::str::from_utf8(named) else { return };
+    let Ok(named) = std::str::from_utf8(named) else {
+        return;
+    };
     for named in [named, "nginx@sha256:aa", "mirror:5000/nginx"] {
         if let Ok(Some(digest)) = image_digest(answer, named) {
             assert!(!digest.contains('@'));

@@ -51,7 +51,10 @@ fuzz_target!(|data: &[u8]| {
         (subject.to_vec(), attributes.to_vec()),
     ] {
         if let Ok(key) = SubjectKey::from_csr(&signed(&subject, &attributes)) {
-            assert_eq!(key, SubjectKey::from_own_key(&KEY.subject_public_key_info()));
+            assert_eq!(
+                key,
+                SubjectKey::from_own_key(&KEY.subject_public_key_info())
+            );
         }
     }
 });

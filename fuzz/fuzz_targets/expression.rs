@@ -34,7 +34,10 @@ fuzz_target!(|source: &str| {
             assert_eq!(expression.source(), source);
         }
         Err(error) => {
-            let line = source.split('\n').nth(error.line - 1).expect("the line exists");
+            let line = source
+                .split('\n')
+                .nth(error.line - 1)
+                .expect("the line exists");
             assert!(error.column <= line.chars().count() + 1, "{error}");
         }
     }

@@ -8,7 +8,9 @@ use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|data: &[u8]| {
     let Ok(mounts) = mountinfo(data) else { return };
-    let lines = data.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
+    let lines = data
+        .split(|byte| *byte == b'\n')
+        .filter(|line| !line.is_empty());
     assert_eq!(mounts.len(), lines.count());
     if let Some(id) = own_container(&mounts) {
         assert_eq!(id.len(), 64);

@@ -23,12 +23,26 @@ static PATHS: LazyLock<Vec<PathTemplate>> = LazyLock::new(|| {
 });
 
 fn check(path: &PathTemplate, attributes: &Attributes, segments: usize) {
-    let Ok(rendered) = path.render(attributes) else { return };
+    let Ok(rendered) = path.render(attributes) else {
+        return;
+    };
     let mut found = 0;
-    for segment in rendered.strip_prefix('/').expect("it begins with `/`").split('/') {
+    for segment in rendered
+        .strip_prefix('/')
+        .expect("it begins with `/`")
+        .split('/')
+    {
         found += 1;
-        assert!(!segment.is_empty() && segment != "." && segment != "..", "{rendered:?}");
-        assert!(segment.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b)), "{rendered:?}");
+        assert!(
+            !segment.is_empty() && segment != "." && segment != "..",
+            "{rendered:?}"
+        );
+        assert!(
+            segment
+                .bytes()
+                .all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b)),
+            "{rendered:?}"
+        );
     }
     assert_eq!(found, segments, "{rendered:?}");
 }
@@ -45,10 +59,15 @@ fn slashes(path: &PathTemplate) -> usize {
 fuzz_target!(|data: (&str, &str)| {
     let (text, value) = data;
     let mut attributes = Attributes::new();
-    if attributes.set("user.name", Value::String(value.to_owned())).is_err() {
+    if attributes
+        .set("user.name", Value::String(value.to_owned()))
+        .is_err()
+    {
         return;
     }
-    attributes.set("user.bot_name", Value::String("bot".to_owned())).expect("it obeys the schema");
+    attributes
+        .set("user.bot_name", Value::String("bot".to_owned()))
+        .expect("it obeys the schema");
     for path in PATHS.iter() {
         check(path, &attributes, slashes(path));
     }

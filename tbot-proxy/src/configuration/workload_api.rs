@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use config::Fields;
 use proxy::Address;
-use workload_api::Options;
+use workload_api::{Options, sds};
 
 use super::{
     address::{SharedAddress, parse_listen},
@@ -70,6 +70,38 @@ fn parse_mode(text: &str) -> Result<u32, String> {
     }
 }
 
+/// Envoy's secret discovery, in SPIRE's words; `None` inside: it is switched off.
+fn sds(fields: &mut Fields<'_>) -> Option<Option<sds::Options>> {
+    let mut options = sds::Options::default();
+    let name = |text: &str| match text {
+        "" => Err("a name is not empty".to_owned()),
+        name => Ok(name.to_owned()),
+    };
+    for (key, value) in [
+        ("default_svid_name", &mut options.default_svid),
+        ("default_bundle_name", &mut options.default_bundle),
+        ("default_all_bundles_name", &mut options.all_bundles),
+    ] {
+        if let Some(name) = fields.optional(key, name) {
+            *value = name;
+        }
+    }
+    if let Some(disabled) = fields.boolean("disable_spiffe_cert_validation") {
+        options.spiffe_validator = !disabled;
+    }
+    let names = [
+        &options.default_svid,
+        &options.default_bundle,
+        &options.all_bundles,
+    ];
+    if (1..names.len()).any(|index| names[..index].contains(&names[index])) {
+        let message = "`sds`: one name cannot be two secrets: give the three names apart";
+        fields.mistake("default_svid_name", message);
+    }
+    let enabled = fields.boolean("enabled").unwrap_or(true);
+    Some(enabled.then_some(options))
+}
+
 fn options(fields: &mut Fields<'_>) -> Option<Options> {
     let mut options = Options::default();
     let profiles = fields.scalars("profiles", |profile| match profile {
@@ -84,6 +116,9 @@ fn options(fields: &mut Fields<'_>) -> Option<Options> {
         if profiles.is_empty() {
             fields.mistake("profiles", "`profiles`: at least one of x509, jwt, wit");
         }
+    }
+    if let Some(sds) = fields.mapping("sds", sds) {
+        options.sds = sds;
     }
     let limits = fields.mapping("limits", |fields| {
         let mut limits = (options.max_connections, options.max_streams);

@@ -49,8 +49,10 @@ async fn outcome(socket: &mut UnixStream, stream: u8) -> u8 {
     }
 }
 
+/// WE-02, WE-06: gRPC over HTTP/2 with prior knowledge, without TLS.
 #[tokio::test]
-async fn an_authority_that_is_a_path_is_served_also_when_it_comes_from_the_table() {
+async fn we_06_an_authority_that_is_a_path_is_served_in_plain_http_2_also_when_it_comes_from_the_table()
+ {
     let world = World::start();
     let mut socket = UnixStream::connect(world.socket()).await.unwrap();
     let preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";

@@ -79,7 +79,7 @@ async fn a_request_that_is_too_long_is_refused() {
 }
 
 #[tokio::test]
-async fn what_is_not_served_is_unimplemented() {
+async fn we_15_what_is_not_served_is_unimplemented() {
     let world = World::start();
     let mut grpc = tonic::client::Grpc::new(world.channel().await);
     for path in ["/SpiffeWorkloadAPI/Other", "/no.such.Service/Method"] {

@@ -7,6 +7,7 @@ mod envoy;
 mod jwt_svids;
 mod limits;
 mod metadata_is_asked_for;
+mod metrics_of_the_server;
 mod py_spiffe;
 mod reflection_and_health;
 mod rust_spiffe;

@@ -70,3 +70,41 @@ async fn health_is_told_of_each_service_and_its_watchers_of_the_drain() {
     let status = soon(watch.message()).await.unwrap_err();
     assert_eq!(status.code(), Code::Unavailable);
 }
+
+#[tokio::test]
+async fn wa_02_we_16_the_service_has_the_methods_of_the_standard_and_no_others() {
+    use prost::Message as _;
+    use v1::{
+        ServerReflectionRequest, server_reflection_client::ServerReflectionClient,
+        server_reflection_request::MessageRequest, server_reflection_response::MessageResponse,
+    };
+    let world = World::start();
+    let symbol = "SpiffeWorkloadAPI".to_owned();
+    let request = ServerReflectionRequest {
+        host: String::new(),
+        message_request: Some(MessageRequest::FileContainingSymbol(symbol)),
+    };
+    let mut client = ServerReflectionClient::new(world.channel().await);
+    let answer = client.server_reflection_info(stream::iter([request]));
+    let mut answers = soon(answer).await.unwrap().into_inner();
+    let answer = soon(answers.message()).await.unwrap().unwrap();
+    let Some(MessageResponse::FileDescriptorResponse(files)) = answer.message_response else {
+        panic!("{answer:?}");
+    };
+    let file = prost_types::FileDescriptorProto::decode(&*files.file_descriptor_proto[0]).unwrap();
+    let methods: BTreeSet<_> = file.service[0]
+        .method
+        .iter()
+        .map(|method| method.name().to_owned())
+        .collect();
+    let expected = [
+        "FetchX509SVID",
+        "FetchX509Bundles",
+        "FetchJWTSVID",
+        "FetchJWTBundles",
+        "ValidateJWTSVID",
+        "FetchWITSVID",
+        "FetchWITBundles",
+    ];
+    assert_eq!(methods, expected.map(str::to_owned).into());
+}

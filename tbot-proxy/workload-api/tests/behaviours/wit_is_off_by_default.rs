@@ -3,7 +3,7 @@
 use proto::workload::{WitBundlesRequest, WitsvidRequest};
 use serde_json::Value;
 use tonic::Code;
-use workload_api::Options;
+use workload_api::{Denied, Options};
 
 use crate::support::{World, soon};
 
@@ -51,4 +51,21 @@ async fn wa_29_with_it_tokens_come_with_their_keys_as_private_jwks() {
     let message = soon(stream.message()).await.unwrap().unwrap();
     let own: Value = serde_json::from_str(&message.bundles["spiffe://one.example"]).unwrap();
     assert_eq!(own["keys"].as_array().unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn wa_30_what_is_taken_away_ends_the_stream_with_permission_denied() {
+    let world = World::with(Options {
+        wit: true,
+        ..Options::default()
+    });
+    let mut client = world.client().await;
+    let stream = client.fetch_witsvid(WitsvidRequest::default());
+    let mut stream = soon(stream).await.unwrap().into_inner();
+    soon(stream.message()).await.unwrap().unwrap();
+    world
+        .backend
+        .deny(&Denied::NoIdentity("no longer".to_owned()));
+    let status = soon(stream.message()).await.unwrap_err();
+    assert_eq!(status.code(), Code::PermissionDenied);
 }

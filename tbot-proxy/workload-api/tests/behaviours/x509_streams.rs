@@ -207,3 +207,21 @@ async fn ten_streams_get_one_rotation() {
     }
     assert!(seen.windows(2).all(|pair| pair[0] == pair[1]));
 }
+
+#[tokio::test]
+async fn wa_31_the_order_is_that_of_the_backend_at_every_call() {
+    let world = World::start();
+    let names = ["/c", "/a", "/b", "/e", "/d"];
+    world.backend.set_identities(&names.map(|name| (name, "")));
+    let expected = names.map(|name| format!("spiffe://one.example{name}"));
+    for _ in 0..5 {
+        world.backend.rotate();
+        let message = next(&mut svids(&world).await).await;
+        let ids: Vec<_> = message
+            .svids
+            .into_iter()
+            .map(|svid| svid.spiffe_id)
+            .collect();
+        assert_eq!(ids, expected);
+    }
+}
