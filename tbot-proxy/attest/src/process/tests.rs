@@ -356,3 +356,12 @@ fn without_a_pidfd_of_the_peer_a_recycled_pid_of_another_user_is_refused() {
     assert!(matches!(error, ProcessError::Ended { .. }), "{error}");
     end(taken);
 }
+
+/// Each stream of the agent holds one.
+#[test]
+fn the_wait_for_an_end_is_small() {
+    let (ours, _theirs) = UnixStream::pair().unwrap();
+    let process = Arc::new(Process::of_peer(&ours).unwrap());
+    let size = size_of_val(&process.ended());
+    assert!(size <= 256, "{size} bytes");
+}
