@@ -2,11 +2,12 @@
 
 use std::path::PathBuf;
 
-const FILES: [&str; 6] = [
+const FILES: [&str; 7] = [
     "tbot/join/v1/join.proto",
     "tbot/issue/v1/issue.proto",
     "tbot/admin/v1/admin.proto",
     "spiffe/workload/workload.proto",
+    "spiffe/broker/broker.proto",
     "envoy/service/secret/v3/sds.proto",
     "envoy/extensions/transport_sockets/tls/v3/secret.proto",
 ];
@@ -36,6 +37,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         // A JWT is a bearer secret.
         .skip_debug(["tbot.issue.v1.JwtSvid", "tbot.issue.v1.WitSvid"])
         .skip_debug(["X509SVID", "JWTSVID", "WITSVID", "ValidateJWTSVIDRequest"])
+        .skip_debug(["spiffe.broker.X509SVID", "spiffe.broker.JWTSVID"])
         // Their encoding is compared: one order.
         .btree_map(".X509SVIDResponse")
         .btree_map(".X509BundlesResponse")

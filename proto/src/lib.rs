@@ -32,6 +32,11 @@ pub mod workload {
     tonic::include_proto!("_");
 }
 
+/// The SPIFFE Broker API.
+pub mod broker {
+    tonic::include_proto!("spiffe.broker");
+}
+
 /// Envoy's API v3, as far as SDS needs it.
 pub mod envoy {
     pub mod config {
@@ -202,6 +207,26 @@ impl std::fmt::Debug for workload::Witsvid {
             .field("wit_svid_key", &REDACTED)
             .field("hint", &self.hint)
             .finish_non_exhaustive()
+    }
+}
+
+impl std::fmt::Debug for broker::X509svid {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("X509SVID")
+            .field("spiffe_id", &self.spiffe_id)
+            .field("x509_svid_key", &REDACTED)
+            .field("hint", &self.hint)
+            .finish_non_exhaustive()
+    }
+}
+
+impl std::fmt::Debug for broker::Jwtsvid {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("JWTSVID")
+            .field("spiffe_id", &self.spiffe_id)
+            .field("svid", &REDACTED)
+            .field("hint", &self.hint)
+            .finish()
     }
 }
 

@@ -1,10 +1,13 @@
-//! The SPIFFE Workload API and Envoy's secret discovery, over any source of identities.
+//! The SPIFFE Workload API, the Broker API and Envoy's secret discovery, over any source
+//! of identities.
 //!
 //! The server knows the wire; who a caller is and what it may have is the business
 //! of its [`Backend`].
 
 pub mod authority;
 mod backend;
+pub mod broker;
+mod connection;
 mod grpc;
 mod listener;
 mod meters;

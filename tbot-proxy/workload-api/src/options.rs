@@ -17,6 +17,8 @@ pub struct Options {
     pub sds: Option<sds::Options>,
     /// Connections at one time over all listeners; more are closed at once.
     pub max_connections: usize,
+    /// Of these, those of processes of one user (over Unix sockets).
+    pub max_connections_per_user: usize,
     /// Streams and calls at one time on one connection; HTTP/2 makes more wait.
     pub max_streams: u32,
     /// How long a connection may be silent before its first request.
@@ -26,7 +28,7 @@ pub struct Options {
 }
 
 impl Default for Options {
-    /// X.509, JWT and SDS; 16,384 connections of 100 streams; 10 s; 5 s.
+    /// X.509, JWT and SDS; 16,384 connections, 12,288 of a user, of 100 streams; 10 s; 5 s.
     fn default() -> Self {
         Self {
             x509: true,
@@ -34,6 +36,7 @@ impl Default for Options {
             wit: false,
             sds: Some(sds::Options::default()),
             max_connections: 16_384,
+            max_connections_per_user: 12_288,
             max_streams: 100,
             first_request: Duration::from_secs(10),
             drain: Duration::from_secs(5),

@@ -1,21 +1,19 @@
 //! The calls: which method, what it needs, what it answers.
 
 mod health;
-mod workload;
+pub(crate) mod workload;
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, Ordering},
-};
+use std::sync::{Arc, atomic::Ordering};
 
 use bytes::Bytes;
+use futures_util::future::BoxFuture;
 use http::HeaderMap;
-use tokio_util::sync::CancellationToken;
 use tonic::{Status, service::Routes};
 use tower::Service as _;
 
 use crate::{
     backend::{Backend, BundleContext, WitContext, X509Context},
+    connection::{self, Life},
     grpc::{self, Answer, Request},
     meters::Call,
     options::Options,
@@ -76,8 +74,8 @@ impl<B: Backend> Service<B> {
     }
 }
 
-/// gRPC server reflection of what is served (WE-18); it asks for no metadata.
-fn reflection(services: &[&'static str]) -> Routes {
+/// gRPC server reflection of what is served (WE-18, BE-08); it asks for no metadata.
+pub(crate) fn reflection(services: &[&'static str]) -> Routes {
     let builder = || {
         let builder = tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(proto::DESCRIPTORS)
@@ -99,17 +97,26 @@ fn reflection(services: &[&'static str]) -> Routes {
 pub(crate) struct Session<B: Backend> {
     pub(crate) service: Arc<Service<B>>,
     pub(crate) caller: Arc<B::Caller>,
-    pub(crate) drain: CancellationToken,
-    pub(crate) has_asked: AtomicBool,
+    pub(crate) life: Life,
+}
+
+impl<B: Backend> connection::Session for Session<B> {
+    fn life(&self) -> &Life {
+        &self.life
+    }
+
+    fn answer(self: Arc<Self>, request: Request) -> BoxFuture<'static, Answer> {
+        Box::pin(self.route(request))
+    }
 }
 
 impl<B: Backend> Session<B> {
-    pub(crate) async fn answer(self: Arc<Self>, request: Request) -> Answer {
-        self.has_asked.store(true, Ordering::Relaxed);
+    async fn route(self: Arc<Self>, request: Request) -> Answer {
+        self.life.has_asked.store(true, Ordering::Relaxed);
         if let Some(answer) = grpc::refusal(&request) {
             return answer;
         }
-        if self.drain.is_cancelled() {
+        if self.life.drain.is_cancelled() {
             return grpc::stopping().into_http();
         }
         let path = request.uri().path();
@@ -145,20 +152,20 @@ impl<B: Backend> Session<B> {
     }
 }
 
-fn unknown(path: &str) -> Answer {
+pub(crate) fn unknown(path: &str) -> Answer {
     let call = Call::new("unknown", false);
     let path: String = path.chars().take(200).collect();
     let status = Status::unimplemented(format!("no such method is served here: {path}"));
     grpc::refuse(&status, call)
 }
 
-/// WE-05: the metadata is there, once, and says exactly `true`.
-fn check_header(headers: &HeaderMap) -> Result<(), Status> {
-    let mut values = headers.get_all(HEADER).iter();
+/// WE-05, BE-03: the metadata is there, once, and says exactly `true`.
+pub(crate) fn check_header(headers: &HeaderMap, name: &str) -> Result<(), Status> {
+    let mut values = headers.get_all(name).iter();
     match (values.next(), values.next()) {
         (Some(value), None) if value == "true" => Ok(()),
-        _ => Err(Status::invalid_argument(
-            "security header missing from request: send the metadata workload.spiffe.io: true, once",
-        )),
+        _ => Err(Status::invalid_argument(format!(
+            "security header missing from request: send the metadata {name}: true, once"
+        ))),
     }
 }

@@ -27,6 +27,7 @@ use zeroize::Zeroizing;
 
 use crate::{
     Backend, BundleContext, Denied, HeldX509, IssuedJwt, IssuedWit, WitContext, X509Context,
+    broker::{Broker, KubernetesObject, Reference, Unresolved},
 };
 
 type State<T> = watch::Sender<Result<Arc<T>, Denied>>;
@@ -262,6 +263,43 @@ impl Backend for TestBackend {
             .with_wit_authorities(vec![self.wit_signer.authority()]);
         let others = lock(&self.federated).clone();
         Arc::new(TrustBundleSet::new(others.into_iter().chain([own])))
+    }
+}
+
+/// Process id of the one workload that [`Broker::resolve`] knows.
+pub const KNOWN_PID: u32 = 4242;
+/// UID of the one pod, `web-0` in `default`, that it knows.
+pub const KNOWN_POD: &str = "a1b2c3d4-0000-4000-8000-000000000001";
+
+impl Broker for TestBackend {
+    async fn resolve(&self, reference: &Reference) -> Result<Arc<()>, Unresolved> {
+        let not_found = || Err(Unresolved::NotFound("no such workload".to_owned()));
+        match reference {
+            Reference::Pid(pid) if pid.get() == KNOWN_PID => Ok(Arc::new(())),
+            Reference::Pid(_) => not_found(),
+            Reference::Kubernetes(object) => {
+                let KubernetesObject {
+                    plural,
+                    group,
+                    key,
+                    uid,
+                } = object;
+                if (plural.as_str(), group.as_str()) != ("pods", "core") {
+                    return Err(Unresolved::Invalid("only pods are known here".to_owned()));
+                }
+                let by_key = key.as_ref().map(|(namespace, name)| {
+                    (namespace.as_str(), name.as_str()) == ("default", "web-0")
+                });
+                let by_uid = uid.as_ref().map(|uid| uid == KNOWN_POD);
+                match (by_key, by_uid) {
+                    (Some(true), Some(false)) => {
+                        Err(Unresolved::Invalid("this pod has another UID".to_owned()))
+                    }
+                    (Some(false), _) | (None, Some(false)) => not_found(),
+                    _ => Ok(Arc::new(())),
+                }
+            }
+        }
     }
 }
 

@@ -8,7 +8,7 @@ use prost_types::{ListValue, Struct, Value, value::Kind};
 use proto::workload as pb;
 use tonic::Status;
 
-use super::{Session, check_header};
+use super::{HEADER, Session, check_header};
 use crate::{
     backend::Backend,
     grpc::{self, Answer, Request, framed, message},
@@ -62,10 +62,8 @@ impl Method {
 impl<B: Backend> Session<B> {
     pub(super) async fn workload(self: Arc<Self>, method: Method, request: Request) -> Answer {
         let call = Call::new(method.name(), method.is_stream());
-        let offered = self
-            .offers(method)
-            .and_then(|()| check_header(request.headers()));
-        if let Err(status) = offered {
+        let may = check_header(request.headers(), HEADER).and_then(|()| self.offers(method));
+        if let Err(status) = may {
             return grpc::refuse(&status, call);
         }
         let body = request.into_body();
@@ -79,7 +77,7 @@ impl<B: Backend> Session<B> {
         }
         let service = &self.service;
         let (backend, encoders) = (&service.backend, &service.encoders);
-        let (caller, drain) = (&self.caller, &self.drain);
+        let (caller, drain) = (&self.caller, &self.life.drain);
         match method {
             Method::X509Svid => {
                 let pb::X509svidRequest {} = read!(pb::X509svidRequest);
@@ -146,7 +144,7 @@ impl<B: Backend> Session<B> {
         // Waiting for the issuer ends with the server.
         let mut issued = tokio::select! {
             issued = issued => issued.map_err(status)?,
-            () = self.drain.cancelled() => return Err(grpc::stopping()),
+            () = self.life.drain.cancelled() => return Err(grpc::stopping()),
         };
         // WA-21: only that.
         issued.retain(|jwt| id.as_ref().is_none_or(|id| jwt.id == *id));
@@ -178,7 +176,7 @@ impl<B: Backend> Session<B> {
 }
 
 /// The identity that is asked for; none: all.
-fn wanted(id: &str) -> Result<Option<SpiffeId>, Status> {
+pub(crate) fn wanted(id: &str) -> Result<Option<SpiffeId>, Status> {
     if id.is_empty() {
         return Ok(None);
     }
@@ -188,7 +186,7 @@ fn wanted(id: &str) -> Result<Option<SpiffeId>, Status> {
 }
 
 /// WA-08, and what a token may hold.
-fn check_audiences(audiences: &[String]) -> Result<(), Status> {
+pub(crate) fn check_audiences(audiences: &[String]) -> Result<(), Status> {
     let refuse = |why: String| Err(Status::invalid_argument(why));
     if audiences.is_empty() {
         return refuse("audience must be specified".to_owned());

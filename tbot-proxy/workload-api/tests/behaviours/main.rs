@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
 mod authority_is_a_path;
+mod broker;
 mod drain_tells_clients_to_come_back;
 mod envoy;
 mod jwt_svids;
