@@ -5,6 +5,7 @@ mod aws_credential_process;
 mod endpoint;
 mod install;
 mod jwt;
+mod output;
 mod service;
 mod status;
 mod svid;

@@ -9,7 +9,7 @@
 use std::{path::PathBuf, time::Duration};
 
 use ::output::{
-    Destination, Written,
+    Destination, DestinationError, Written,
     destination::{CredentialsFile, Directory, Memory, MemoryOutputs},
     hook::Hook,
 };
@@ -173,9 +173,14 @@ impl Output {
                         };
                         backoff.reset();
                     }
+                    // What was written is in force still, as far as is known.
+                    Err(error) if !is_new && error.is_away() => {
+                        tracing::warn!(service = self.name, %error, "output not looked at");
+                        last.warning = Some(error.to_string());
+                    }
                     Err(error) => {
-                        tracing::error!(service = self.name, error, "output not written");
-                        last.failure = Some(error);
+                        tracing::error!(service = self.name, %error, "output not written");
+                        last.failure = Some(error.to_string());
                         retry = Some(backoff.next());
                     }
                 }
@@ -214,7 +219,11 @@ impl Output {
     }
 
     /// Writes, and runs the hooks if the set `is_new`; what is worth a warning.
-    async fn write(&mut self, made: &Made, is_new: bool) -> Result<Option<String>, String> {
+    async fn write(
+        &mut self,
+        made: &Made,
+        is_new: bool,
+    ) -> Result<Option<String>, DestinationError> {
         let Some(set) = &made.set else {
             return Ok(None);
         };
@@ -225,7 +234,7 @@ impl Output {
             "result" => result(written.is_ok()),
         )
         .increment(1);
-        match written.map_err(|error| error.to_string())? {
+        match written? {
             Written::InForce if is_new => Ok(self.run_hooks().await),
             Written::InForce => Ok(None),
             Written::NewerIsThere(who) => Ok(Some(who)),

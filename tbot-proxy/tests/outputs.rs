@@ -345,6 +345,71 @@ fn once_every_output_is_written_and_the_exit_status_tells() {
 }
 
 #[test]
+fn each_output_is_written_once_by_flags_alone() {
+    let issuer = Issuer::start();
+    let home = tempfile::tempdir().unwrap();
+    let token = issuer.register("app");
+    let arn = |kind: &str| format!("arn:aws:rolesanywhere:eu-central-1:123456789012:{kind}/1f2e");
+    let (profile, anchor) = (arn("profile"), arn("trust-anchor"));
+    let address = issuer.address();
+    let tbot = |what: &str, kind: &str, more: &[&str]| {
+        let mut command = Command::new(binary("tbot-proxy"));
+        command
+            .args([what, kind, "--name-selector", "app", "--storage", "memory"])
+            .args(["--issuer", &address, "--ca-pin", issuer.ca_pin()])
+            .arg("--destination")
+            .arg(home.path().join(kind))
+            .args(more);
+        command
+    };
+    for (kind, more, file) in [
+        (
+            "workload-identity-x509",
+            &["--reader-user", "root"][..],
+            "svid_key.pem",
+        ),
+        ("workload-identity-jwt", &["--audience", "db"], "jwt_svid"),
+        (
+            "spiffe-bundle-map",
+            &["--reader-group", "0"],
+            "bundle_map.json",
+        ),
+    ] {
+        let once = [more, &["--oneshot"][..]].concat();
+        let token = if kind.ends_with("x509") {
+            token.clone()
+        } else {
+            issuer.token("app", &[])
+        };
+        run(tbot("start", kind, &once).env("TBOT_TOKEN", token));
+        assert!(home.path().join(kind).join(file).exists(), "{kind}");
+    }
+    let aws = [
+        "--role-arn",
+        "arn:aws:iam::123456789012:role/app",
+        "--profile-arn",
+        &profile,
+        "--trust-anchor-arn",
+        &anchor,
+        "--session-duration",
+        "1h",
+        "--credential-profile-name",
+        "prod",
+    ];
+    let printed = run(&mut tbot(
+        "configure",
+        "workload-identity-aws-roles-anywhere",
+        &aws,
+    ));
+    let file = home.path().join("aws.yaml");
+    fs::write(&file, &printed).unwrap();
+    let checked = run(Command::new(binary("tbot-proxy"))
+        .args(["check", "-c"])
+        .arg(file));
+    assert!(checked.contains("no mistakes, 1 service"), "{checked}");
+}
+
+#[test]
 fn wait_ends_when_all_is_ready_or_says_what_is_not() {
     let issuer = Issuer::start();
     let token = issuer.register("app");

@@ -92,12 +92,29 @@ impl Destination {
 
 /// Why nothing was written. A line that says what to do.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub struct DestinationError(pub String);
+#[error("{message}")]
+pub struct DestinationError {
+    message: String,
+    is_away: bool,
+}
+
+impl DestinationError {
+    fn new(message: String) -> Self {
+        Self {
+            message,
+            is_away: false,
+        }
+    }
+
+    /// Whether nobody answered: what was written before is there still, as far as is known.
+    pub fn is_away(&self) -> bool {
+        self.is_away
+    }
+}
 
 impl From<crate::FileSetError> for DestinationError {
     fn from(error: crate::FileSetError) -> Self {
-        Self(error.to_string())
+        Self::new(error.to_string())
     }
 }
 
@@ -106,5 +123,9 @@ async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, DestinationError> + Send + 'static,
 ) -> Result<T, DestinationError> {
     let done = tokio::task::spawn_blocking(work).await;
-    done.unwrap_or_else(|error| Err(DestinationError(format!("a defect of tbot-proxy: {error}"))))
+    done.unwrap_or_else(|error| {
+        Err(DestinationError::new(format!(
+            "a defect of tbot-proxy: {error}"
+        )))
+    })
 }

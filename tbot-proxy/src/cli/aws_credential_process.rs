@@ -120,19 +120,19 @@ impl AwsCredentialProcess {
     }
 }
 
-fn role(text: &str) -> Result<Arn, String> {
+pub(super) fn role(text: &str) -> Result<Arn, String> {
     Arn::parse(text, "iam", "role")
 }
 
-fn profile(text: &str) -> Result<Arn, String> {
+pub(super) fn profile(text: &str) -> Result<Arn, String> {
     Arn::parse(text, "rolesanywhere", "profile")
 }
 
-fn trust_anchor(text: &str) -> Result<Arn, String> {
+pub(super) fn trust_anchor(text: &str) -> Result<Arn, String> {
     Arn::parse(text, "rolesanywhere", "trust-anchor")
 }
 
-fn session_duration(text: &str) -> Result<Duration, String> {
+pub(super) fn session_duration(text: &str) -> Result<Duration, String> {
     let duration = parse_duration(text)?;
     match SESSION_DURATION.contains(&duration) {
         true => Ok(duration),

@@ -3,11 +3,13 @@
 //! The flags become the text of a configuration file, which is read like any other: what
 //! `configure` prints is what `start` runs.
 
-use std::{path::PathBuf, time::Duration};
+use std::time::Duration;
 
 use anyhow::bail;
 use clap::{Args, Subcommand};
 use config::Free;
+
+use super::output;
 
 /// A service by flags.
 #[derive(Debug, Subcommand)]
@@ -15,7 +17,13 @@ pub(super) enum Service {
     /// The SPIFFE Workload API and Envoy SDS for local workloads.
     WorkloadIdentityApi(Api),
     /// X509-SVID, key and trust bundles as files.
-    WorkloadIdentityX509(X509),
+    WorkloadIdentityX509(output::X509),
+    /// A JWT-SVID as a file.
+    WorkloadIdentityJwt(output::Jwt),
+    /// Credentials of AWS for an X509-SVID, by IAM Roles Anywhere.
+    WorkloadIdentityAwsRolesAnywhere(Box<output::Aws>),
+    /// Trust bundles by trust domain as a file.
+    SpiffeBundleMap(output::BundleMap),
     /// Takes SPIFFE mutual TLS from the network to a plain local application.
     ProxyInbound(Inbound),
     /// Takes plain local traffic to a server over SPIFFE mutual TLS.
@@ -24,7 +32,7 @@ pub(super) enum Service {
 
 /// What every service has.
 #[derive(Debug, Args)]
-struct Common {
+pub(super) struct Common {
     /// Name of the service, in logs, metrics and /readyz [default: its type].
     #[arg(long = "name", value_name = "NAME")]
     service_name: Option<String>,
@@ -58,15 +66,6 @@ pub(super) struct Api {
     /// Everybody who reaches a TCP address gets the same identities.
     #[arg(long)]
     allow_unattested: bool,
-}
-
-#[derive(Debug, Args)]
-pub(super) struct X509 {
-    #[command(flatten)]
-    common: Common,
-    /// Directory of the files.
-    #[arg(long, value_name = "DIR")]
-    destination: PathBuf,
 }
 
 #[derive(Debug, Args)]
@@ -133,11 +132,17 @@ impl Service {
                 ("workload-identity-api", &api.common, own)
             }
             Self::WorkloadIdentityX509(output) => {
-                let path = output.destination.display().to_string();
-                let directory = map(vec![("type", text("directory")), ("path", text(&path))]);
-                let own = vec![("destination", directory)];
-                ("workload-identity-x509", &output.common, own)
+                ("workload-identity-x509", &output.common, output.fields())
             }
+            Self::WorkloadIdentityJwt(output) => {
+                ("workload-identity-jwt", &output.common, output.fields())
+            }
+            Self::WorkloadIdentityAwsRolesAnywhere(output) => (
+                "workload-identity-aws-roles-anywhere",
+                &output.common,
+                output.fields(),
+            ),
+            Self::SpiffeBundleMap(output) => ("spiffe-bundle-map", &output.common, output.fields()),
             Self::ProxyInbound(proxy) => {
                 let own = vec![
                     ("listen", text(&proxy.listen)),
@@ -235,15 +240,15 @@ fn ids(ids: &[String]) -> Free {
     Free::List(ids.iter().map(|id| map(vec![("id", text(id))])).collect())
 }
 
-fn texts(all: &[String]) -> Free {
+pub(super) fn texts(all: &[String]) -> Free {
     Free::List(all.iter().map(|one| text(one)).collect())
 }
 
-fn text(text: &str) -> Free {
+pub(super) fn text(text: &str) -> Free {
     Free::Text(text.to_owned())
 }
 
-fn map(fields: Vec<(&str, Free)>) -> Free {
+pub(super) fn map(fields: Vec<(&str, Free)>) -> Free {
     let owned = fields
         .into_iter()
         .map(|(key, value)| (key.to_owned(), value));

@@ -20,7 +20,7 @@ pub(super) struct Wait {
         long,
         env = "TBOT_DIAGNOSTICS",
         value_name = "ADDRESS",
-        default_value = "127.0.0.1:3081"
+        default_value = "127.0.0.1:3082"
     )]
     diagnostics: SocketAddr,
     /// Waits for this service, instead of for all; can be given several times.

@@ -69,7 +69,7 @@ impl CredentialsFile {
         let failed = |action: &'static str| {
             let path = path.clone();
             move |error: io::Error| {
-                DestinationError(format!("cannot {action} {}: {error}", path.display()))
+                DestinationError::new(format!("cannot {action} {}: {error}", path.display()))
             }
         };
         refuse_forbidden(&self.directory.path, self.forbidden.as_deref())?;

@@ -143,7 +143,7 @@ pub(super) fn refuse_forbidden(
     forbidden: Option<&Path>,
 ) -> Result<(), DestinationError> {
     if forbidden.is_some_and(|forbidden| is_same(directory, forbidden)) {
-        return Err(DestinationError(format!(
+        return Err(DestinationError::new(format!(
             "cannot write to {}: it is the storage of the bot identity; give the output a directory of its own",
             directory.display()
         )));

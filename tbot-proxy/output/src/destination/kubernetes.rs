@@ -330,7 +330,7 @@ impl KubernetesSecret {
             return Ok(connected.clone());
         }
         let cannot = |error: &dyn std::fmt::Display| {
-            DestinationError(format!(
+            DestinationError::new(format!(
                 "Kubernetes cannot be found: {}; run in a pod with a service account, or set `kubeconfig`",
                 one_line(&error.to_string())
             ))
@@ -377,6 +377,11 @@ impl KubernetesSecret {
     }
 
     fn error(&self, namespace: &str, action: &str, error: kube::Error) -> DestinationError {
+        // In trouble, or not there at all.
+        let is_away = match &error {
+            kube::Error::Api(status) => status.code >= 500 || status.code == 429,
+            _ => true,
+        };
         let why = match error {
             kube::Error::Api(status) => {
                 let what = one_line(&status.message);
@@ -390,11 +395,14 @@ impl KubernetesSecret {
             // The next write begins with a new look at the cluster's address and credentials.
             error => format!("cannot {action} it: {}", one_line(&error.to_string())),
         };
-        self.failed(namespace, &why)
+        DestinationError {
+            is_away,
+            ..self.failed(namespace, &why)
+        }
     }
 
     fn failed(&self, namespace: &str, why: &str) -> DestinationError {
-        DestinationError(format!("Secret {namespace}/{}: {why}", self.config.name))
+        DestinationError::new(format!("Secret {namespace}/{}: {why}", self.config.name))
     }
 }
 

@@ -58,7 +58,7 @@ impl Principal {
             Self::Name(name) => name,
         };
         let text = fs::read_to_string(file).map_err(|error| {
-            DestinationError(format!("cannot read {}: {error}", file.display()))
+            DestinationError::new(format!("cannot read {}: {error}", file.display()))
         })?;
         // name:password:id:…
         let id = text.lines().find_map(|line| {
@@ -66,7 +66,7 @@ impl Principal {
             (parts.next() == Some(name)).then(|| parts.nth(1)?.parse().ok())?
         });
         id.ok_or_else(|| {
-            DestinationError(format!(
+            DestinationError::new(format!(
                 "there is no {kind} `{name}` in {}: create it, or write its number",
                 file.display()
             ))

@@ -294,6 +294,25 @@ async fn refusals_say_what_to_do() {
     cluster.api.forbids.store(false, Ordering::Relaxed);
     replica.write(set(2, &[])).await.unwrap();
 
+    // Nobody answers: what was written is there still.
+    assert!(!opaque.write(set(3, &[])).await.unwrap_err().is_away());
+    let text = std::fs::read_to_string(&cluster.kubeconfig).unwrap();
+    let port = text
+        .split("127.0.0.1:")
+        .nth(1)
+        .unwrap()
+        .split('\'')
+        .next()
+        .unwrap();
+    let nobody = cluster.kubeconfig.with_extension("nobody");
+    std::fs::write(&nobody, text.replace(port, "1")).unwrap();
+    let config = SecretConfig {
+        kubeconfig: Some(nobody),
+        ..cluster.config()
+    };
+    let error = destination(config).write(set(3, &[])).await.unwrap_err();
+    assert!(error.is_away(), "{error}");
+
     let missing = SecretConfig {
         kubeconfig: Some(Path::new("/no/such/kubeconfig").to_owned()),
         ..cluster.config()
