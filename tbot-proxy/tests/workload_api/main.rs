@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod cache_is_shared;
+mod containers;
 mod issuer_away;
 mod policy_reaches_streams;
 mod rig;

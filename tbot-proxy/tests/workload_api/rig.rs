@@ -37,6 +37,11 @@ impl Rig {
     /// `resources`: of the bot `app`, whose role `app` lets it have what is labelled
     /// `app: app`. `selector` as in a configuration.
     pub(crate) fn start(resources: &str, selector: &str) -> Self {
+        Self::start_with(resources, selector, "")
+    }
+
+    /// As [`Self::start`], with more keys of the service.
+    pub(crate) fn start_with(resources: &str, selector: &str, more: &str) -> Self {
         let issuer = Issuer::start();
         let home = tempfile::tempdir().unwrap();
         // Other users connect too.
@@ -47,7 +52,7 @@ impl Rig {
         let token = issuer.token("app", &[]);
         let socket = home.path().join("wl.sock");
         let service = format!(
-            "type: workload-identity-api, name: api, selector: {selector}, listen: \"unix://{}\"",
+            "type: workload-identity-api, name: api, selector: {selector}, listen: \"unix://{}\"{more}",
             socket.display()
         );
         let agent = Agent::start(&issuer, &token, &[service]);
@@ -105,7 +110,7 @@ impl Rig {
     }
 
     /// This program where others may run it.
-    fn client_of_others(&self) -> PathBuf {
+    pub(crate) fn client_of_others(&self) -> PathBuf {
         let program = self.home.path().join("client");
         if !program.exists() {
             std::fs::copy(std::env::current_exe().unwrap(), &program).unwrap();

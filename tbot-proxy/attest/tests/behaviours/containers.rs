@@ -4,14 +4,24 @@
 use std::{fs, path::Path, process::Command, time::Duration};
 
 use attest::{Attestors, Config, EngineConfig, Process, SystemdConfig};
+use e2e::Podman;
 use serde_json::{Value, json};
 
 use super::support::{
-    Cgroup, Listener, Running, assert_in_schema, podman::Podman, reasons, unified,
+    Cgroup, Listener, Running, assert_in_schema, program_with_connect, reasons, unified,
 };
 
 /// Connects and stays.
 const STAY: &str = "s = connect(); time.sleep(1000)";
+
+/// Starts a container with a Python program that has `connect()` to a socket of the test.
+/// Its id.
+fn start(podman: &Podman, listener: &Listener, options: &[&str], program: &str) -> String {
+    let volume = format!("--volume={}:/agent", listener.folder.path().display());
+    let program = program_with_connect(Path::new("/agent/socket"), program);
+    let options = [&["--detach", &*volume], options].concat();
+    podman.container(&options, &["/usr/bin/python3", "-c", &program])
+}
 
 fn both(socket: &Path) -> Config {
     let mut config = Config::default();
@@ -23,7 +33,9 @@ fn both(socket: &Path) -> Config {
 
 #[tokio::test]
 async fn a_process_in_a_container_is_attested_from_the_host() {
-    let Some(podman) = Podman::new() else { return };
+    let Some(podman) = Podman::start() else {
+        return;
+    };
     let listener = Listener::new();
     podman.run(&[
         "pod",
@@ -38,14 +50,16 @@ async fn a_process_in_a_container_is_attested_from_the_host() {
         "--label=app=web",
         "--user=1234:2345",
     ];
-    let id = podman.start(&listener, &options, STAY);
+    let id = start(&podman, &listener, &options, STAY);
     let process = Process::of_peer(listener.accept()).unwrap();
-    let found = Attestors::new(both(&podman.socket)).attest(&process).await;
+    let found = Attestors::new(both(&podman.socket()))
+        .attest(&process)
+        .await;
 
     let digest = podman.run(&["inspect", "--format={{.ImageDigest}}", &id]);
     let container = json!({
         "name": "web",
-        "image": "localhost/attest-test:1",
+        "image": "localhost/e2e:1",
         "image_digest": digest,
         "labels": {"app": "web"},
     });
@@ -74,11 +88,20 @@ async fn a_process_in_a_container_is_attested_from_the_host() {
 
 #[tokio::test]
 async fn a_container_without_a_pod_has_none() {
-    let Some(podman) = Podman::new() else { return };
+    let Some(podman) = Podman::start() else {
+        return;
+    };
     let listener = Listener::new();
-    podman.start(&listener, &["--name=alone", "--cgroupns=private"], STAY);
+    start(
+        &podman,
+        &listener,
+        &["--name=alone", "--cgroupns=private"],
+        STAY,
+    );
     let process = Process::of_peer(listener.accept()).unwrap();
-    let found = Attestors::new(both(&podman.socket)).attest(&process).await;
+    let found = Attestors::new(both(&podman.socket()))
+        .attest(&process)
+        .await;
     assert_eq!(found.attributes["podman"]["container"]["name"], "alone");
     assert_eq!(found.attributes["podman"]["container"]["labels"], json!({}));
     assert_eq!(found.attributes["podman"].get("pod"), None);
@@ -86,7 +109,7 @@ async fn a_container_without_a_pod_has_none() {
     // A program of the image: the agent has no such file.
     let listener = Listener::new();
     let exec = "connect(); os.execv('/busybox', ['busybox', 'sleep', '1000'])";
-    podman.start(&listener, &[], exec);
+    start(&podman, &listener, &[], exec);
     let process = Process::of_peer(listener.accept()).unwrap();
     while process.read("comm").unwrap() != b"busybox\n" {
         tokio::task::yield_now().await;
@@ -107,14 +130,14 @@ async fn a_container_without_a_pod_has_none() {
 
 #[tokio::test]
 async fn what_is_known_of_a_container_is_kept_for_a_while() {
-    let Some(mut podman) = Podman::new() else {
+    let Some(mut podman) = Podman::start() else {
         return;
     };
     let listener = Listener::new();
-    podman.start(&listener, &["--name=kept"], STAY);
+    start(&podman, &listener, &["--name=kept"], STAY);
     let process = Process::of_peer(listener.accept()).unwrap();
     let mut config = Config::default();
-    let mut engine = EngineConfig::new(&podman.socket);
+    let mut engine = EngineConfig::new(podman.socket());
     engine.kept_for = Duration::from_secs(3600);
     config.podman = Some(engine);
     let attestors = Attestors::new(config.clone());
@@ -134,12 +157,14 @@ async fn what_is_known_of_a_container_is_kept_for_a_while() {
 /// make it.
 #[tokio::test]
 async fn a_cgroup_that_is_only_named_as_a_container_s_proves_nothing() {
-    let Some(podman) = Podman::new() else { return };
+    let Some(podman) = Podman::start() else {
+        return;
+    };
     let Some(root) = unified() else { return };
     let listener = Listener::new();
-    let id = podman.start(&listener, &["--name=real"], STAY);
+    let id = start(&podman, &listener, &["--name=real"], STAY);
     let real = Process::of_peer(listener.accept()).unwrap();
-    let attestors = Attestors::new(both(&podman.socket));
+    let attestors = Attestors::new(both(&podman.socket()));
     let imposter = Running::sleep();
     let forged = Cgroup::new(&root, &format!("/N/libpod-{id}"));
     forged.hold(imposter.pid());
@@ -164,10 +189,12 @@ async fn a_cgroup_that_is_only_named_as_a_container_s_proves_nothing() {
 /// Mounts are the process's own word: it shows another container's cgroup as its own.
 #[tokio::test]
 async fn mounts_of_another_container_prove_nothing() {
-    let Some(podman) = Podman::new() else { return };
+    let Some(podman) = Podman::start() else {
+        return;
+    };
     let Some(root) = unified() else { return };
     let listener = Listener::new();
-    let id = podman.start(&listener, &["--name=victim"], STAY);
+    let id = start(&podman, &listener, &["--name=victim"], STAY);
     drop(listener.accept());
     let cgroup = root.join(format!("libpod_parent/libpod-{id}"));
     assert!(cgroup.exists(), "{}", cgroup.display());
@@ -189,7 +216,9 @@ async fn mounts_of_another_container_prove_nothing() {
     }
     let mounts = String::from_utf8(process.read("mountinfo").unwrap()).unwrap();
     assert!(mounts.contains(&format!("libpod-{id} {} ", root.display())));
-    let found = Attestors::new(both(&podman.socket)).attest(&process).await;
+    let found = Attestors::new(both(&podman.socket()))
+        .attest(&process)
+        .await;
     assert_eq!(found.attributes.get("podman"), None, "{found:?}");
     assert!(reasons(&found, "podman").contains("in no container"));
 }
@@ -220,10 +249,12 @@ async fn containers_are_attested_from_inside_a_cgroup_namespace() {
         );
         return;
     }
-    let Some(podman) = Podman::new() else { return };
+    let Some(podman) = Podman::start() else {
+        return;
+    };
     let Some(root) = unified() else { return };
     let listener = Listener::new();
-    podman.start(&listener, &["--name=beside"], STAY);
+    start(&podman, &listener, &["--name=beside"], STAY);
     let process = Process::of_peer(listener.accept()).unwrap();
     let own = Cgroup::new(&root, "/N/agent");
     let output = Command::new("sh")
@@ -233,7 +264,7 @@ async fn containers_are_attested_from_inside_a_cgroup_namespace() {
         .args(["--exact", test, "--nocapture"])
         .env(
             WORKLOAD,
-            format!("{} {}", process.pid(), podman.socket.display()),
+            format!("{} {}", process.pid(), podman.socket().display()),
         )
         .output()
         .unwrap();

@@ -3,10 +3,7 @@
 use std::{
     env, fs,
     future::Future,
-    os::{
-        fd::OwnedFd,
-        unix::net::{UnixListener, UnixStream},
-    },
+    os::unix::net::{UnixListener, UnixStream},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::atomic::{AtomicU32, Ordering},
@@ -18,7 +15,6 @@ use serde_json::Value;
 use tokio::time::timeout;
 
 pub(crate) mod kubelet;
-pub(crate) mod podman;
 
 /// Whether this test can do what only root can; says so if not.
 pub(crate) fn is_root() -> bool {
@@ -168,10 +164,6 @@ impl Listener {
 
     pub(crate) fn accept(&self) -> UnixStream {
         self.listener.accept().unwrap().0
-    }
-
-    pub(crate) fn into_fd(self) -> (tempfile::TempDir, OwnedFd) {
-        (self.folder, self.listener.into())
     }
 }
 
