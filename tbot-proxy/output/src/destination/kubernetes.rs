@@ -18,6 +18,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use aws_lc_rs::digest::{Context, SHA256, digest};
 use k8s_openapi::{
     ByteString,
     api::core::v1::Secret,
@@ -100,8 +101,38 @@ impl Shape {
 pub struct KubernetesSecret {
     config: SecretConfig,
     api: Option<Connected>,
-    /// What we wrote last: when it was issued, and the Secret's uid.
-    last: Option<(SystemTime, Option<String>)>,
+    last: Option<Last>,
+}
+
+/// What we wrote last, by what it is known again.
+#[derive(Debug)]
+struct Last {
+    uid: Option<String>,
+    keys: Vec<String>,
+    digest: Vec<u8>,
+}
+
+impl Last {
+    /// What these keys of a Secret hold.
+    fn of(secret: &Secret, keys: Vec<String>) -> Self {
+        let mut context = Context::new(&SHA256);
+        for key in &keys {
+            let value = secret.data.as_ref().and_then(|data| data.get(key));
+            let value = digest(&SHA256, value.map_or(&[], |value| &value.0));
+            context.update(value.as_ref());
+        }
+        Self {
+            uid: secret.metadata.uid.clone(),
+            digest: context.finish().as_ref().to_vec(),
+            keys,
+        }
+    }
+
+    /// Whether it is in force still.
+    fn is_in(&self, secret: &Secret) -> bool {
+        let now = Self::of(secret, self.keys.clone());
+        now.uid == self.uid && now.digest == self.digest
+    }
 }
 
 #[derive(Clone)]
@@ -152,20 +183,18 @@ impl KubernetesSecret {
 
     /// Deletes the Secret if the set in it is the one that we wrote last.
     pub(super) async fn remove(&mut self) -> Result<(), DestinationError> {
-        let Some((issued, uid)) = self.last.take() else {
+        let Some(last) = self.last.take() else {
             return Ok(());
         };
         let connected = self.connected().await?;
         let found = self.get(&connected).await?;
-        let Some(secret) = found.filter(|secret| {
-            secret.metadata.uid == uid && issued_at(secret) == Some(whole_seconds(issued))
-        }) else {
+        let Some(secret) = found.filter(|secret| last.is_in(secret)) else {
             return Ok(());
         };
         let parameters = DeleteParams {
             preconditions: Some(Preconditions {
                 resource_version: secret.metadata.resource_version,
-                uid,
+                uid: last.uid,
             }),
             ..DeleteParams::default()
         };
@@ -371,9 +400,9 @@ impl KubernetesSecret {
     }
 
     fn wrote(&mut self, artifacts: &Artifacts, secret: &Secret) {
-        if let Some(issued) = artifacts.issued {
-            self.last = Some((issued, secret.metadata.uid.clone()));
-        }
+        let files = artifacts.files.iter();
+        let keys = files.map(|file| self.config.shape.key(&file.name));
+        self.last = Some(Last::of(secret, keys.collect()));
     }
 
     fn error(&self, namespace: &str, action: &str, error: kube::Error) -> DestinationError {

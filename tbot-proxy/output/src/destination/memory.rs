@@ -59,3 +59,6 @@ impl Drop for Memory {
         self.remove();
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -141,9 +141,12 @@ impl Access {
         match fsetxattr(file, ACL, &list, XattrFlags::empty()) {
             Ok(()) => Ok(()),
             Err(Errno::OPNOTSUPP) if self.acls == Acls::Try => {
-                tracing::warn!(
-                    "this file system has no access control lists: the readers cannot read"
-                );
+                // Once a directory, not for each of its files.
+                if readers == Permissions::READ_AND_ENTER {
+                    tracing::warn!(
+                        "this file system has no access control lists: the readers cannot read"
+                    );
+                }
                 Ok(())
             }
             Err(Errno::OPNOTSUPP) => Err(io::Error::new(

@@ -1,8 +1,11 @@
 //! A disk that is full or read-only leaves the set that is in force.
 
-use std::{fs, path::Path, process::Command};
+use std::{fs, path::Path, process::Command, sync::Arc};
 
-use output::{FileSet, Links, SetFile};
+use output::{
+    Artifact, Artifacts, Destination, FileSet, Links, SetFile,
+    destination::{CredentialsFile, DirectoryConfig},
+};
 
 use crate::is_root;
 
@@ -89,4 +92,47 @@ fn a_disk_that_becomes_read_only_leaves_the_set_and_is_used_again_when_it_is_wri
     unmount(home.path());
     assert!(error.to_string().contains("Read-only"), "{error}");
     assert_eq!((kept, renewed), (b"1".to_vec(), b"2".to_vec()));
+}
+
+#[tokio::test]
+async fn a_full_disk_leaves_a_file_of_credentials_as_it_is() {
+    if !is_root("mounting a small disk") {
+        return;
+    }
+    let home = tempfile::tempdir().unwrap();
+    mount(
+        &["-t", "tmpfs", "-o", "size=64k,mode=0700", "tmpfs"],
+        home.path(),
+    );
+    let mut file = Destination::CredentialsFile(CredentialsFile {
+        directory: DirectoryConfig::new(home.path()),
+        forbidden: None,
+        name: "aws_credentials".to_owned(),
+        profile: "p".to_owned(),
+        overwrite: false,
+    });
+    let section = |size: usize| {
+        let text = format!("[p]\naws_session_token = {}\n", "x".repeat(size));
+        Arc::new(Artifacts {
+            files: vec![Artifact::new("aws_credentials", text)],
+            issued: None,
+        })
+    };
+    file.write(section(10)).await.unwrap();
+    let before = fs::read(home.path().join("aws_credentials")).unwrap();
+    let error = file.write(section(100_000)).await.unwrap_err().to_string();
+    let after = fs::read(home.path().join("aws_credentials")).unwrap();
+    let mut names: Vec<_> = fs::read_dir(home.path())
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name())
+        .collect();
+    names.sort();
+    unmount(home.path());
+    assert!(error.contains("No space left"), "{error}");
+    assert_eq!(before, after);
+    assert_eq!(
+        names,
+        ["..aws_credentials.lock", "aws_credentials"],
+        "no litter"
+    );
 }

@@ -4,12 +4,16 @@ use std::{
     fs,
     os::unix::fs::{chown, symlink},
     path::{Path, PathBuf},
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
 };
 
 use output::{
     FileSet, Links, Options, SetFile,
     file_set::{Access, Owner, Symlinks},
 };
+
+use rustix::fs::{CWD, RenameFlags, renameat_with};
 
 use crate::is_root;
 
@@ -127,4 +131,39 @@ fn links_in_a_directory_of_the_owners_are_not_followed() {
     set.wipe().unwrap();
     assert_eq!(fs::read_to_string(victim.join("file")).unwrap(), "theirs");
     assert_eq!(fs::read_dir(&victim).unwrap().count(), 1);
+}
+
+#[test]
+fn whoever_swaps_a_parent_for_a_link_again_and_again_never_gets_a_file() {
+    let scene = Scene::new();
+    let (ours, link) = (scene.at("shared"), scene.at("link"));
+    symlink(scene.at("victim"), &link).unwrap();
+    let done = AtomicBool::new(false);
+    let (mut opened, mut refused) = (0, 0);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            while !done.load(Ordering::Relaxed) {
+                // At one moment: there is never nothing at the path.
+                renameat_with(CWD, &ours, CWD, &link, RenameFlags::EXCHANGE).unwrap();
+            }
+        });
+        // Until both have happened often, or it is plain that one does not.
+        for _ in 0..200_000 {
+            match FileSet::open(&scene.at("shared/out"), options(Symlinks::Secure)) {
+                Ok(set) => {
+                    // It may be swapped between any two steps of the write.
+                    write(&set).unwrap();
+                    opened += 1;
+                }
+                Err(_) => refused += 1,
+            }
+            if opened > 100 && refused > 100 {
+                break;
+            }
+        }
+        done.store(true, Ordering::Relaxed);
+    });
+    assert!(opened > 100 && refused > 100, "{opened} {refused}");
+    assert!(is_empty(&scene.at("victim/out")));
+    assert_eq!(fs::read_dir(scene.at("victim")).unwrap().count(), 1);
 }
