@@ -55,6 +55,7 @@ pub(crate) fn install() -> Result<PrometheusHandle, BuildError> {
         RECORDS_DROPPED,
         "Connection records that found the queue full"
     );
+    workload_api::describe_metrics();
     metrics::gauge!(BUILD_INFO, "version" => env!("CARGO_PKG_VERSION")).set(1.0);
     // Rates of what never happened are 0, not absent.
     metrics::counter!(RECORDS_DROPPED).absolute(0);

@@ -41,7 +41,8 @@ pub(super) trait Protocol: Send + 'static {
 }
 
 pub(super) struct Updates<P: Protocol> {
-    requests: Streaming<P::Request>,
+    /// Until the client has said all; it may go on listening.
+    requests: Option<Streaming<P::Request>>,
     states: BoxStream<'static, Result<Arc<X509Context>, Denied>>,
     chooser: Chooser,
     protocol: P,
@@ -59,7 +60,7 @@ impl<P: Protocol> Updates<P> {
         protocol: P,
     ) -> Self {
         Self {
-            requests,
+            requests: Some(requests),
             states,
             chooser,
             protocol,
@@ -70,7 +71,11 @@ impl<P: Protocol> Updates<P> {
 
     /// Takes in what has come; whether anything has.
     fn poll_news(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<(), Status>>> {
-        match Pin::new(&mut self.requests).poll_next(context) {
+        let request = match &mut self.requests {
+            Some(requests) => Pin::new(requests).poll_next(context),
+            None => Poll::Pending,
+        };
+        match request {
             Poll::Ready(Some(Ok(request))) => {
                 self.chooser.meet(P::node(&request));
                 if let Err(status) = self.protocol.request(request) {
@@ -86,8 +91,7 @@ impl<P: Protocol> Updates<P> {
                 return Poll::Ready(Some(Ok(())));
             }
             Poll::Ready(Some(Err(status))) => return Poll::Ready(Some(Err(too_long(status)))),
-            // The Envoy has said all.
-            Poll::Ready(None) => return Poll::Ready(None),
+            Poll::Ready(None) => self.requests = None,
             Poll::Pending => {}
         }
         match self.states.as_mut().poll_next(context) {

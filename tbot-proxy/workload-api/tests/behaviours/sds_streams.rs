@@ -283,3 +283,17 @@ async fn without_the_option_it_is_not_served() {
         .unwrap_err();
     assert_eq!(status.code(), Code::Unimplemented);
 }
+
+#[tokio::test]
+async fn a_client_that_has_said_all_goes_on_listening() {
+    let world = World::start();
+    let mut client = SecretDiscoveryServiceClient::new(world.channel().await);
+    let requests = stream::iter([asks(&["default"], None)]);
+    let mut answers = soon(client.stream_secrets(requests))
+        .await
+        .unwrap()
+        .into_inner();
+    let first = next(&mut answers).await;
+    world.backend.rotate();
+    assert_ne!(next(&mut answers).await.resources, first.resources);
+}

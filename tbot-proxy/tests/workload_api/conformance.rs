@@ -1,0 +1,76 @@
+//! Every norm that a client can see, asked of the agent with this process as the workload.
+
+use std::time::Duration;
+
+use loadtest::conformance::{self, Outcome, Plan};
+
+use crate::rig::{Rig, workload_identity};
+
+/// What an agent that is healthy shows to a workload with identities.
+const SEEN: [&str; 30] = [
+    "AUTHORITY",
+    "WE-02",
+    "WE-03",
+    "WE-05",
+    "WE-06",
+    "WE-11",
+    "WE-15",
+    "WE-16",
+    "WE-17",
+    "WE-18",
+    "WA-01",
+    "WA-02",
+    "WA-04",
+    "WA-05",
+    "WA-08",
+    "WA-11",
+    "WA-12",
+    "WA-13",
+    "WA-14",
+    "WA-15",
+    "WA-17",
+    "WA-19",
+    "WA-20",
+    "WA-21",
+    "WA-22",
+    "WA-23",
+    "WA-25",
+    "WA-26",
+    "WA-28",
+    "WA-31",
+];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_agent_keeps_every_norm_that_a_client_can_see() {
+    let both = workload_identity("a", "/a", "") + &workload_identity("b", "/b", "");
+    let rig = Rig::start(&both, "{ labels: { app: [app] } }");
+    let plan = Plan {
+        endpoint: format!("unix://{}", rig.socket().display())
+            .parse()
+            .unwrap(),
+        timeout: Duration::from_secs(60),
+        watch: Duration::from_secs(60),
+    };
+    // Something to tell while the suite waits for it.
+    let changes = async {
+        for number in 0.. {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            tokio::task::block_in_place(|| {
+                rig.apply(&format!(
+                    "kind: workload_identity\nversion: v1\n\
+                     metadata: {{ name: a, labels: {{ app: app }} }}\n\
+                     spec: {{ spiffe: {{ id: /a, hint: number-{number} }} }}\n"
+                ));
+            });
+        }
+    };
+    let report = tokio::select! {
+        report = conformance::run(&plan) => report.unwrap(),
+        () = changes => unreachable!(),
+    };
+    assert_eq!(report.broken().count(), 0, "{report}");
+    for norm in SEEN.iter().chain(&["WA-24"]) {
+        let outcome = report.outcome(norm);
+        assert_eq!(outcome, Some(&Outcome::Kept), "{norm}\n{report}");
+    }
+}
