@@ -260,7 +260,11 @@ fn run(start: Start) -> ExitCode {
     crate::systemd::take_sockets();
     let source = match start.source() {
         Ok(source) => source,
-        Err(error) => return ended(Err(error)),
+        // Wrong usage, as clap has it.
+        Err(error) => {
+            _ = ended(Err(error));
+            return ExitCode::from(2);
+        }
     };
     match agent::run(source, start.agent.overrides(), start.term.term()) {
         Ok(code) => code,

@@ -32,7 +32,12 @@ fn json(arguments: &[&str]) -> Value {
 
 /// The one line that a command that fails says.
 fn complaint(output: &Output) -> String {
-    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    complaint_with(1, output)
+}
+
+/// The same, with this exit status.
+fn complaint_with(status: i32, output: &Output) -> String {
+    assert_eq!(output.status.code(), Some(status), "{output:?}");
     let text = String::from_utf8(output.stderr.clone()).unwrap();
     assert_eq!(text.lines().count(), 1, "{text}");
     assert!(text.starts_with("tbot-proxy: "), "{text}");
@@ -143,12 +148,12 @@ fn what_cannot_be_done_is_said_with_what_to_do() {
         .unwrap();
     assert!(complaint(&away).contains("does it run"));
     let nothing = tbot(&["start"]).output().unwrap();
-    assert!(complaint(&nothing).contains("nothing to start"));
+    assert!(complaint_with(2, &nothing).contains("nothing to start"));
     let gone = tbot(&["attest", "--pid", "4194304"]).output().unwrap();
     assert!(complaint(&gone).contains("cannot attest process 4194304"));
     let selector = ["start", "workload-identity-api", "--name-selector", "app"];
     let missing = tbot(&selector).output().unwrap();
-    assert!(complaint(&missing).contains("--issuer (TBOT_ISSUER) is missing"));
+    assert!(complaint_with(2, &missing).contains("--issuer (TBOT_ISSUER) is missing"));
     for socket in ["unix://relative", "http://127.0.0.1:1", "tcp://localhost:1"] {
         let wrong = tbot(&["svid", "list", "--socket", socket])
             .output()
