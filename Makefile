@@ -66,6 +66,8 @@ bench: peers ## benchmarks: proxies beside Envoy, HAProxy and nginx; issuance (a
 	$(CARGO) build --release --locked -p issuer -p loadtest -p proxy --bins --example inbound
 	python3 loadtest/compare/compare.py
 	python3 loadtest/compare/issuance.py
+	$(CARGO) build --release --locked -p workload-api --features testing --example test_identities
+	python3 loadtest/compare/streams.py
 
 fuzz: ## every fuzz target, SECONDS each (default 600)
 	@command -v cargo-fuzz >/dev/null || { \

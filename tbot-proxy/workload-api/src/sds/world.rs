@@ -53,6 +53,7 @@ impl World {
         let content: String = there()
             .flat_map(|(name, secret)| [name, "\n", &secret.version, "\n"])
             .collect();
+        self.sent.retain(|name, _| secrets.get(name).is_some());
         self.nonce = nonce();
         let mut pieces = Pieces::new(&pb::DiscoveryResponse {
             version_info: version(content.as_bytes()),
