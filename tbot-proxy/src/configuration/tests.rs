@@ -1,4 +1,5 @@
 mod outputs;
+mod workload_api;
 
 use std::path::Path;
 

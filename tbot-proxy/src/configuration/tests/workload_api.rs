@@ -1,0 +1,44 @@
+//! `workload-identity-api`.
+
+use workload_api::sds;
+
+use super::{head, mistakes, parse};
+use crate::configuration::{ServiceKind, WorkloadApi};
+
+fn api(more: &str) -> WorkloadApi {
+    let service = "{ type: workload-identity-api, name: api, selector: { name: a }, listen: unix:///run/a.sock";
+    let text = format!("{}services:\n  - {service}{more} }}\n", head());
+    let configuration = parse(&text).unwrap();
+    match configuration.services.into_iter().next().unwrap().kind {
+        ServiceKind::WorkloadApi(api) => *api,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn secret_discovery_is_on_and_speaks_spires_words() {
+    assert_eq!(api("").options.sds, Some(sds::Options::default()));
+    assert_eq!(api(", sds: { enabled: false }").options.sds, None);
+    let sds = api(
+        ", sds: { default_svid_name: mine, default_bundle_name: ours, default_all_bundles_name: all, disable_spiffe_cert_validation: true }",
+    );
+    let expected = sds::Options {
+        default_svid: "mine".to_owned(),
+        default_bundle: "ours".to_owned(),
+        all_bundles: "all".to_owned(),
+        spiffe_validator: false,
+    };
+    assert_eq!(sds.options.sds, Some(expected));
+}
+
+#[test]
+fn two_secrets_do_not_share_a_name() {
+    let services = "  - { type: workload-identity-api, name: api, selector: { name: a }, listen: unix:///run/a.sock, sds: { default_svid_name: ALL } }\n";
+    let mistakes = mistakes(services);
+    assert!(
+        mistakes
+            .iter()
+            .any(|it| it.contains("one name cannot be two secrets")),
+        "{mistakes:?}"
+    );
+}
