@@ -13,6 +13,7 @@ mod roll;
 
 use std::{
     collections::BTreeSet,
+    ops::ControlFlow,
     sync::Arc,
     time::{Instant, SystemTime},
 };
@@ -41,9 +42,15 @@ use crate::{
 
 /// For whom a set is kept.
 pub(crate) trait Bearer: Send + Sync + 'static {
-    /// The attributes to ask with, read anew; `None`: nobody is there any more who would
-    /// use the set, so it ends.
+    /// The attributes to ask with, read anew; `None`: nobody is there now who would use
+    /// the set.
     fn attested(&self) -> BoxFuture<'_, Option<Attested>>;
+
+    /// Resolves when somebody is there again.
+    fn returned(&self) -> BoxFuture<'_, ()>;
+
+    /// Gives the set up, unless somebody has come meanwhile; whether it did.
+    fn retires(&self) -> bool;
 
     /// Whether a refusal of the issuer takes away what is held. Otherwise that stays
     /// until it expires, so that a mistake in policy can be mended before it does harm.
@@ -72,6 +79,14 @@ impl Bearer for Service {
             at: Instant::now(),
         };
         Box::pin(async { Some(attested) })
+    }
+
+    fn returned(&self) -> BoxFuture<'_, ()> {
+        Box::pin(async {})
+    }
+
+    fn retires(&self) -> bool {
+        false
     }
 
     fn yields_to_refusal(&self) -> bool {
@@ -321,8 +336,10 @@ impl Keeper {
                         trouble = Some(format!("{}: {error}", self.selector.selection));
                     }
                     Attempt::Nobody => {
-                        self.end();
-                        return;
+                        if self.rest(&mut schedule, &mut order).await.is_break() {
+                            self.end();
+                            return;
+                        }
                     }
                 }
                 continue;
@@ -344,6 +361,35 @@ impl Keeper {
                         schedule.hasten(within, SystemTime::now());
                     }
                 }
+            }
+        }
+    }
+
+    /// Nobody is there to renew for. What is held stays for whoever comes back before it
+    /// expires, as a program that is restarted does while the issuer is away, unless policy
+    /// is another by then. `Break`: the set is given up.
+    async fn rest(
+        &mut self,
+        schedule: &mut Schedule,
+        order: &mut watch::Receiver<Option<RenewOrder>>,
+    ) -> ControlFlow<()> {
+        let mut bundles = self.keeping.trust.bundles();
+        loop {
+            bundles.mark_unchanged();
+            self.expire(schedule, SystemTime::now());
+            let order_now = *order.borrow_and_update();
+            if order_now.is_some_and(|order| self.obtained.is_of_other_policy(order)) {
+                self.svids.clear();
+            }
+            if self.svids.is_empty() && self.bearer.retires() {
+                return ControlFlow::Break(());
+            }
+            self.publish(None, false);
+            tokio::select! {
+                () = self.bearer.returned() => return ControlFlow::Continue(()),
+                () = schedule.expiry() => {}
+                Ok(()) = order.changed() => {}
+                Ok(()) = bundles.changed() => {}
             }
         }
     }

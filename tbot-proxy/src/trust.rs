@@ -274,8 +274,15 @@ impl Obtained {
         if order.refusals > self.refusals {
             return Some(Duration::ZERO);
         }
+        let is_of_other_policy = self.is_of_other_policy(order);
+        is_of_other_policy.then_some(order.policy_within)
+    }
+
+    /// Whether it was granted under another policy, or to a bot that may have nothing now.
+    /// Where the policy was not known, this is it.
+    pub(crate) fn is_of_other_policy(&mut self, order: RenewOrder) -> bool {
         let before = *self.policy.get_or_insert(order.policy);
-        (before != order.policy).then_some(order.policy_within)
+        before != order.policy || order.refusals > self.refusals
     }
 
     /// Whether `order` is a newer one. Where the order was not known, this is it.

@@ -7,6 +7,7 @@ use std::{
 };
 
 use futures_util::future::BoxFuture;
+use tokio::sync::Notify;
 
 use super::{Cache, Place, Workload};
 use crate::{
@@ -20,6 +21,7 @@ pub(super) struct Members {
     cache: Weak<Cache>,
     place: Place,
     state: Mutex<State>,
+    joined: Notify,
 }
 
 /// What counts of a workload, and how that is for those of a set.
@@ -42,6 +44,7 @@ impl Members {
             cache,
             place,
             state: Mutex::default(),
+            joined: Notify::new(),
         })
     }
 
@@ -54,6 +57,8 @@ impl Members {
         let address = Arc::as_ptr(workload).addr();
         state.workloads.insert(address, Arc::downgrade(workload));
         state.latest = Some(workload.clone());
+        drop(state);
+        self.joined.notify_one();
     }
 
     /// Whether anybody has joined since the last time that everybody was asked.
@@ -91,25 +96,27 @@ impl Members {
 impl Bearer for Members {
     fn attested(&self) -> BoxFuture<'_, Option<Attested>> {
         Box::pin(async {
-            loop {
-                let (present, expected) = self.present();
-                for workload in present {
-                    let Ok(attested) = workload.attested_since(Instant::now()).await else {
-                        continue;
-                    };
-                    let is_for =
-                        |(reads, key): &Key| reads.key(attested.workload.as_deref()) == *key;
-                    // One that is another now finds its own set when it looks.
-                    if expected.as_ref().is_none_or(is_for) {
-                        return Some(attested);
-                    }
-                }
-                match self.cache.upgrade() {
-                    Some(cache) if !cache.retire(self) => {}
-                    _ => return None,
+            let (present, expected) = self.present();
+            for workload in present {
+                let Ok(attested) = workload.attested_since(Instant::now()).await else {
+                    continue;
+                };
+                let is_for = |(reads, key): &Key| reads.key(attested.workload.as_deref()) == *key;
+                // One that is another now finds its own set when it looks.
+                if expected.as_ref().is_none_or(is_for) {
+                    return Some(attested);
                 }
             }
+            None
         })
+    }
+
+    fn returned(&self) -> BoxFuture<'_, ()> {
+        Box::pin(self.joined.notified())
+    }
+
+    fn retires(&self) -> bool {
+        self.cache.upgrade().is_none_or(|cache| cache.retire(self))
     }
 
     fn yields_to_refusal(&self) -> bool {
