@@ -516,6 +516,49 @@ impl Drop for RolesAnywhere {
     }
 }
 
+/// AWS's own library for Python takes the file, and the program of a `credential_process`.
+fn botocore_reads(directory: &Path, process: &Command) {
+    const READ: &str = "
+import sys, botocore.session
+for profile in sys.argv[1:]:
+    credentials = botocore.session.Session(profile=profile).get_credentials()
+    print(profile, credentials.method, credentials.get_frozen_credentials().secret_key)
+";
+    let python = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/peers/bin/python");
+    let has = Command::new(&python)
+        .args(["-c", "import botocore"])
+        .status();
+    if !has.unwrap().success() {
+        eprintln!("SKIPPED: there is no botocore: make peers");
+        return;
+    }
+    let words: Vec<_> = [process.get_program()]
+        .into_iter()
+        .chain(process.get_args())
+        .map(|word| word.to_str().unwrap())
+        .collect();
+    let config = directory.join("config");
+    let text = format!(
+        "[profile helper]\ncredential_process = {}\n",
+        words.join(" ")
+    );
+    fs::write(&config, text).unwrap();
+    let read = run(Command::new(python)
+        .args(["-c", READ, "prod", "test", "helper"])
+        .env(
+            "AWS_SHARED_CREDENTIALS_FILE",
+            directory.join("aws_credentials"),
+        )
+        .env("AWS_CONFIG_FILE", config));
+    let secret = "secret/of+eu-central-1";
+    assert_eq!(
+        read,
+        format!(
+            "prod shared-credentials-file {secret}\ntest shared-credentials-file {secret}\nhelper custom-process {secret}\n"
+        )
+    );
+}
+
 #[test]
 fn credentials_of_aws_are_written_beside_other_profiles_and_printed() {
     let issuer = Issuer::start();
@@ -612,6 +655,7 @@ fn credentials_of_aws_are_written_beside_other_profiles_and_printed() {
     let printed: serde_json::Value = serde_json::from_str(&run(&mut process)).unwrap();
     assert_eq!(printed["Version"], 1);
     assert_eq!(printed["SecretAccessKey"], "secret/of+eu-central-1");
+    botocore_reads(&aws, &process);
     process.args(["--svid-directory", "/no/such/directory"]);
     let exit = run_expecting_failure(&mut process);
     assert_eq!(exit.code, Some(2), "given twice: {}", exit.stderr);

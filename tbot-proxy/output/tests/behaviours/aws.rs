@@ -182,3 +182,55 @@ async fn a_server_that_nobody_vouches_for_gets_nothing() {
     assert!(error.to_string().contains("cannot be asked"), "{error}");
     assert!(Endpoint::new(Some("http://localhost"), None).is_err());
 }
+
+/// The stand-in itself: it takes what the client of AWS's own samples sends, which works with
+/// AWS, and which is built on botocore's canonical requests.
+#[tokio::test]
+async fn the_stand_in_takes_what_a_client_of_aws_sends() {
+    const CLIENT: &str = "
+import sys
+from iam_rolesanywhere_session import IAMRolesAnywhereSession
+port, home, profile, role, anchor = sys.argv[1:]
+session = IAMRolesAnywhereSession(
+    profile_arn=profile, role_arn=role, trust_anchor_arn=anchor,
+    certificate=home + '/leaf.pem', certificate_chain=home + '/chain.pem', private_key=home + '/leaf.key',
+    region='eu-central-1', endpoint='localhost:' + port, verify=home + '/ca.pem', session_duration=1800,
+)
+print(session.get_session().get_credentials().get_frozen_credentials().secret_key)
+";
+    let ca = TestCa::new("td.example");
+    let Some(stand) = Stand::start(&ca) else {
+        return;
+    };
+    let python = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/peers/bin/python");
+    let has = Command::new(&python)
+        .args(["-c", "import iam_rolesanywhere_session"])
+        .status();
+    if !has.unwrap().success() {
+        eprintln!("SKIPPED: there is no iam-rolesanywhere-session: make peers");
+        return;
+    }
+    let svid = ca.intermediate().svid("/app", HOUR);
+    let home = stand.home.path();
+    let pem = identity::certificates_pem;
+    fs::write(home.join("leaf.pem"), pem(&svid.chain()[..1])).unwrap();
+    fs::write(home.join("chain.pem"), pem(&svid.chain()[1..])).unwrap();
+    fs::write(home.join("leaf.key"), svid.key_pem().as_bytes()).unwrap();
+    let session = session();
+    let client = Command::new(&python)
+        .args(["-c", CLIENT, &stand.port.to_string()])
+        .arg(home)
+        .args([
+            session.profile.as_str(),
+            session.role.as_str(),
+            session.trust_anchor.as_str(),
+        ])
+        .output()
+        .unwrap();
+    let error = String::from_utf8_lossy(&client.stderr);
+    assert_eq!(
+        String::from_utf8_lossy(&client.stdout).trim(),
+        "secret/of+eu-central-1",
+        "{error}"
+    );
+}
