@@ -35,7 +35,7 @@ use crate::{
     join::PATIENCE,
     metrics::{RENEWALS, result},
     reads::Reads,
-    schedule::{Life, Schedule},
+    schedule::{Life, Schedule, sleep},
     state::{IdentityState, rfc3339},
     trust::{Obtained, RenewOrder, Trust},
 };
@@ -48,6 +48,9 @@ pub(crate) trait Bearer: Send + Sync + 'static {
 
     /// Resolves when somebody is there again.
     fn returned(&self) -> BoxFuture<'_, ()>;
+
+    /// Whether nobody is there at all. Else somebody is whose attributes cannot be had now.
+    fn is_alone(&self) -> bool;
 
     /// Gives the set up, unless somebody has come meanwhile; whether it did.
     fn retires(&self) -> bool;
@@ -83,6 +86,10 @@ impl Bearer for Service {
 
     fn returned(&self) -> BoxFuture<'_, ()> {
         Box::pin(async {})
+    }
+
+    fn is_alone(&self) -> bool {
+        false
     }
 
     fn retires(&self) -> bool {
@@ -365,7 +372,7 @@ impl Keeper {
         }
     }
 
-    /// Nobody is there to renew for. What is held stays for whoever comes back before it
+    /// Nobody is there to renew for, or an attestor fails for all who are. What is held stays for whoever comes back before it
     /// expires, as a program that is restarted does while the issuer is away, unless policy
     /// is another by then. `Break`: the set is given up.
     async fn rest(
@@ -385,7 +392,12 @@ impl Keeper {
                 return ControlFlow::Break(());
             }
             self.publish(None, false);
+            let again = match self.bearer.is_alone() {
+                true => None,
+                false => Some(schedule.failed(SystemTime::now(), false)),
+            };
             tokio::select! {
+                () = sleep(again) => return ControlFlow::Continue(()),
                 () = self.bearer.returned() => return ControlFlow::Continue(()),
                 () = schedule.expiry() => {}
                 Ok(()) = order.changed() => {}

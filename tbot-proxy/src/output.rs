@@ -19,7 +19,7 @@ use tokio_util::task::AbortOnDropHandle;
 use crate::{
     configuration::{self, DestinationConfig, Document},
     metrics::{OUTPUT_HOOKS, OUTPUT_WRITES, result},
-    schedule::Backoff,
+    schedule::{Backoff, sleep},
     state::{Health, IdentityState},
 };
 
@@ -291,13 +291,5 @@ impl Output {
             self.health.expires(&self.name, set.expires);
         }
         self.progress.send_replace(progress);
-    }
-}
-
-/// Sleeps, or for ever if there is nothing to wait for.
-async fn sleep(delay: Option<Duration>) {
-    match delay {
-        Some(delay) => tokio::time::sleep(delay).await,
-        None => std::future::pending().await,
     }
 }

@@ -42,6 +42,14 @@ impl Backoff {
     }
 }
 
+/// Sleeps, or for ever if there is nothing to wait for.
+pub(crate) async fn sleep(delay: Option<Duration>) {
+    match delay {
+        Some(delay) => tokio::time::sleep(delay).await,
+        None => std::future::pending().await,
+    }
+}
+
 /// The life of a certificate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Life {

@@ -7,6 +7,7 @@ use std::{
 };
 
 use futures_util::future::BoxFuture;
+use rand::seq::SliceRandom;
 use tokio::sync::Notify;
 
 use super::{Cache, Place, Workload};
@@ -14,6 +15,10 @@ use crate::{
     kept::{Attested, Bearer},
     reads::Reads,
 };
+
+/// How many workloads are attested to find one to renew for. Where all of them fail, an
+/// attestor does, and asking a thousand more would take long and change nothing.
+const TRIED_MAX: usize = 16;
 
 /// See the module.
 #[derive(Debug)]
@@ -81,7 +86,9 @@ impl Members {
             .workloads
             .retain(|_, workload| workload.strong_count() > 0);
         let latest = state.latest.take();
-        let others = state.workloads.values().filter_map(Weak::upgrade);
+        let mut others: Vec<_> = state.workloads.values().filter_map(Weak::upgrade).collect();
+        // Not the same ones each time.
+        others.shuffle(&mut rand::rng());
         (
             latest.into_iter().chain(others).collect(),
             state.key.clone(),
@@ -97,7 +104,7 @@ impl Bearer for Members {
     fn attested(&self) -> BoxFuture<'_, Option<Attested>> {
         Box::pin(async {
             let (present, expected) = self.present();
-            for workload in present {
+            for workload in present.into_iter().take(TRIED_MAX) {
                 let Ok(attested) = workload.attested_since(Instant::now()).await else {
                     continue;
                 };
@@ -113,6 +120,12 @@ impl Bearer for Members {
 
     fn returned(&self) -> BoxFuture<'_, ()> {
         Box::pin(self.joined.notified())
+    }
+
+    fn is_alone(&self) -> bool {
+        let state = self.state();
+        let is_there = |workload: &Weak<Workload>| workload.strong_count() > 0;
+        state.latest.is_none() && !state.workloads.values().any(is_there)
     }
 
     fn retires(&self) -> bool {

@@ -45,3 +45,26 @@ async fn streams_end_with_unavailable_when_the_agent_ends() {
     assert_eq!(ended.code(), Code::Unavailable, "{ended}");
     assert!(rig.agent.process().wait().success());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_program_that_is_restarted_while_the_issuer_is_away_finds_its_identity() {
+    let template = workload_identity("user", "/user/{{ workload.unix.uid }}", "");
+    let mut rig = Rig::start(&template, "{ name: user }");
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("SKIPPED: it needs root to act as other users");
+        return;
+    }
+    // The process ends, and nobody is left for whom this identity would be renewed.
+    let id = "spiffe://e2e.example/user/4003";
+    assert_eq!(rig.as_user(4_003), id);
+    rig.issuer.kill();
+    rig.agent.renew();
+    assert_eq!(rig.as_user(4_003), id);
+    // Another user was never granted anything.
+    assert_eq!(rig.as_user(4_004), "Unavailable");
+    rig.issuer.restart();
+    let granted = rig.issued("x509");
+    rig.agent.renew();
+    assert_eq!(rig.as_user(4_003), id);
+    assert_eq!(granted, 1);
+}
