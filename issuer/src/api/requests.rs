@@ -321,10 +321,11 @@ where
             })
         });
         let response = inner.call(request).await?;
+        let drains = until_drained().map(|drained| (drained, shared.draining.clone()));
         Ok(response.map(|inner| {
             Body::new(Held {
                 inner,
-                draining: until_drained(),
+                draining: drains,
                 _place: (slot, flight),
             })
         }))
@@ -447,7 +448,8 @@ fn until_drained(mut draining: watch::Receiver<bool>) -> Drained {
 /// end by themselves when the issuer drains are ended here.
 struct Held {
     inner: Body,
-    draining: Option<Drained>,
+    /// When, and whether, the issuer drains.
+    draining: Option<(Drained, watch::Receiver<bool>)>,
     _place: (Option<Slot>, Flight),
 }
 
@@ -459,19 +461,27 @@ impl http_body::Body for Held {
         mut self: Pin<&mut Self>,
         context: &mut TaskContext<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
-        if let Some(draining) = &mut self.draining
-            && draining.as_mut().poll(context).is_ready()
-        {
-            self.draining = None;
-            self.inner = Body::empty();
-            let end = Status::unavailable("the issuer is stopping: connect again");
-            let mut trailers = http::HeaderMap::new();
-            return Poll::Ready(match end.add_header(&mut trailers) {
-                Ok(()) => Some(Ok(Frame::trailers(trailers))),
-                Err(error) => Some(Err(error)),
-            });
+        let Some((drained, drains)) = &mut self.draining else {
+            return Pin::new(&mut self.inner).poll_frame(context);
+        };
+        if drained.as_mut().poll(context).is_pending() {
+            let drains = drains.clone();
+            let frame = ready!(Pin::new(&mut self.inner).poll_frame(context));
+            let goes_on = matches!(&frame, Some(Ok(frame)) if frame.is_data());
+            // Its request has ended because of the drain a moment ago: that is no end
+            // that its client should take for the last word.
+            if goes_on || !*drains.borrow() {
+                return Poll::Ready(frame);
+            }
         }
-        Pin::new(&mut self.inner).poll_frame(context)
+        self.draining = None;
+        self.inner = Body::empty();
+        let end = Status::unavailable("the issuer is stopping: connect again");
+        let mut trailers = http::HeaderMap::new();
+        Poll::Ready(match end.add_header(&mut trailers) {
+            Ok(()) => Some(Ok(Frame::trailers(trailers))),
+            Err(error) => Some(Err(error)),
+        })
     }
 
     fn is_end_stream(&self) -> bool {
