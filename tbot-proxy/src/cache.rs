@@ -24,7 +24,7 @@ use tokio::sync::watch;
 use self::{members::Members, tokens::Tokens};
 pub(crate) use self::{
     tokens::TokenError,
-    workload::{Gone, Witness, Workload},
+    workload::{Unknown, Witness, Workload},
 };
 use crate::{
     configuration::Selector,

@@ -143,7 +143,7 @@ impl Backend for WorkloadIdentities {
     ) -> Result<Vec<IssuedJwt>, Denied> {
         let (set, now) = self.settled(caller).await?;
         let attested = caller.0.attested_since(now.attested.at).await;
-        let attested = attested.map_err(|_| following::gone())?;
+        let attested = attested.map_err(following::denied)?;
         let wanted = now
             .svids
             .iter()

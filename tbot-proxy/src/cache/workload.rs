@@ -12,15 +12,17 @@ use crate::kept::Attested;
 pub(crate) trait Witness: Send + Sync + 'static {
     /// Reads its attributes: the tree below `workload`, `None` if nothing can be known of
     /// callers like this.
-    fn attest(&self) -> BoxFuture<'_, Result<Option<Arc<Value>>, Gone>>;
+    fn attest(&self) -> BoxFuture<'_, Result<Option<Arc<Value>>, Unknown>>;
 
     /// Resolves when it has ended; never if that cannot be known.
     fn ended(&self) -> BoxFuture<'static, ()>;
 }
 
-/// The process is no more.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Gone;
+/// It cannot be told who the process is, or it is no more: it gets nothing. A rule that
+/// denies by an attribute would not deny one that has none.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("the process that called cannot be attested: {0}")]
+pub(crate) struct Unknown(pub(crate) String);
 
 /// One process that has connected, over however many connections.
 pub(crate) struct Workload {
@@ -44,7 +46,7 @@ impl Workload {
 
     /// What is so of it, read at `since` or later. One reading serves all who ask while it
     /// goes on.
-    pub(crate) async fn attested_since(&self, since: Instant) -> Result<Attested, Gone> {
+    pub(crate) async fn attested_since(&self, since: Instant) -> Result<Attested, Unknown> {
         let mut last = self.last.lock().await;
         if let Some(attested) = last.as_ref().filter(|attested| attested.at >= since) {
             return Ok(attested.clone());

@@ -6,7 +6,7 @@ use attest::{Attestors, Process};
 use futures_util::future::BoxFuture;
 use serde_json::Value;
 
-use crate::cache::{Gone, Witness};
+use crate::cache::{Unknown, Witness};
 
 /// A process of this machine.
 pub(super) struct Local {
@@ -15,11 +15,13 @@ pub(super) struct Local {
 }
 
 impl Witness for Local {
-    fn attest(&self) -> BoxFuture<'_, Result<Option<Arc<Value>>, Gone>> {
+    fn attest(&self) -> BoxFuture<'_, Result<Option<Arc<Value>>, Unknown>> {
         Box::pin(async {
             let attestation = self.attestors.attest(&self.process).await;
-            if !self.process.is_alive() {
-                return Err(Gone);
+            if attestation.attributes.get("unix").is_none() {
+                let why = attestation.failures.into_iter().next();
+                let why = why.map_or("it has ended".to_owned(), |failure| failure.reason);
+                return Err(Unknown(why));
             }
             Ok(Some(Arc::new(attestation.attributes)))
         })
@@ -34,7 +36,7 @@ impl Witness for Local {
 pub(super) struct Unattested;
 
 impl Witness for Unattested {
-    fn attest(&self) -> BoxFuture<'_, Result<Option<Arc<Value>>, Gone>> {
+    fn attest(&self) -> BoxFuture<'_, Result<Option<Arc<Value>>, Unknown>> {
         Box::pin(async { Ok(None) })
     }
 

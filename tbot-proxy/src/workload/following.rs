@@ -9,7 +9,7 @@ use tokio::{sync::watch, time::timeout};
 use workload_api::Denied;
 
 use crate::{
-    cache::{Cache, Place, Workload, WorkloadSet},
+    cache::{Cache, Place, Unknown, Workload, WorkloadSet},
     kept::{Outcome, SetNow},
 };
 
@@ -52,7 +52,7 @@ impl Following {
                 Some(followed) => followed,
                 slot => {
                     let attested = self.workload.attested_since(self.since).await;
-                    let attested = attested.map_err(|_| gone())?;
+                    let attested = attested.map_err(denied)?;
                     let set = self.cache.set_for(&self.place, &self.workload, &attested);
                     slot.insert(Followed {
                         now: set.follow(),
@@ -70,7 +70,7 @@ impl Following {
             let attested = self
                 .workload
                 .attested_since(self.since.max(now.attested.at));
-            let attested = attested.await.map_err(|_| gone())?;
+            let attested = attested.await.map_err(denied)?;
             if !WorkloadSet::is_for(&now, &attested) {
                 // It may be that the set knows what it is for, and has not said so yet.
                 if now.outcome != Outcome::Ended {
@@ -96,6 +96,6 @@ impl Following {
     }
 }
 
-pub(super) fn gone() -> Denied {
-    Denied::NoIdentity("the process that called has ended".to_owned())
+pub(super) fn denied(unknown: Unknown) -> Denied {
+    Denied::NoIdentity(unknown.to_string())
 }
