@@ -84,40 +84,52 @@ pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descrip
 /// extension is read by our issuer only.
 pub const JOIN_ATTRIBUTES_OID: &str = "1.3.9999.20.1";
 
+/// As the gRPC specification spells it.
+pub fn code_name(code: tonic::Code) -> &'static str {
+    use tonic::Code;
+    match code {
+        Code::Ok => "OK",
+        Code::Cancelled => "CANCELLED",
+        Code::Unknown => "UNKNOWN",
+        Code::InvalidArgument => "INVALID_ARGUMENT",
+        Code::DeadlineExceeded => "DEADLINE_EXCEEDED",
+        Code::NotFound => "NOT_FOUND",
+        Code::AlreadyExists => "ALREADY_EXISTS",
+        Code::PermissionDenied => "PERMISSION_DENIED",
+        Code::ResourceExhausted => "RESOURCE_EXHAUSTED",
+        Code::FailedPrecondition => "FAILED_PRECONDITION",
+        Code::Aborted => "ABORTED",
+        Code::OutOfRange => "OUT_OF_RANGE",
+        Code::Unimplemented => "UNIMPLEMENTED",
+        Code::Internal => "INTERNAL",
+        Code::Unavailable => "UNAVAILABLE",
+        Code::DataLoss => "DATA_LOSS",
+        Code::Unauthenticated => "UNAUTHENTICATED",
+    }
+}
+
 /// What stands where a secret would, in every `Debug` of this crate.
 const REDACTED: &str = "[redacted]";
 
-impl std::fmt::Debug for join::v1::TokenEvidence {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("TokenEvidence")
-            .field("token", &REDACTED)
-            .finish()
-    }
+/// `Debug` that shows these fields and says of those after the semicolon that they are there.
+macro_rules! redacted {
+    ($type:ty as $name:literal: $($shown:ident),*; $($secret:ident),+) => {
+        impl std::fmt::Debug for $type {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.debug_struct($name)
+                    $(.field(stringify!($shown), &self.$shown))*
+                    $(.field(stringify!($secret), &REDACTED))+
+                    .finish_non_exhaustive()
+            }
+        }
+    };
 }
 
-impl std::fmt::Debug for admin::v1::AddBotResponse {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("AddBotResponse")
-            .field("bot", &self.bot)
-            .field("token", &REDACTED)
-            .field("token_expires", &self.token_expires)
-            .field("ca_pin", &self.ca_pin)
-            .field("grpc_address", &self.grpc_address)
-            .finish()
-    }
-}
+redacted!(join::v1::TokenEvidence as "TokenEvidence": ; token);
+redacted!(admin::v1::AddBotResponse as "AddBotResponse": bot, token_expires, ca_pin, grpc_address; token);
 
-/// The name of a token is its secret, and a name alone does not tell its kind.
-impl std::fmt::Debug for admin::v1::Metadata {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Metadata")
-            .field("name", &REDACTED)
-            .field("labels", &self.labels)
-            .field("revision", &self.revision)
-            .field("expires", &self.expires)
-            .finish()
-    }
-}
+// The name of a token is its secret, and a name alone does not tell its kind.
+redacted!(admin::v1::Metadata as "Metadata": labels, revision, expires; name);
 
 /// With the name of what is no token.
 impl std::fmt::Debug for admin::v1::Resource {
@@ -161,83 +173,14 @@ impl std::fmt::Debug for admin::v1::DeleteResourceRequest {
     }
 }
 
-impl std::fmt::Debug for issue::v1::JwtSvid {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("JwtSvid")
-            .field("token", &REDACTED)
-            .field("jti", &self.jti)
-            .finish()
-    }
-}
-
-impl std::fmt::Debug for issue::v1::WitSvid {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("WitSvid")
-            .field("token", &REDACTED)
-            .field("jti", &self.jti)
-            .field("csr", &self.csr)
-            .finish()
-    }
-}
-
-impl std::fmt::Debug for workload::X509svid {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("X509SVID")
-            .field("spiffe_id", &self.spiffe_id)
-            .field("x509_svid_key", &REDACTED)
-            .field("hint", &self.hint)
-            .finish_non_exhaustive()
-    }
-}
-
-impl std::fmt::Debug for workload::Jwtsvid {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("JWTSVID")
-            .field("spiffe_id", &self.spiffe_id)
-            .field("svid", &REDACTED)
-            .field("hint", &self.hint)
-            .finish()
-    }
-}
-
-impl std::fmt::Debug for workload::Witsvid {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("WITSVID")
-            .field("spiffe_id", &self.spiffe_id)
-            .field("wit_svid_key", &REDACTED)
-            .field("hint", &self.hint)
-            .finish_non_exhaustive()
-    }
-}
-
-impl std::fmt::Debug for broker::X509svid {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("X509SVID")
-            .field("spiffe_id", &self.spiffe_id)
-            .field("x509_svid_key", &REDACTED)
-            .field("hint", &self.hint)
-            .finish_non_exhaustive()
-    }
-}
-
-impl std::fmt::Debug for broker::Jwtsvid {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("JWTSVID")
-            .field("spiffe_id", &self.spiffe_id)
-            .field("svid", &REDACTED)
-            .field("hint", &self.hint)
-            .finish()
-    }
-}
-
-impl std::fmt::Debug for workload::ValidateJwtsvidRequest {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("ValidateJWTSVIDRequest")
-            .field("audience", &self.audience)
-            .field("svid", &REDACTED)
-            .finish()
-    }
-}
+redacted!(issue::v1::JwtSvid as "JwtSvid": jti; token);
+redacted!(issue::v1::WitSvid as "WitSvid": jti, csr; token);
+redacted!(workload::X509svid as "X509SVID": spiffe_id, hint; x509_svid_key);
+redacted!(workload::Jwtsvid as "JWTSVID": spiffe_id, hint; svid);
+redacted!(workload::Witsvid as "WITSVID": spiffe_id, hint; wit_svid_key);
+redacted!(broker::X509svid as "X509SVID": spiffe_id, hint; x509_svid_key);
+redacted!(broker::Jwtsvid as "JWTSVID": spiffe_id, hint; svid);
+redacted!(workload::ValidateJwtsvidRequest as "ValidateJWTSVIDRequest": audience; svid);
 
 /// Its bytes may be a key.
 impl std::fmt::Debug for envoy::config::core::v3::DataSource {

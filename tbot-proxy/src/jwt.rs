@@ -155,15 +155,8 @@ async fn keep(wish: JwtWish, keeping: Keeping, now_is: watch::Sender<TokenNow>) 
             }
             continue;
         }
-        let wait = async {
-            if due {
-                schedule.wait_for_expiry(now).await;
-            } else {
-                schedule.wait(now).await;
-            }
-        };
         tokio::select! {
-            () = wait => {}
+            () = schedule.wait_for_more(now) => {}
             Ok(()) = bot.changed() => {}
             Ok(()) = order.changed() => {
                 let Some(order) = *order.borrow_and_update() else { continue };

@@ -351,15 +351,8 @@ impl Keeper {
                 }
                 continue;
             }
-            let wait = async {
-                if due {
-                    schedule.wait_for_expiry(now).await;
-                } else {
-                    schedule.wait(now).await;
-                }
-            };
             tokio::select! {
-                () = wait => {}
+                () = schedule.wait_for_more(now) => {}
                 Ok(()) = bot.changed() => {}
                 Ok(()) = bundles.changed() => {}
                 Ok(()) = order.changed() => {

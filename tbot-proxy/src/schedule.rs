@@ -173,6 +173,15 @@ impl Schedule {
         tokio::time::sleep(self.until_expiry(now)).await;
     }
 
+    /// Waits until there may be something to do: until it expires, or until it is due if
+    /// that was not so at `now`. What is due then waits for something else.
+    pub(crate) async fn wait_for_more(&self, now: SystemTime) {
+        match self.is_due(now) {
+            true => self.wait_for_expiry(now).await,
+            false => self.wait(now).await,
+        }
+    }
+
     /// Waits until it has expired; for ever if there is none.
     pub(crate) async fn expiry(&self) {
         if self.life.is_none() {

@@ -225,6 +225,16 @@ fn the_unit_is_one_that_systemd_accepts() {
         "/run/tbot-proxy/wl.sock",
     ];
     let install = [&["install", "systemd"], &flags[..]].concat();
+    for path in [
+        "/etc/a b.yaml",
+        "/etc/%h.yaml",
+        "relative.yaml",
+        "/etc/a\nUser=root",
+    ] {
+        let wrong = tbot(&["install", "systemd", "-c", path]).output().unwrap();
+        let said = String::from_utf8_lossy(&wrong.stderr).into_owned();
+        assert!(said.contains("cannot stand in a unit"), "{path}: {said}");
+    }
     let dry = run(&install);
     assert!(dry.contains("NoNewPrivileges=yes"), "{dry}");
     assert_eq!(std::fs::read_dir(home.path()).unwrap().count(), 0);

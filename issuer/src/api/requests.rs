@@ -125,7 +125,7 @@ impl Measures {
 }
 
 fn answered(method: &'static str, code: Code) -> metrics::Counter {
-    let code = code_name(code);
+    let code = proto::code_name(code);
     metrics::counter!("issuer_requests_total", "method" => method, "code" => code)
 }
 
@@ -334,7 +334,7 @@ where
     response.headers_mut().insert(HEADER, id.header_value());
     let code = Status::from_header_map(response.headers()).map_or(Code::Ok, |s| s.code());
     measure(method, code, begun);
-    let code = code_name(code);
+    let code = proto::code_name(code);
     tracing::debug!(parent: &span, code, took = ?begun.elapsed(), "answered");
     Ok(response)
 }
@@ -346,29 +346,6 @@ fn measure(method: &Method, code: Code, begun: Instant) {
         code => answered(method.name, code).increment(1),
     }
     measures.duration.record(begun.elapsed().as_secs_f64());
-}
-
-/// As the gRPC specification spells it.
-fn code_name(code: Code) -> &'static str {
-    match code {
-        Code::Ok => "OK",
-        Code::Cancelled => "CANCELLED",
-        Code::Unknown => "UNKNOWN",
-        Code::InvalidArgument => "INVALID_ARGUMENT",
-        Code::DeadlineExceeded => "DEADLINE_EXCEEDED",
-        Code::NotFound => "NOT_FOUND",
-        Code::AlreadyExists => "ALREADY_EXISTS",
-        Code::PermissionDenied => "PERMISSION_DENIED",
-        Code::ResourceExhausted => "RESOURCE_EXHAUSTED",
-        Code::FailedPrecondition => "FAILED_PRECONDITION",
-        Code::Aborted => "ABORTED",
-        Code::OutOfRange => "OUT_OF_RANGE",
-        Code::Unimplemented => "UNIMPLEMENTED",
-        Code::Internal => "INTERNAL",
-        Code::Unavailable => "UNAVAILABLE",
-        Code::DataLoss => "DATA_LOSS",
-        Code::Unauthenticated => "UNAUTHENTICATED",
-    }
 }
 
 /// Counts a call while it is under way.

@@ -59,6 +59,10 @@ impl Systemd {
     pub(super) fn run(self) -> anyhow::Result<()> {
         check_name(&self.name)?;
         let program = std::env::current_exe().context("where this program is")?;
+        let paths = [&program, &self.config].into_iter();
+        for path in paths.chain(&self.socket).chain(&self.writable) {
+            check_path(path)?;
+        }
         let mut files = vec![(format!("{}.service", self.name), self.service(&program))];
         if let Some(path) = &self.socket {
             files.push((format!("{}.socket", self.name), self.socket_unit(path)));
@@ -201,6 +205,22 @@ fn check_name(name: &str) -> anyhow::Result<()> {
             .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.' | b'@'));
     if !fits {
         bail!("`{name}` is no name of a unit: 1 to 64 letters, digits, `-`, `_`, `.`, `@`");
+    }
+    Ok(())
+}
+
+/// systemd reads quotes, escapes, specifiers and white space in what we put into a line.
+fn check_path(path: &Path) -> anyhow::Result<()> {
+    let fits = path.is_absolute()
+        && path.to_str().is_some_and(|text| {
+            let is_read = |c: char| c.is_whitespace() || c.is_control() || "%\"'\\$;".contains(c);
+            !text.contains(is_read)
+        });
+    if !fits {
+        bail!(
+            "{} cannot stand in a unit: an absolute path without white space, quotes, `%`, `$`, `;`, `\\`",
+            path.display()
+        );
     }
     Ok(())
 }

@@ -94,15 +94,8 @@ pub(super) async fn make(
             }
             continue;
         }
-        let wait = async {
-            if due {
-                schedule.wait_for_expiry(now).await;
-            } else {
-                schedule.wait(now).await;
-            }
-        };
         tokio::select! {
-            () = wait => {}
+            () = schedule.wait_for_more(now) => {}
             Ok(()) = state.changed() => {}
             Ok(()) = changes.changed() => {}
         }

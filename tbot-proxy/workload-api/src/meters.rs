@@ -61,7 +61,7 @@ impl Drop for Call {
             gauge!(STREAMS, "method" => self.method).decrement(1.0);
         }
         // The client went away.
-        let code = name(self.code.unwrap_or(Code::Cancelled));
+        let code = proto::code_name(self.code.unwrap_or(Code::Cancelled));
         counter!(REQUESTS, "method" => self.method, "code" => code).increment(1);
     }
 }
@@ -97,27 +97,5 @@ pub(crate) fn sds_rejected() {
 pub(crate) fn left_out(kind: &'static str, count: usize) {
     if count > 0 {
         counter!(LEFT_OUT, "kind" => kind).increment(count as u64);
-    }
-}
-
-fn name(code: Code) -> &'static str {
-    match code {
-        Code::Ok => "OK",
-        Code::Cancelled => "CANCELLED",
-        Code::Unknown => "UNKNOWN",
-        Code::InvalidArgument => "INVALID_ARGUMENT",
-        Code::DeadlineExceeded => "DEADLINE_EXCEEDED",
-        Code::NotFound => "NOT_FOUND",
-        Code::AlreadyExists => "ALREADY_EXISTS",
-        Code::PermissionDenied => "PERMISSION_DENIED",
-        Code::ResourceExhausted => "RESOURCE_EXHAUSTED",
-        Code::FailedPrecondition => "FAILED_PRECONDITION",
-        Code::Aborted => "ABORTED",
-        Code::OutOfRange => "OUT_OF_RANGE",
-        Code::Unimplemented => "UNIMPLEMENTED",
-        Code::Internal => "INTERNAL",
-        Code::Unavailable => "UNAVAILABLE",
-        Code::DataLoss => "DATA_LOSS",
-        Code::Unauthenticated => "UNAUTHENTICATED",
     }
 }
