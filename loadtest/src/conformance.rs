@@ -8,7 +8,6 @@
 //! The norms have the ids of `spec/spiffe-norms.md`, in which the documents of SPIFFE
 //! (at spiffe/spiffe 665a28f) are taken apart.
 
-mod endpoint;
 mod jwt;
 pub(crate) mod raw;
 mod report;
@@ -18,18 +17,11 @@ mod x509;
 
 use std::{collections::BTreeMap, time::Duration};
 
-use proto::workload::spiffe_workload_api_client::SpiffeWorkloadApiClient;
-use tonic::{
-    Code, Request, Status,
-    metadata::MetadataValue,
-    service::{Interceptor, interceptor::InterceptedService},
-    transport::Channel,
-};
+use anyhow::Context as _;
+use tonic::{Code, Status, transport::Channel};
+use workload_api::client::{self, Client, Endpoint};
 
-pub use self::{
-    endpoint::Endpoint,
-    report::{Outcome, Report, Row},
-};
+pub use self::report::{Outcome, Report, Row, SHOWN_BY_A_HEALTHY_SERVER};
 
 use self::report::NORMS;
 
@@ -46,13 +38,15 @@ pub struct Plan {
 
 /// Asks everything. An error: the server cannot be reached at all.
 pub async fn run(plan: &Plan) -> anyhow::Result<Report> {
-    let channel = plan.endpoint.connect(plan.timeout).await?;
+    let channel = tokio::time::timeout(plan.timeout, plan.endpoint.channel());
+    let channel = channel.await.map_err(anyhow::Error::from);
+    let channel = channel.and_then(|channel| Ok(channel?));
+    let channel = channel.with_context(|| format!("cannot connect to {}", plan.endpoint))?;
     let mut suite = Suite {
         plan: plan.clone(),
         seen: BTreeMap::new(),
         has_identity: false,
-        client: SpiffeWorkloadApiClient::with_interceptor(channel.clone(), Header)
-            .max_decoding_message_size(64 * 1024 * 1024),
+        client: client::client(channel.clone()).max_decoding_message_size(64 * 1024 * 1024),
         channel,
     };
     requests::check(&mut suite).await;
@@ -60,20 +54,6 @@ pub async fn run(plan: &Plan) -> anyhow::Result<Report> {
     jwt::check(&mut suite).await;
     wit::check(&mut suite).await;
     Ok(Report::new(plan.endpoint.to_string(), suite.seen))
-}
-
-type Client = SpiffeWorkloadApiClient<InterceptedService<Channel, Header>>;
-
-/// WE-04.
-#[derive(Debug, Clone, Copy)]
-struct Header;
-
-impl Interceptor for Header {
-    fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
-        let value = MetadataValue::from_static("true");
-        request.metadata_mut().insert("workload.spiffe.io", value);
-        Ok(request)
-    }
 }
 
 /// What has been seen so far.

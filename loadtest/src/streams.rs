@@ -14,12 +14,10 @@ use std::{
 use anyhow::{Context as _, bail};
 use serde::Serialize;
 use tokio::task::JoinSet;
+use workload_api::client::Endpoint;
 
 use crate::{
-    conformance::{
-        Endpoint,
-        raw::{Answer, Connection},
-    },
+    conformance::raw::{Answer, Connection},
     process::Watched,
 };
 

@@ -3,9 +3,10 @@
 use std::{str::FromStr, time::Duration};
 
 use clap::{Args, ValueEnum};
+use workload_api::client::Endpoint;
 
 use super::duration;
-use crate::conformance::{Endpoint, Plan};
+use crate::conformance::Plan;
 
 /// Arguments of `conformance`.
 #[derive(Debug, Args)]

@@ -4,11 +4,11 @@ use std::{str::FromStr, time::Duration};
 
 use anyhow::ensure;
 use clap::Args;
+use workload_api::client::Endpoint;
 
 use super::{MOST_CONNECTIONS, ProcessArgs, conformance::Output, duration};
 use crate::{
     address::Address,
-    conformance::Endpoint,
     process::Selection,
     streams::{Kind, Plan},
 };

@@ -7,6 +7,40 @@ use serde::Serialize;
 const CLIENT: &str = "a norm for clients";
 const OPERATOR: &str = "only whoever runs the server can tell";
 
+/// What every server shows, over any transport, to a process that has identities and waits
+/// for an update.
+pub const SHOWN_BY_A_HEALTHY_SERVER: [&str; 29] = [
+    "AUTHORITY",
+    "WE-02",
+    "WE-05",
+    "WE-06",
+    "WE-11",
+    "WE-15",
+    "WE-16",
+    "WE-17",
+    "WE-18",
+    "WA-01",
+    "WA-02",
+    "WA-04",
+    "WA-05",
+    "WA-08",
+    "WA-11",
+    "WA-12",
+    "WA-13",
+    "WA-14",
+    "WA-15",
+    "WA-17",
+    "WA-19",
+    "WA-20",
+    "WA-21",
+    "WA-22",
+    "WA-23",
+    "WA-24",
+    "WA-25",
+    "WA-26",
+    "WA-31",
+];
+
 /// Id, what it says, and why it is not seen unless a check says otherwise.
 pub(super) const NORMS: [(&str, &str, &str); 51] = [
     (

@@ -11,12 +11,13 @@ use tonic_reflection::pb::v1::{
     ServerReflectionRequest, server_reflection_client::ServerReflectionClient,
     server_reflection_request::MessageRequest, server_reflection_response::MessageResponse,
 };
+use workload_api::client::Endpoint;
 
 use super::{
     Suite, first,
     raw::{self, Answer},
 };
-use crate::conformance::{Endpoint, Outcome};
+use crate::conformance::Outcome;
 
 const SERVICE: &str = "SpiffeWorkloadAPI";
 /// WA-02.

@@ -1,27 +1,18 @@
 //! An issuer, an agent with a Workload API, and clients of it.
 
 use std::{
-    io,
     path::{Path, PathBuf},
     process::Command,
     time::Duration,
 };
 
 use e2e::{Agent, Issuer};
-use hyper_util::rt::TokioIo;
 use identity::{SpiffeId, TrustDomain, X509Svid};
-use proto::workload::{
-    JwtsvidRequest, X509svidRequest, X509svidResponse,
-    spiffe_workload_api_client::SpiffeWorkloadApiClient,
-};
+use proto::workload::{JwtsvidRequest, X509svidRequest, X509svidResponse};
 use rustls_pki_types::{CertificateDer, PrivatePkcs8KeyDer};
-use tokio::net::UnixStream;
-use tonic::{
-    Request, Status, Streaming,
-    metadata::MetadataValue,
-    service::{Interceptor, interceptor::InterceptedService},
-    transport::{Channel, Endpoint, Uri},
-};
+use tonic::{Status, Streaming};
+pub(crate) use workload_api::client::Client;
+use workload_api::client::Endpoint;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 /// How long anything may take before the test fails.
@@ -136,28 +127,9 @@ pub(crate) fn workload_identity(name: &str, id: &str, more: &str) -> String {
     )
 }
 
-pub(crate) type Client = SpiffeWorkloadApiClient<InterceptedService<Channel, Header>>;
-
-/// WE-04.
-#[derive(Clone)]
-pub(crate) struct Header;
-
-impl Interceptor for Header {
-    fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
-        let value = MetadataValue::from_static("true");
-        request.metadata_mut().insert("workload.spiffe.io", value);
-        Ok(request)
-    }
-}
-
+/// A client over a connection of its own.
 pub(crate) async fn client(socket: PathBuf) -> Client {
-    let connect = tower::service_fn(move |_: Uri| {
-        let socket = socket.clone();
-        async move { Ok::<_, io::Error>(TokioIo::new(UnixStream::connect(socket).await?)) }
-    });
-    let endpoint = Endpoint::from_static("http://localhost");
-    let channel = endpoint.connect_with_connector(connect).await.unwrap();
-    SpiffeWorkloadApiClient::with_interceptor(channel, Header)
+    soon(Endpoint::Unix(socket).client()).await.unwrap()
 }
 
 /// What comes of it, within a minute.

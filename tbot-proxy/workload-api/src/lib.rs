@@ -7,6 +7,7 @@
 pub mod authority;
 mod backend;
 pub mod broker;
+pub mod client;
 mod connection;
 mod grpc;
 mod listener;

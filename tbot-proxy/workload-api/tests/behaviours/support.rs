@@ -2,24 +2,20 @@
 
 use std::{
     future::Future,
-    io,
     path::{Path, PathBuf},
     process::Command,
     sync::Arc,
     time::Duration,
 };
 
-use hyper_util::rt::TokioIo;
-use proto::workload::spiffe_workload_api_client::SpiffeWorkloadApiClient;
 use tempfile::TempDir;
-use tokio::{net::UnixStream, sync::oneshot, task::JoinHandle};
-use tonic::{
-    Request, Status,
-    metadata::MetadataValue,
-    service::{Interceptor, interceptor::InterceptedService},
-    transport::{Channel, Endpoint, Uri},
+use tokio::{sync::oneshot, task::JoinHandle};
+use tonic::transport::Channel;
+use workload_api::{
+    Listener, Options, Server,
+    client::{Client, Endpoint},
+    testing::TestBackend,
 };
-use workload_api::{Listener, Options, Server, testing::TestBackend};
 
 /// How long an event is waited for.
 const WAIT: Duration = Duration::from_secs(30);
@@ -85,31 +81,15 @@ impl World {
     }
 
     pub(crate) async fn client(&self) -> Client {
-        SpiffeWorkloadApiClient::with_interceptor(self.channel().await, Header)
+        self.endpoint().client().await.unwrap()
     }
 
     pub(crate) async fn channel(&self) -> Channel {
-        let socket = self.socket();
-        let connect = tower::service_fn(move |_: Uri| {
-            let socket = socket.clone();
-            async move { Ok::<_, io::Error>(TokioIo::new(UnixStream::connect(socket).await?)) }
-        });
-        let endpoint = Endpoint::from_static("http://localhost");
-        endpoint.connect_with_connector(connect).await.unwrap()
+        self.endpoint().channel().await.unwrap()
     }
-}
 
-pub(crate) type Client = SpiffeWorkloadApiClient<InterceptedService<Channel, Header>>;
-
-/// WE-04.
-#[derive(Clone)]
-pub(crate) struct Header;
-
-impl Interceptor for Header {
-    fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
-        let value = MetadataValue::from_static("true");
-        request.metadata_mut().insert("workload.spiffe.io", value);
-        Ok(request)
+    fn endpoint(&self) -> Endpoint {
+        Endpoint::Unix(self.socket())
     }
 }
 
