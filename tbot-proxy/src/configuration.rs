@@ -7,6 +7,7 @@
 
 mod address;
 mod attestors;
+mod broker;
 mod output;
 mod selector;
 mod service;
@@ -19,6 +20,7 @@ use identity::CaPin;
 use secrecy::SecretString;
 
 pub use address::HostPort;
+pub use broker::BrokerApi;
 pub use output::{AwsOutput, DestinationConfig, Document, Output, PasswordSource};
 pub use selector::{Selection, Selector};
 pub use service::{Service, ServiceKind};

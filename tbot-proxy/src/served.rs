@@ -12,7 +12,7 @@ use tokio::sync::watch;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::{
-    state::{IdentityState, publish},
+    state::{Health, IdentityState, publish},
     svid::KeptIdentity,
 };
 
@@ -54,6 +54,34 @@ impl Served {
     /// Whether there is an SVID, and what is wrong if anything is.
     pub(crate) fn state(&self) -> watch::Receiver<IdentityState> {
         self.state.clone()
+    }
+
+    /// Tells of a service what is so of its identity: its listener is there for as long as
+    /// it runs.
+    pub(crate) fn tell(&self, service: String, health: Health) -> AbortOnDropHandle<()> {
+        let mut state = self.state();
+        let mut changes = self.source().subscribe();
+        AbortOnDropHandle::new(tokio::spawn(async move {
+            loop {
+                let IdentityState { held, reason } = state.borrow_and_update().clone();
+                let expiry = changes
+                    .borrow_and_update()
+                    .svid
+                    .as_ref()
+                    .map(|svid| svid.not_after());
+                if held {
+                    health.ready(&service, reason);
+                } else {
+                    health.not_ready(&service, reason.unwrap_or_else(|| "no SVID yet".to_owned()));
+                }
+                health.expires(&service, expiry);
+                tokio::select! {
+                    Ok(()) = state.changed() => {}
+                    Ok(()) = changes.changed() => {}
+                    else => return,
+                }
+            }
+        }))
     }
 }
 

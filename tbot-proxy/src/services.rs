@@ -34,7 +34,7 @@ use crate::{
     kept::Keeping,
     output::{AtEnd, Origin, OutputPlace, OutputTask, Progress},
     served::Served,
-    state::{Health, IdentityState},
+    state::Health,
     svid::KeptIdentity,
     workload::{ApiTask, WorkloadIdentities},
 };
@@ -63,7 +63,7 @@ pub(crate) struct Services {
     pub(crate) draining: Draining,
     /// What workloads share.
     pub(crate) cache: Arc<Cache>,
-    /// Workload APIs that have given up their address, and whose connections close.
+    /// Workload and Broker APIs that have given up their address, and whose connections close.
     pub(crate) closing: Vec<AbortOnDropHandle<()>>,
 }
 
@@ -84,7 +84,7 @@ enum Work {
         served: Served,
         _readiness: AbortOnDropHandle<()>,
     },
-    WorkloadApi(ApiTask),
+    Api(ApiTask),
 }
 
 /// What is to be done so that what is wanted runs.
@@ -200,9 +200,11 @@ impl Services {
         );
         let (late_starts, starts) = starts.into_iter().partition(|service| match &service.kind {
             ServiceKind::Output(_) => true,
-            ServiceKind::Proxy(_) | ServiceKind::WorkloadApi(_) => service
-                .listen()
-                .is_some_and(|listen| given_up.iter().any(|other| other.clashes(&listen))),
+            ServiceKind::Proxy(_) | ServiceKind::WorkloadApi(_) | ServiceKind::BrokerApi(_) => {
+                service
+                    .listen()
+                    .is_some_and(|listen| given_up.iter().any(|other| other.clashes(&listen)))
+            }
         });
         Changes {
             updates,
@@ -220,7 +222,7 @@ impl Services {
             .iter()
             .filter_map(|name| match &self.running.get(name)?.work {
                 Work::Proxy { proxy, .. } => Some(proxy),
-                Work::Output { .. } | Work::WorkloadApi(_) => None,
+                Work::Output { .. } | Work::Api(_) => None,
             });
         for proxy in stopping.chain(draining.iter().map(Arc::as_ref)) {
             let old = proxy.config();
@@ -253,26 +255,43 @@ impl Services {
                         self.sink.clone(),
                         &self.data,
                     )?,
-                    _readiness: follow(service.name.clone(), &served, self.health.clone()),
+                    _readiness: served.tell(service.name.clone(), self.health.clone()),
                     served,
                 }
             }
-            ServiceKind::WorkloadApi(api) => Work::WorkloadApi(ApiTask::start(
+            ServiceKind::WorkloadApi(api) => Work::Api(ApiTask::workload_api(
                 &service.name,
                 api,
-                WorkloadIdentities::new(
-                    service.selector.clone(),
-                    self.cache.clone(),
-                    Arc::new(Attestors::new(api.attestors.clone())),
-                ),
+                self.workloads(service, &api.attestors),
                 self.keeping.bot.clone(),
                 self.health.clone(),
             )?),
+            ServiceKind::BrokerApi(api) => {
+                let own = Served::by(self.identity(&Selector {
+                    selection: api.identity.clone(),
+                    ttl: service.selector.ttl,
+                }));
+                Work::Api(ApiTask::broker_api(
+                    &service.name,
+                    api,
+                    self.workloads(service, &api.attestors),
+                    own,
+                    self.health.clone(),
+                )?)
+            }
         };
         Ok(Running {
             service: service.clone(),
             work,
         })
+    }
+
+    fn workloads(&self, service: &Service, attestors: &attest::Config) -> WorkloadIdentities {
+        WorkloadIdentities::new(
+            service.selector.clone(),
+            self.cache.clone(),
+            Arc::new(Attestors::new(attestors.clone())),
+        )
     }
 
     fn start_output(&mut self, service: &Service, output: &Output) -> Work {
@@ -355,7 +374,7 @@ impl Services {
         let served = match &running.work {
             Work::Output { served, .. } => served.as_ref(),
             Work::Proxy { served, .. } => Some(served),
-            Work::WorkloadApi(_) => None,
+            Work::Api(_) => None,
         };
         if let (Some(identity), Some(served)) = (identity, served) {
             served.follow(identity);
@@ -384,7 +403,7 @@ impl Services {
                 self.draining.begin(proxy, served, grace);
                 None
             }
-            Work::WorkloadApi(task) => {
+            Work::Api(task) => {
                 self.closing.push(task.stop());
                 None
             }
@@ -433,7 +452,9 @@ impl Running {
             (ServiceKind::Proxy(old), ServiceKind::Proxy(new)) => {
                 old.direction == new.direction && old.listen == new.listen
             }
-            (old, new) => old == new,
+            (ServiceKind::Output(old), ServiceKind::Output(new)) => old == new,
+            // Those whom they serve follow sets of the selector that they began with.
+            _ => false,
         };
         same_place && self.service.selector.selection == service.selector.selection
     }
@@ -443,7 +464,9 @@ impl Service {
     fn proxy(&self) -> Option<&ServiceConfig> {
         match &self.kind {
             ServiceKind::Proxy(config) => Some(config),
-            ServiceKind::Output(_) | ServiceKind::WorkloadApi(_) => None,
+            ServiceKind::Output(_) | ServiceKind::WorkloadApi(_) | ServiceKind::BrokerApi(_) => {
+                None
+            }
         }
     }
 
@@ -451,36 +474,10 @@ impl Service {
         match &self.kind {
             ServiceKind::Proxy(config) => SharedAddress::of(&config.listen),
             ServiceKind::WorkloadApi(api) => SharedAddress::of(&api.listen),
+            ServiceKind::BrokerApi(api) => SharedAddress::of(&api.listen),
             ServiceKind::Output(_) => None,
         }
     }
-}
-
-/// Tells of a proxy what is so of its identity: its listener is there for as long as it runs.
-fn follow(name: String, served: &Served, health: Health) -> AbortOnDropHandle<()> {
-    let mut state = served.state();
-    let mut changes = served.source().subscribe();
-    AbortOnDropHandle::new(tokio::spawn(async move {
-        loop {
-            let IdentityState { held, reason } = state.borrow_and_update().clone();
-            let expiry = changes
-                .borrow_and_update()
-                .svid
-                .as_ref()
-                .map(|svid| svid.not_after());
-            if held {
-                health.ready(&name, reason);
-            } else {
-                health.not_ready(&name, reason.unwrap_or_else(|| "no SVID yet".to_owned()));
-            }
-            health.expires(&name, expiry);
-            tokio::select! {
-                Ok(()) = state.changed() => {}
-                Ok(()) = changes.changed() => {}
-                else => return,
-            }
-        }
-    }))
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@
 //! what was granted for the process as it was a while ago is not handed to what it has
 //! become since. What the caller is decides which set of the [`Cache`] it follows.
 
+mod brokered;
 mod caller;
 mod following;
 mod serving;

@@ -190,6 +190,20 @@ fn a_service_starts_by_flags_alone_and_configure_prints_what_that_runs() {
     run(&["check", "-c", &path("agent.yaml")]);
     assert!(!printed.contains("token:"), "{printed}");
 
+    let broker = [
+        "configure",
+        "spiffe-broker-api",
+        "--label-selector",
+        "team=orders",
+        "--identity",
+        "agent",
+        "--broker",
+        "spiffe://e2e.example/node-proxy",
+    ];
+    let printed = run(&[&broker, &flags[5..]].concat());
+    std::fs::write(path("broker.yaml"), &printed).unwrap();
+    run(&["check", "-c", &path("broker.yaml")]);
+
     let log = home.path().join("agent.log");
     let mut command = tbot(&[&["start"], &flags[..]].concat());
     command.env("TBOT_TOKEN", &token);

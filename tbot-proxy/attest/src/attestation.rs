@@ -158,6 +158,14 @@ impl Attestors {
         }
     }
 
+    pub(crate) fn attestors(&self) -> &[Attestor] {
+        &self.attestors
+    }
+
+    pub(crate) fn time_limit(&self) -> Duration {
+        self.time_limit
+    }
+
     /// Counts each attestor that failed, and logs each reason once.
     fn tell(&self, process: &Process, failures: &[Failure]) {
         let mut counted = "";

@@ -17,8 +17,11 @@ use crate::{attestor::Found, container::Place, process::Process};
 
 mod kubelet;
 pub mod pods;
+mod reference;
 #[cfg(test)]
 mod tests;
+
+pub use self::reference::{PodError, PodReference};
 
 use self::kubelet::Kubelet;
 
@@ -109,22 +112,16 @@ impl Kubernetes {
             Ok(found) => found,
             Err(reason) => return Found::failed(reason),
         };
-        let pod = &found.pod;
+        let mut attributes = found.pod.attributes();
+        let container = json!({
+            "name": found.name,
+            "image": found.image,
+            "image_digest": found.image_digest,
+            "type": found.r#type.as_str(),
+        });
+        attributes.insert("container".to_owned(), container);
         Found {
-            attributes: Some(json!({
-                "attested": true,
-                "namespace": pod.namespace,
-                "pod_name": pod.name,
-                "pod_uid": pod.uid,
-                "service_account": pod.service_account,
-                "labels": pod.labels,
-                "container": {
-                    "name": found.name,
-                    "image": found.image,
-                    "image_digest": found.image_digest,
-                    "type": found.r#type.as_str(),
-                },
-            })),
+            attributes: Some(attributes.into()),
             failures: match found.image_digest {
                 Some(_) => Vec::new(),
                 None => vec!["image_digest: no registry knows the image".to_owned()],

@@ -20,7 +20,7 @@ pub use self::{
     attestation::{Attestation, Attestors, Config},
     attestor::Failure,
     engine::{EngineConfig, inspect},
-    kubernetes::{KubeletVerification, KubernetesConfig, pods},
+    kubernetes::{KubeletVerification, KubernetesConfig, PodError, PodReference, pods},
     process::{Process, ProcessError, ProcessKey, Processes},
     systemd::SystemdConfig,
     unix::UnixConfig,

@@ -21,7 +21,7 @@ pub(crate) trait Witness: Send + Sync + 'static {
 /// It cannot be told who the process is, or it is no more: it gets nothing. A rule that
 /// denies by an attribute would not deny one that has none.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("the process that called cannot be attested: {0}")]
+#[error("the workload cannot be attested: {0}")]
 pub(crate) struct Unknown(pub(crate) String);
 
 /// One process that has connected, over however many connections.

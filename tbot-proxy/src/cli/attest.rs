@@ -20,7 +20,7 @@ pub(super) struct AttestArgs {
     /// Configuration whose attestors are used [default: unix and systemd].
     #[arg(short, long, env = "TBOT_CONFIG", value_name = "FILE")]
     config: Option<PathBuf>,
-    /// The `workload-identity-api` service of it, if there are several.
+    /// The service of it whose attestors are meant, if several have any.
     #[arg(long, value_name = "NAME", requires = "config")]
     service: Option<String>,
     /// Form of the answer.
@@ -78,17 +78,18 @@ impl AttestArgs {
             .into_iter()
             .filter_map(|service| match service.kind {
                 ServiceKind::WorkloadApi(api) => Some((service.name, api.attestors)),
-                _ => None,
+                ServiceKind::BrokerApi(api) => Some((service.name, api.attestors)),
+                ServiceKind::Output(_) | ServiceKind::Proxy(_) => None,
             })
             .filter(|(name, _)| self.service.as_ref().is_none_or(|wanted| wanted == name));
         let first = apis.next().ok_or_else(|| match &self.service {
-            Some(name) => anyhow!("{}: no workload-identity-api {name}", file.display()),
-            None => anyhow!("{}: no workload-identity-api in it", file.display()),
+            Some(name) => anyhow!("{}: no service {name} with attestors", file.display()),
+            None => anyhow!("{}: no service with attestors in it", file.display()),
         })?;
         let others: Vec<_> = apis.map(|(name, _)| name).collect();
         if !others.is_empty() {
             bail!(
-                "{} has several workload-identity-apis ({}, {}): choose one with --service",
+                "{} has several services with attestors ({}, {}): choose one with --service",
                 file.display(),
                 first.0,
                 others.join(", ")

@@ -16,6 +16,8 @@ use super::output;
 pub(super) enum Service {
     /// The SPIFFE Workload API and Envoy SDS for local workloads.
     WorkloadIdentityApi(Api),
+    /// The SPIFFE Broker API (incubating): identities of workloads for trusted components.
+    SpiffeBrokerApi(Broker),
     /// X509-SVID, key and trust bundles as files.
     WorkloadIdentityX509(output::X509),
     /// A JWT-SVID as a file.
@@ -66,6 +68,28 @@ pub(super) struct Api {
     /// Everybody who reaches a TCP address gets the same identities.
     #[arg(long)]
     allow_unattested: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Broker {
+    #[command(flatten)]
+    common: Common,
+    /// State of the standard that is served: it may change.
+    #[arg(long, value_name = "COMMIT", default_value = "spiffe/spiffe@665a28f")]
+    specification: String,
+    /// Where brokers connect: unix:///path, or tcp://127.0.0.1:port.
+    #[arg(
+        long,
+        value_name = "URI",
+        default_value = "unix:///run/tbot-proxy/broker.sock"
+    )]
+    listen: String,
+    /// The workload identity, by name, that the agent shows to brokers.
+    #[arg(long, value_name = "NAME")]
+    identity: String,
+    /// SPIFFE ID of a broker. Repeatable.
+    #[arg(long, value_name = "SPIFFE ID", required = true)]
+    broker: Vec<String>,
 }
 
 #[derive(Debug, Args)]
@@ -130,6 +154,15 @@ impl Service {
                     own.push(("allow_unattested", Free::Boolean(true)));
                 }
                 ("workload-identity-api", &api.common, own)
+            }
+            Self::SpiffeBrokerApi(api) => {
+                let own = vec![
+                    ("specification", text(&api.specification)),
+                    ("listen", text(&api.listen)),
+                    ("identity", map(vec![("name", text(&api.identity))])),
+                    ("brokers", texts(&api.broker)),
+                ];
+                ("spiffe-broker-api", &api.common, own)
             }
             Self::WorkloadIdentityX509(output) => {
                 ("workload-identity-x509", &output.common, output.fields())

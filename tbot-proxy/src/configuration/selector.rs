@@ -69,9 +69,9 @@ impl fmt::Display for Selection {
     }
 }
 
-/// Reads `selector`: `name` or `labels`, one of them.
-pub(super) fn selection(fields: &mut Fields<'_>) -> Option<Selection> {
-    fields.required_mapping("selector", |fields| {
+/// Reads a mapping with `name` or `labels`, one of them.
+pub(super) fn selection(fields: &mut Fields<'_>, key: &'static str) -> Option<Selection> {
+    fields.required_mapping(key, |fields| {
         let name = fields.optional("name", parse_name);
         let mut labels = fields.string_list_map("labels");
         match (fields.has("name"), fields.has("labels")) {

@@ -9,6 +9,7 @@ use proxy::{Address, Direction, Limits, OnExpiry, ServiceConfig};
 
 use super::{
     address::{SharedAddress, parse_connect, parse_listen},
+    broker::{self, BrokerApi},
     credential_ttl,
     output::{self, Output, OutputType},
     selector::{self, Selection, Selector},
@@ -35,6 +36,8 @@ pub enum ServiceKind {
     Proxy(Box<ServiceConfig>),
     /// `workload-identity-api`: the SPIFFE Workload API and Envoy SDS.
     WorkloadApi(Box<WorkloadApi>),
+    /// `spiffe-broker-api`: the SPIFFE Broker API.
+    BrokerApi(Box<BrokerApi>),
 }
 
 /// As the file names it.
@@ -42,6 +45,7 @@ pub enum ServiceKind {
 enum Type {
     Output(OutputType),
     WorkloadApi,
+    BrokerApi,
     Proxy(Direction),
 }
 
@@ -59,9 +63,10 @@ pub(super) struct ServiceReader {
 
 impl ServiceReader {
     pub(super) fn service(&mut self, fields: &mut Fields<'_>) -> Option<Service> {
-        const TYPES: &str = "workload-identity-api, workload-identity-x509, workload-identity-jwt, workload-identity-aws-roles-anywhere, spiffe-bundle-map, proxy-inbound, proxy-outbound";
+        const TYPES: &str = "workload-identity-api, spiffe-broker-api, workload-identity-x509, workload-identity-jwt, workload-identity-aws-roles-anywhere, spiffe-bundle-map, proxy-inbound, proxy-outbound";
         let kind = fields.required("type", |kind| match kind {
             "workload-identity-api" => Ok(Type::WorkloadApi),
+            "spiffe-broker-api" => Ok(Type::BrokerApi),
             "workload-identity-x509" => Ok(Type::Output(OutputType::X509)),
             "workload-identity-jwt" => Ok(Type::Output(OutputType::Jwt)),
             "workload-identity-aws-roles-anywhere" => Ok(Type::Output(OutputType::Aws)),
@@ -75,7 +80,7 @@ impl ServiceReader {
             fields.ignore_rest();
             return None;
         };
-        let selection = selector::selection(fields);
+        let selection = selector::selection(fields, "selector");
         if let (Type::Proxy(_), Some(Selection::Labels(_))) = (kind, &selection) {
             let message = "`selector`: a proxy shows one identity: select it by `name`";
             fields.mistake("selector", message);
@@ -96,6 +101,13 @@ impl ServiceReader {
                     self.claim(fields, &api.listen, &label);
                 }
                 api.map(|api| ServiceKind::WorkloadApi(Box::new(api)))
+            }
+            Type::BrokerApi => {
+                let api = broker::broker_api(fields);
+                if let Some(api) = &api {
+                    self.claim(fields, &api.listen, &label);
+                }
+                api.map(|api| ServiceKind::BrokerApi(Box::new(api)))
             }
             Type::Proxy(direction) => self
                 .proxy(fields, direction, &label)

@@ -1,3 +1,4 @@
+mod broker;
 mod outputs;
 mod workload_api;
 
@@ -302,7 +303,7 @@ fn services_have_their_mistakes() {
     for (service, expected) in [
         (
             "  - { type: proxy, name: x, selektor: 1 }\n".to_owned(),
-            "6:13: `type`: `proxy` is no type of service: workload-identity-api, workload-identity-x509, workload-identity-jwt, workload-identity-aws-roles-anywhere, spiffe-bundle-map, proxy-inbound, proxy-outbound",
+            "6:13: `type`: `proxy` is no type of service: workload-identity-api, spiffe-broker-api, workload-identity-x509, workload-identity-jwt, workload-identity-aws-roles-anywhere, spiffe-bundle-map, proxy-inbound, proxy-outbound",
         ),
         (
             files(

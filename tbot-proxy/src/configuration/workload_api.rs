@@ -63,7 +63,7 @@ fn tcp(fields: &mut Fields<'_>, address: SocketAddr, unattested: bool) {
     }
 }
 
-fn parse_mode(text: &str) -> Result<u32, String> {
+pub(super) fn parse_mode(text: &str) -> Result<u32, String> {
     match u32::from_str_radix(text.strip_prefix("0o").unwrap_or(text), 8) {
         Ok(mode) if mode <= 0o777 => Ok(mode),
         _ => Err(format!("`{text}` is no mode of a file: write \"0660\"")),
@@ -120,8 +120,15 @@ fn options(fields: &mut Fields<'_>) -> Option<Options> {
     if let Some(sds) = fields.mapping("sds", sds) {
         options.sds = sds;
     }
+    (options.max_connections, options.max_streams) =
+        limits(fields, (options.max_connections, options.max_streams));
+    Some(options)
+}
+
+/// Reads `limits`: connections, and streams of one connection.
+pub(super) fn limits(fields: &mut Fields<'_>, defaults: (usize, u32)) -> (usize, u32) {
     let limits = fields.mapping("limits", |fields| {
-        let mut limits = (options.max_connections, options.max_streams);
+        let mut limits = defaults;
         if let Some(most) = fields.integer("max_connections", 1..=10_000_000) {
             limits.0 = usize::try_from(most).unwrap_or(usize::MAX);
         }
@@ -130,8 +137,5 @@ fn options(fields: &mut Fields<'_>) -> Option<Options> {
         }
         Some(limits)
     });
-    if let Some((connections, streams)) = limits {
-        (options.max_connections, options.max_streams) = (connections, streams);
-    }
-    Some(options)
+    limits.unwrap_or(defaults)
 }

@@ -11,6 +11,7 @@ use crate::{
     issuance::Issuance,
     kept::{KeptDocument, KeptSvid, Outcome, SetNow},
     link::{Addresses, IssuerLink},
+    state::IdentityState,
     trust::Trust,
 };
 
@@ -73,7 +74,7 @@ fn inbound(name: &str) -> Service {
 fn source_of(services: &Services, name: &str) -> Arc<IdentitySource> {
     match &services.running[name].work {
         Work::Proxy { served, .. } => served.source().clone(),
-        Work::Output { .. } | Work::WorkloadApi(_) => panic!("{name} has no identity of its own"),
+        Work::Output { .. } | Work::Api(_) => panic!("{name} has no identity of its own"),
     }
 }
 

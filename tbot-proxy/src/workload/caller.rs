@@ -1,4 +1,5 @@
-//! What is known of callers: all of a local process, nothing of one over TCP.
+//! What is known of workloads: all of a local process, of a pod what the kubelet tells,
+//! nothing of who comes over TCP.
 
 use std::sync::Arc;
 
@@ -29,6 +30,27 @@ impl Witness for Local {
 
     fn ended(&self) -> BoxFuture<'static, ()> {
         Box::pin(self.process.ended())
+    }
+}
+
+/// A pod of this node that a broker speaks for.
+pub(super) struct BrokeredPod {
+    pub(super) uid: String,
+    pub(super) attestors: Arc<Attestors>,
+}
+
+impl Witness for BrokeredPod {
+    fn attest(&self) -> BoxFuture<'_, Result<Option<Arc<Value>>, Unknown>> {
+        Box::pin(async {
+            let attributes = self.attestors.attest_pod(&self.uid).await;
+            let attributes = attributes.map_err(|error| Unknown(error.to_string()))?;
+            Ok(Some(Arc::new(attributes)))
+        })
+    }
+
+    fn ended(&self) -> BoxFuture<'static, ()> {
+        let (attestors, uid) = (self.attestors.clone(), self.uid.clone());
+        Box::pin(async move { attestors.pod_ended(&uid).await })
     }
 }
 

@@ -1,20 +1,21 @@
-//! A running Workload API.
+//! A running Workload API or Broker API.
 
 use std::{io, net::TcpListener, sync::Arc};
 
-use proxy::StartError;
+use proxy::{Address, StartError};
 use tokio::sync::watch;
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
-use workload_api::{Listener, Server};
+use workload_api::{Listener, Server, broker::BrokerServer};
 
 use super::WorkloadIdentities;
 use crate::{
-    configuration::{SharedAddress, WorkloadApi},
+    configuration::{BrokerApi, SharedAddress, WorkloadApi},
+    served::Served,
     state::{Health, IdentityState},
     systemd,
 };
 
-/// A Workload API that serves until it is stopped.
+/// A Workload API or a Broker API that serves until it is stopped.
 #[derive(Debug)]
 pub(crate) struct ApiTask {
     shutdown: CancellationToken,
@@ -23,15 +24,15 @@ pub(crate) struct ApiTask {
 }
 
 impl ApiTask {
-    /// Listens, at once.
-    pub(crate) fn start(
+    /// Listens for workloads, at once.
+    pub(crate) fn workload_api(
         service: &str,
         api: &WorkloadApi,
         identities: WorkloadIdentities,
         bot: watch::Receiver<IdentityState>,
         health: Health,
     ) -> Result<Self, StartError> {
-        let listener = bind(service, api)?;
+        let listener = bind(service, &api.listen, api.socket_mode)?;
         tracing::info!(service, listen = %api.listen, "the Workload API listens");
         let server = Server::new(Arc::new(identities), api.options.clone());
         let shutdown = CancellationToken::new();
@@ -45,6 +46,32 @@ impl ApiTask {
         })
     }
 
+    /// Listens for brokers, at once; `own` is what they are shown.
+    pub(crate) fn broker_api(
+        service: &str,
+        api: &BrokerApi,
+        identities: WorkloadIdentities,
+        own: Served,
+        health: Health,
+    ) -> Result<Self, StartError> {
+        let listener = bind(service, &api.listen, api.socket_mode)?;
+        tracing::info!(service, listen = %api.listen, "the Broker API listens");
+        let source = own.source().clone();
+        let server = BrokerServer::at_665a28f(Arc::new(identities), source, api.options.clone());
+        let shutdown = CancellationToken::new();
+        let stopped = shutdown.clone().cancelled_owned();
+        let readiness = own.tell(service.to_owned(), health);
+        let task = tokio::spawn(async move {
+            server.serve(listener, stopped).await;
+            drop(own);
+        });
+        Ok(Self {
+            shutdown,
+            task: AbortOnDropHandle::new(task),
+            _readiness: readiness,
+        })
+    }
+
     /// Gives up the address, at once; every stream is told to connect again. To be waited
     /// for at the end of the process: until then connections close.
     pub(crate) fn stop(self) -> AbortOnDropHandle<()> {
@@ -53,8 +80,8 @@ impl ApiTask {
     }
 }
 
-fn bind(service: &str, api: &WorkloadApi) -> Result<Listener, StartError> {
-    match SharedAddress::of(&api.listen) {
+fn bind(service: &str, listen: &Address, mode: u32) -> Result<Listener, StartError> {
+    match SharedAddress::of(listen) {
         Some(SharedAddress::Unix(path)) => match systemd::socket(&path) {
             Some(held) => {
                 let listener = held.and_then(|listener| {
@@ -65,11 +92,11 @@ fn bind(service: &str, api: &WorkloadApi) -> Result<Listener, StartError> {
                     .map(Listener::from)
                     .map_err(|source| StartError::Listen {
                         service: service.to_owned(),
-                        address: api.listen.clone(),
+                        address: listen.clone(),
                         source,
                     })
             }
-            None => Listener::bind_unix(&path, api.socket_mode)
+            None => Listener::bind_unix(&path, mode)
                 .map_err(|error| StartError::of_socket(service, error)),
         },
         Some(SharedAddress::Tcp(address)) => {
@@ -78,7 +105,7 @@ fn bind(service: &str, api: &WorkloadApi) -> Result<Listener, StartError> {
                 tokio::net::TcpListener::from_std(listener)
             });
             bound.map(Listener::from).map_err(|error| {
-                let (service, address) = (service.to_owned(), api.listen.clone());
+                let (service, address) = (service.to_owned(), listen.clone());
                 match error.kind() {
                     io::ErrorKind::AddrInUse => StartError::InUse { service, address },
                     _ => StartError::Listen {
@@ -91,7 +118,7 @@ fn bind(service: &str, api: &WorkloadApi) -> Result<Listener, StartError> {
         }
         None => Err(StartError::ListenName {
             service: service.to_owned(),
-            host: api.listen.to_string(),
+            host: listen.to_string(),
         }),
     }
 }

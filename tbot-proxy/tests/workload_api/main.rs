@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod broker;
 mod cache_is_shared;
 mod conformance;
 mod containers;

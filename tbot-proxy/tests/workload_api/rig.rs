@@ -33,6 +33,25 @@ impl Rig {
 
     /// As [`Self::start`], with more keys of the service.
     pub(crate) fn start_with(resources: &str, selector: &str, more: &str) -> Self {
+        Self::start_all(resources, selector, more, |_| vec![])
+    }
+
+    /// As [`Self::start_with`], with another service, which may use the folder.
+    pub(crate) fn start_beside(
+        resources: &str,
+        selector: &str,
+        more: &str,
+        beside: impl Fn(&Path) -> String,
+    ) -> Self {
+        Self::start_all(resources, selector, more, |home| vec![beside(home)])
+    }
+
+    fn start_all(
+        resources: &str,
+        selector: &str,
+        more: &str,
+        beside: impl Fn(&Path) -> Vec<String>,
+    ) -> Self {
         let issuer = Issuer::start();
         let home = tempfile::tempdir().unwrap();
         // Other users connect too.
@@ -46,7 +65,8 @@ impl Rig {
             "type: workload-identity-api, name: api, selector: {selector}, listen: \"unix://{}\"{more}",
             socket.display()
         );
-        let agent = Agent::start(&issuer, &token, &[service]);
+        let services: Vec<_> = beside(home.path()).into_iter().chain([service]).collect();
+        let agent = Agent::start(&issuer, &token, &services);
         Self {
             agent,
             issuer,

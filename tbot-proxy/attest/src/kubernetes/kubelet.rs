@@ -25,8 +25,8 @@ use tokio::{
 };
 
 use super::{
-    KubeletVerification, KubernetesConfig,
-    pods::{PodContainer, Pods},
+    KubeletVerification, KubernetesConfig, PodError, PodReference,
+    pods::{Pod, PodContainer, Pods},
 };
 
 /// The largest list, in bytes: some thousand pods.
@@ -123,6 +123,38 @@ impl Kubelet {
                 _ => Err(failure),
             };
         }
+    }
+
+    /// The pod that is meant, from a list that is no older than `age`. One that is known by
+    /// its UID stays known for a while where the kubelet gives no other list.
+    pub(super) async fn pod(
+        self: &Arc<Self>,
+        reference: &PodReference,
+        age: Duration,
+        deadline: Instant,
+    ) -> Result<Arc<Pod>, PodError> {
+        let start = Instant::now();
+        let ago = |age| start.checked_sub(age).unwrap_or(start);
+        let failure = match timeout_at(deadline.into(), self.list(ago(age))).await {
+            Ok(Ok(listing)) => {
+                let pod = listing.pods.pod(reference).cloned();
+                return pod.ok_or_else(|| PodError::NotFound(reference.clone()));
+            }
+            Ok(Err(failure)) => failure,
+            Err(_) => "the kubelet has not answered".to_owned(),
+        };
+        // A name may be another pod's by now.
+        reference
+            .uid
+            .as_ref()
+            .and_then(|_| self.asked_since(ago(self.config.kept_when_away)))
+            .and_then(|listing| listing.pods.pod(reference).cloned())
+            .ok_or(PodError::Unavailable(failure))
+    }
+
+    /// How long a list is used.
+    pub(super) fn kept_for(&self) -> Duration {
+        self.config.kept_for
     }
 
     /// A list that was asked for at `since` or later.

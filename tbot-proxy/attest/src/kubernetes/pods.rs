@@ -1,19 +1,22 @@
 //! The kubelet's list of pods: bytes in, containers by id out.
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{BTreeMap, HashMap},
     sync::Arc,
 };
 
 use serde::Deserialize;
+use serde_json::{Map, Value, json};
+
+use super::PodReference;
 
 /// What the kubelet of this node runs.
 #[derive(Debug, Default)]
 pub struct Pods {
     /// Containers by id.
     containers: HashMap<String, Vec<PodContainer>>,
-    /// The UIDs of all pods, those without a running container too.
-    uids: HashSet<String>,
+    /// All pods by UID, those without a running container too.
+    pods: HashMap<String, Arc<Pod>>,
 }
 
 /// One container and the pod that holds it.
@@ -44,6 +47,26 @@ pub struct Pod {
     pub service_account: String,
     /// Its labels.
     pub labels: BTreeMap<String, String>,
+    /// Whether all of its containers have ended, not to start again.
+    pub has_finished: bool,
+}
+
+impl Pod {
+    /// What rules and templates know as `workload.kubernetes`, without the container.
+    pub(super) fn attributes(&self) -> Map<String, Value> {
+        let mut attributes = Map::new();
+        for (name, value) in [
+            ("attested", Value::Bool(true)),
+            ("namespace", self.namespace.clone().into()),
+            ("pod_name", self.name.clone().into()),
+            ("pod_uid", self.uid.clone().into()),
+            ("service_account", self.service_account.clone().into()),
+            ("labels", json!(self.labels)),
+        ] {
+            attributes.insert(name.to_owned(), value);
+        }
+        attributes
+    }
 }
 
 /// What a container of a pod is for.
@@ -86,7 +109,6 @@ impl Pods {
             status,
         } in list.items.unwrap_or_default()
         {
-            pods.uids.insert(metadata.uid.clone());
             let pod = Arc::new(Pod {
                 name: metadata.name,
                 namespace: metadata.namespace,
@@ -96,7 +118,9 @@ impl Pods {
                     .or(spec.service_account)
                     .unwrap_or_default(),
                 labels: metadata.labels.unwrap_or_default(),
+                has_finished: matches!(status.phase.as_str(), "Succeeded" | "Failed"),
             });
+            pods.pods.insert(pod.uid.clone(), Arc::clone(&pod));
             for (specs, statuses, r#type) in [
                 (
                     spec.containers,
@@ -157,7 +181,21 @@ impl Pods {
 
     /// Whether there is a pod of this UID, whatever runs in it.
     pub fn has_pod(&self, uid: &str) -> bool {
-        self.uids.contains(uid)
+        self.pods.contains_key(uid)
+    }
+
+    /// The pod that is meant, if it has not finished; both parts of a reference must hold
+    /// (SPIFFE Broker API, BA-07).
+    pub fn pod(&self, reference: &PodReference) -> Option<&Arc<Pod>> {
+        let is_meant = |pod: &&Arc<Pod>| {
+            let key = reference.key.as_ref();
+            key.is_none_or(|(namespace, name)| pod.namespace == *namespace && pod.name == *name)
+                && !pod.has_finished
+        };
+        match &reference.uid {
+            Some(uid) => self.pods.get(uid).filter(is_meant),
+            None => self.pods.values().find(is_meant),
+        }
     }
 }
 
@@ -216,6 +254,8 @@ struct ContainerSpec {
 #[derive(Default, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Statuses {
+    #[serde(default)]
+    phase: String,
     container_statuses: Option<Vec<Status>>,
     init_container_statuses: Option<Vec<Status>>,
     ephemeral_container_statuses: Option<Vec<Status>>,

@@ -1,6 +1,9 @@
 //! Lists as kubelets of 1.28 and later write them.
 
-use super::pods::{ContainerType, Pods};
+use super::{
+    PodReference,
+    pods::{ContainerType, Pods},
+};
 
 const LIST: &str = include_str!("samples/pods.json");
 const POD: &str = "6e0d1c4e-5f5a-4b7c-9e0d-2f3a4b5c6d7e";
@@ -87,6 +90,26 @@ fn an_id_that_two_pods_claim_is_of_the_one_that_the_cgroup_names() {
     let found = pods.container(&id('c'), Some(POD)).unwrap();
     assert_eq!(found.name, "api");
     assert!(pods.container(&id('b'), None).is_some());
+}
+
+#[test]
+fn a_pod_is_found_by_what_names_it_while_it_runs() {
+    let pods = Pods::read(LIST.as_bytes()).unwrap();
+    let find = |key: Option<(&str, &str)>, uid: Option<&str>| {
+        let key = key.map(|(namespace, name)| (namespace.to_owned(), name.to_owned()));
+        let uid = uid.map(str::to_owned);
+        let found = pods.pod(&PodReference { key, uid });
+        found.map(|pod| pod.uid.clone())
+    };
+    let key = Some(("shop", "api-6d4b75cb6d-x2x7q"));
+    for (key, uid) in [(key, None), (None, Some(POD)), (key, Some(POD))] {
+        assert_eq!(find(key, uid).as_deref(), Some(POD), "{key:?} {uid:?}");
+    }
+    assert_eq!(find(Some(("default", "api-6d4b75cb6d-x2x7q")), None), None);
+    assert_eq!(find(Some(("shop", "other")), Some(POD)), None);
+    let finished = LIST.replace("\"Running\"", "\"Succeeded\"");
+    let finished = Pods::read(finished.as_bytes()).unwrap();
+    assert_eq!(finished.pod(&PodReference::of_uid(POD)), None);
 }
 
 #[test]
