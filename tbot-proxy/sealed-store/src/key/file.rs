@@ -1,0 +1,79 @@
+//! A key in a file.
+
+use std::{
+    fs::{self, File, OpenOptions},
+    io::{self, Read as _, Write as _},
+    os::unix::fs::{MetadataExt as _, OpenOptionsExt as _},
+    path::Path,
+};
+
+use zeroize::Zeroizing;
+
+use super::{KeyBytes, KeyError, generate, told};
+
+/// Longest content: 64 digits and a line end.
+const LONGEST: u64 = 66;
+
+pub(super) fn key(path: &Path) -> Result<KeyBytes, KeyError> {
+    let failed = |why: String| KeyError::File {
+        path: path.to_owned(),
+        why,
+    };
+    match File::open(path) {
+        Ok(file) => read(file).map_err(failed),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let key = generate()?;
+            create(path, &key).map_err(|error| failed(told(&error)))?;
+            tracing::info!(path = %path.display(), "a key for the sealed store was made");
+            Ok(key)
+        }
+        Err(error) => Err(failed(told(&error))),
+    }
+}
+
+fn read(file: File) -> Result<KeyBytes, String> {
+    let metadata = file.metadata().map_err(|error| told(&error))?;
+    let ours = rustix::process::geteuid().as_raw();
+    if !metadata.is_file() || metadata.mode() & 0o077 != 0 || ![0, ours].contains(&metadata.uid()) {
+        return Err("others may read or change it: it must be a file of this user (or of root) with mode 0600".to_owned());
+    }
+    let mut text = Zeroizing::new(String::with_capacity(128));
+    file.take(LONGEST + 1)
+        .read_to_string(&mut text)
+        .map_err(|error| told(&error))?;
+    let digits = text.trim_end();
+    let mut key = KeyBytes::default();
+    let is_key = digits.len() == 2 * key.len()
+        && digits.bytes().all(|byte| byte.is_ascii_hexdigit())
+        && text.len() as u64 <= LONGEST;
+    if !is_key {
+        return Err(
+            "it is no key: 64 hexadecimal digits are (`openssl rand -hex 32` prints one), or remove it and one is made".to_owned(),
+        );
+    }
+    for (place, byte) in key.iter_mut().enumerate() {
+        let digits = digits.get(2 * place..2 * place + 2).unwrap_or_default();
+        *byte = u8::from_str_radix(digits, 16).unwrap_or_default();
+    }
+    Ok(key)
+}
+
+/// Whole or not at all.
+fn create(path: &Path, key: &KeyBytes) -> io::Result<()> {
+    use std::fmt::Write as _;
+    let mut text = Zeroizing::new(String::with_capacity(128));
+    for byte in key.iter() {
+        _ = write!(text, "{byte:02x}");
+    }
+    text.push('\n');
+    let next = path.with_extension("tmp");
+    _ = fs::remove_file(&next);
+    let mut file = OpenOptions::new()
+        .create_new(true)
+        .write(true)
+        .mode(0o600)
+        .open(&next)?;
+    file.write_all(text.as_bytes())?;
+    file.sync_all()?;
+    fs::rename(next, path)
+}
