@@ -17,6 +17,7 @@ pub struct Agent {
     home: TempDir,
     diagnostics: u16,
     head: String,
+    services: Vec<String>,
 }
 
 impl Agent {
@@ -170,8 +171,16 @@ impl Agent {
             home,
             diagnostics,
             head,
+            services: services.to_vec(),
             process,
         }
+    }
+
+    /// Adds a line to its configuration file, before the services, for its next start.
+    pub fn configure(&mut self, line: &str) {
+        self.head += line;
+        self.head.push('\n');
+        self.write_services(&self.services);
     }
 
     /// Orders it to renew every identity now.

@@ -18,6 +18,7 @@ use std::{
 
 use identity::IdentitySource;
 use proxy::StartError;
+use sealed_store::StoreError;
 use tokio::{
     runtime::{Builder, Handle, Runtime},
     signal::unix::{Signal, SignalKind, signal},
@@ -39,6 +40,7 @@ use crate::{
     metrics::{RELOADS, result},
     output::Progress,
     records::{Records, RecordsError, Writer},
+    sealed::Sealed,
     services::{Draining, Services},
     state::{Health, IdentityState},
     storage::{BotStorage, StorageError},
@@ -124,12 +126,20 @@ impl Agent {
             Addresses::new(configuration.issuer.addresses.clone()),
             source.clone(),
         );
-        let trust = Trust::new(
-            stored
-                .as_ref()
-                .map(|stored| stored.bundles.clone())
-                .unwrap_or_default(),
-        );
+        let (sealed, sealed_bundles) = match &configuration.sealed_store {
+            Some(config) => {
+                let own = stored
+                    .as_ref()
+                    .map(|stored| stored.svid.id().trust_domain_name());
+                let (sealed, bundles) = Sealed::open(config, own)?;
+                (Arc::new(sealed), bundles)
+            }
+            None => Default::default(),
+        };
+        // Those of the bot identity are as old as that is.
+        let bundles = sealed_bundles.or_else(|| Some(stored.as_ref()?.bundles.clone()));
+        let trust = Trust::new(bundles.unwrap_or_default());
+        tokio::spawn(sealed.clone().follow(trust.bundles()));
         if let Some(address) = configuration.diagnostics {
             let diagnostics = Diagnostics {
                 health: health.clone(),
@@ -157,6 +167,7 @@ impl Agent {
             trust: trust.clone(),
             bot: bot_watch,
             roll,
+            sealed,
         };
         let mut services = Services {
             cache: Cache::new(keeping.clone()),
@@ -181,6 +192,7 @@ impl Agent {
         if let Some(error) = failures.into_iter().next() {
             return Err(error.into());
         }
+        services.forget_others(&configuration.services);
         let (onboarding, onboarding_watch) = watch::channel(configuration.onboarding.clone());
         let bot = Bot {
             issuer: configuration.issuer.clone(),
@@ -322,6 +334,7 @@ impl Agent {
         let fixed = [
             ("issuer", old.issuer != new.issuer),
             ("storage", old.storage != new.storage),
+            ("sealed_store", old.sealed_store != new.sealed_store),
             ("diagnostics", old.diagnostics != new.diagnostics),
             ("connection_log", old.connection_log != new.connection_log),
         ];
@@ -334,6 +347,7 @@ impl Agent {
         let new = Configuration {
             issuer: old.issuer.clone(),
             storage: old.storage.clone(),
+            sealed_store: old.sealed_store.clone(),
             diagnostics: old.diagnostics,
             connection_log: old.connection_log.clone(),
             ..new
@@ -371,6 +385,7 @@ impl Agent {
                 ExitCode::FAILURE
             }
         };
+        self.services.keeping.sealed.finish().await;
         tracing::info!("ended");
         code
     }
@@ -436,6 +451,9 @@ pub enum AgentError {
     /// The storage cannot be used.
     #[error(transparent)]
     Storage(#[from] StorageError),
+    /// The sealed store cannot be used.
+    #[error("sealed_store: {0}")]
+    Sealed(#[from] StoreError),
     /// The connection log cannot be written.
     #[error(transparent)]
     Records(#[from] RecordsError),

@@ -28,9 +28,10 @@ pub(crate) use self::{
 };
 use crate::{
     configuration::Selector,
-    kept::{Attested, Keeping, KeptSet, KeptSvid, Outcome, SetKind, SetNow},
+    kept::{Attested, Before, Keeping, KeptSet, KeptSvid, Outcome, SetKind, SetNow},
     metrics::CACHE,
     reads::Reads,
+    sealed::Whom,
 };
 
 /// See the module.
@@ -87,7 +88,9 @@ impl Cache {
         attested: &Attested,
     ) -> Arc<WorkloadSet> {
         let mut all = self.sets.lock().unwrap_or_else(PoisonError::into_inner);
-        let sets = all.entry(place.clone()).or_default();
+        let sets = all
+            .entry(place.clone())
+            .or_insert_with(|| self.restored(place));
         let known = attested.workload.as_deref();
         let keys: Vec<_> = sets
             .reads
@@ -104,12 +107,7 @@ impl Cache {
         count(place.1, "miss");
         let members = Members::new(Arc::downgrade(self), place.clone());
         members.join(workload);
-        let (selector, kind) = place.clone();
-        let set = Arc::new(WorkloadSet {
-            set: KeptSet::start(selector, kind, members.clone(), self.keeping.clone(), None),
-            members: members.clone(),
-            tokens: Tokens::default(),
-        });
+        let set = self.start(members.clone(), Before::Nothing);
         match (keys.into_iter().next(), sets.reads.last()) {
             (Some(key), Some(reads)) => {
                 members.set_key(reads.clone(), key.clone());
@@ -118,6 +116,32 @@ impl Cache {
             _ => sets.first = Some(set.clone()),
         }
         set
+    }
+
+    fn start(&self, members: Arc<Members>, before: Before<'_>) -> Arc<WorkloadSet> {
+        let (place, keeping) = (members.place().clone(), self.keeping.clone());
+        Arc::new(WorkloadSet {
+            set: KeptSet::start(place, members.clone(), keeping, before),
+            members,
+            tokens: Tokens::default(),
+        })
+    }
+
+    /// The sets that the process before this one had in a place.
+    fn restored(self: &Arc<Self>, place: &Place) -> Sets {
+        let mut sets = Sets::default();
+        for restored in self.keeping.sealed.take(Whom::Workloads, place) {
+            let (reads, workload) = (restored.reads.clone(), restored.attested.workload.clone());
+            let key = reads.key(workload.as_deref());
+            if !sets.reads.contains(&reads) {
+                sets.reads.push(reads.clone());
+            }
+            let members = Members::new(Arc::downgrade(self), place.clone());
+            members.set_key(reads, key.clone());
+            let set = self.start(members, Before::Sealed(restored));
+            sets.by_key.insert(key, set);
+        }
+        sets
     }
 
     /// Notes what the answer to a set depends on, and for which workloads it is therefore.

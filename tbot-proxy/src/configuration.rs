@@ -9,6 +9,7 @@ mod address;
 mod attestors;
 mod broker;
 mod output;
+mod sealed_store;
 mod selector;
 mod service;
 mod workload_api;
@@ -22,6 +23,7 @@ use secrecy::SecretString;
 pub use address::HostPort;
 pub use broker::BrokerApi;
 pub use output::{AwsOutput, DestinationConfig, Document, Output, PasswordSource};
+pub use sealed_store::SealedStoreConfig;
 pub use selector::{Selection, Selector};
 pub use service::{Service, ServiceKind};
 pub use workload_api::WorkloadApi;
@@ -46,6 +48,8 @@ pub struct Configuration {
     pub onboarding: Onboarding,
     /// Where the bot identity is kept.
     pub storage: Storage,
+    /// Where SVIDs outlive a restart; `None`: nowhere.
+    pub sealed_store: Option<SealedStoreConfig>,
     /// Where diagnostics listen (loopback), if they do.
     pub diagnostics: Option<SocketAddr>,
     /// File that one JSON line a connection is appended to, if any.
@@ -197,6 +201,9 @@ impl Configuration {
         let issuer = issuer(fields, overrides);
         let onboarding = onboarding(fields, overrides);
         let storage = storage(fields, overrides);
+        let sealed_store = fields.mapping("sealed_store", |fields| {
+            sealed_store::sealed_store(fields, storage.as_ref())
+        });
         let diagnostics = fields.mapping("diagnostics", |fields| {
             fields.required("listen", parse_diagnostics)
         });
@@ -216,6 +223,7 @@ impl Configuration {
             issuer: issuer?,
             onboarding: onboarding?,
             storage: storage?,
+            sealed_store,
             diagnostics,
             connection_log,
             shutdown_grace,

@@ -31,7 +31,12 @@ pub(crate) use asking::{KeptDocument, KeptSvid, SetKind, to_struct};
 pub(crate) use roll::{Listed, Roll};
 
 use crate::{
-    configuration::Selector, issuance::Issuance, reads::Reads, state::IdentityState, trust::Trust,
+    cache::Place,
+    issuance::Issuance,
+    reads::Reads,
+    sealed::{Restored, Sealed, Whom},
+    state::IdentityState,
+    trust::Trust,
 };
 
 /// For whom a set is kept.
@@ -52,6 +57,9 @@ pub(crate) trait Bearer: Send + Sync + 'static {
     /// Whether a refusal of the issuer takes away what is held. Otherwise that stays
     /// until it expires, so that a mistake in policy can be mended before it does harm.
     fn yields_to_refusal(&self) -> bool;
+
+    /// Who it is, for the sealed store.
+    fn whom(&self) -> Whom;
 
     /// Is told of what every answer depends on, before anybody else sees the answer.
     fn depends_on(&self, reads: &Reads, attested: &Attested);
@@ -92,6 +100,10 @@ impl Bearer for Service {
 
     fn yields_to_refusal(&self) -> bool {
         false
+    }
+
+    fn whom(&self) -> Whom {
+        Whom::Service
     }
 
     fn depends_on(&self, _: &Reads, _: &Attested) {}
@@ -170,6 +182,17 @@ pub(crate) struct Keeping {
     pub(crate) bot: watch::Receiver<IdentityState>,
     /// Where every set is listed.
     pub(crate) roll: Arc<Roll>,
+    /// Where every set is written.
+    pub(crate) sealed: Arc<Sealed>,
+}
+
+/// What serves until there is a set of its own.
+pub(crate) enum Before<'a> {
+    Nothing,
+    /// A set of the same selection.
+    Meanwhile(&'a SetNow),
+    /// The set that the process before this one had.
+    Sealed(Restored),
 }
 
 /// A set that is kept fresh until this is dropped.
@@ -180,22 +203,20 @@ pub(crate) struct KeptSet {
 }
 
 impl KeptSet {
-    /// Starts to keep what `selector` names. `meanwhile`, a set of the same selection, serves
-    /// until there is one of its own.
+    /// Starts to keep what is selected.
     pub(crate) fn start(
-        selector: Selector,
-        kind: SetKind,
+        place: Place,
         bearer: Arc<dyn Bearer>,
         keeping: Keeping,
-        meanwhile: Option<&SetNow>,
+        before: Before<'_>,
     ) -> Self {
         let (now, receiver) = watch::channel(Arc::new(SetNow::starting()));
         let now = Arc::new(now);
         keeping.roll.add(Listed {
-            selector: selector.clone(),
+            selector: place.0.clone(),
             keeper: Arc::downgrade(&now),
         });
-        let keeper = Keeper::new(selector, kind, bearer, keeping, meanwhile, now);
+        let keeper = Keeper::new(place, bearer, keeping, before, now);
         Self {
             now: receiver,
             _task: AbortOnDropHandle::new(tokio::spawn(keeper.run())),

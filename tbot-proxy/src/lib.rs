@@ -23,6 +23,7 @@ mod output;
 mod reads;
 mod records;
 mod schedule;
+mod sealed;
 mod served;
 mod services;
 mod state;

@@ -14,6 +14,7 @@ pub(crate) const RENEWALS: &str = "tbot_identity_renewals_total";
 pub(crate) const SERVICE_READY: &str = "tbot_service_ready";
 pub(crate) const OUTPUT_WRITES: &str = "tbot_output_writes_total";
 pub(crate) const OUTPUT_HOOKS: &str = "tbot_output_hooks_total";
+pub(crate) const SEALED_WRITES: &str = "tbot_sealed_store_writes_total";
 pub(crate) const RELOADS: &str = "tbot_config_reloads_total";
 pub(crate) const BUNDLE_UPDATES: &str = "tbot_trust_bundle_updates_total";
 pub(crate) const ISSUER_WATCHED: &str = "tbot_issuer_watch_connected";
@@ -45,6 +46,7 @@ pub(crate) fn install() -> Result<PrometheusHandle, BuildError> {
     );
     describe_counter!(OUTPUT_WRITES, "Sets written by outputs, by result");
     describe_counter!(OUTPUT_HOOKS, "Hooks of outputs that were run, by result");
+    describe_counter!(SEALED_WRITES, "Changes of the sealed store, by result");
     describe_counter!(RELOADS, "Reloads of the configuration, by result");
     describe_counter!(BUNDLE_UPDATES, "Changes of the trust bundles");
     describe_gauge!(

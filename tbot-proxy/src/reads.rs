@@ -4,10 +4,12 @@
 //! issuance. Where the issuer does not say, everything counts.
 
 use proto::issue::v1 as pb;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 /// The attributes that count. `Default`: none.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub(crate) enum Reads {
     /// Not known: all.
     All,

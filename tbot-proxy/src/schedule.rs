@@ -102,6 +102,13 @@ impl Schedule {
         }
     }
 
+    /// An identity of this life is held, and is to be renewed in its time.
+    pub(crate) fn held(life: Life, now: SystemTime) -> Self {
+        let mut schedule = Self::empty(now);
+        schedule.renewed(life, now);
+        schedule
+    }
+
     /// An identity of this life has come.
     pub(crate) fn renewed(&mut self, life: Life, now: SystemTime) {
         self.backoff.reset();

@@ -33,6 +33,7 @@ use crate::{
     jwt::{JwtWish, KeptToken},
     kept::Keeping,
     output::{AtEnd, Origin, OutputPlace, OutputTask, Progress},
+    sealed::Whom,
     served::Served,
     state::Health,
     svid::KeptIdentity,
@@ -144,6 +145,20 @@ impl Services {
             }
         }
         Ok(failures)
+    }
+
+    /// Removes from the sealed store what no service would use.
+    pub(crate) fn forget_others(&self, wanted: &[Service]) {
+        self.keeping.sealed.retain(|whom, (selector, _)| {
+            wanted.iter().any(|service| match (&service.kind, whom) {
+                (ServiceKind::Output(_) | ServiceKind::Proxy(_), Whom::Service)
+                | (ServiceKind::WorkloadApi(_) | ServiceKind::BrokerApi(_), Whom::Workloads) => {
+                    service.selector == *selector
+                }
+                (ServiceKind::BrokerApi(api), Whom::Service) => api.identity == selector.selection,
+                _ => false,
+            })
+        });
     }
 
     /// Stops everything; returns when every connection has ended or the grace has.

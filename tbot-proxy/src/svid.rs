@@ -12,7 +12,8 @@ use tokio_util::task::AbortOnDropHandle;
 
 use crate::{
     configuration::Selector,
-    kept::{self, Keeping, KeptSet, Outcome, SetKind, SetNow},
+    kept::{self, Before, Keeping, KeptSet, Outcome, SetKind, SetNow},
+    sealed::Whom,
     state::{IdentityState, publish},
 };
 
@@ -29,13 +30,13 @@ impl KeptIdentity {
     /// Starts to keep what `selector` names. `meanwhile`, of the same selection, serves until
     /// there is one of its own.
     pub(crate) fn start(selector: Selector, keeping: Keeping, meanwhile: Option<&SetNow>) -> Self {
-        let set = KeptSet::start(
-            selector,
-            SetKind::X509,
-            Arc::new(kept::Service),
-            keeping,
-            meanwhile,
-        );
+        let place = (selector, SetKind::X509);
+        let sealed = || keeping.sealed.take(Whom::Service, &place).pop();
+        let before = match meanwhile {
+            Some(set) => Before::Meanwhile(set),
+            None => sealed().map_or(Before::Nothing, Before::Sealed),
+        };
+        let set = KeptSet::start(place, Arc::new(kept::Service), keeping.clone(), before);
         let source = IdentitySource::new();
         let (state, receiver) = watch::channel(IdentityState::waiting("starting"));
         copy(&set.now(), &source, &state);

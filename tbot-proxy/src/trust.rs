@@ -19,6 +19,7 @@ use proto::{
     issue::v1::{WatchRequest, WatchResponse, issue_service_client::IssueServiceClient},
     join::v1::TrustBundle as WireBundle,
 };
+use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
 use crate::{
@@ -244,7 +245,7 @@ impl Trust {
 }
 
 /// Which order an identity was obtained under.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Obtained {
     /// `None`: the order was not known.
     pub(crate) epoch: Option<u64>,

@@ -77,7 +77,8 @@ fn what_was_changed_cut_short_or_moved_is_no_entry_and_leaves() {
     let place = Place::new();
     let key = place.by_file("key");
     let store = open(&place, &key);
-    let harms: [(&str, fn(&mut Vec<u8>)); 6] = [
+    type Harm = fn(&mut Vec<u8>);
+    let harms: [(&str, Harm); 6] = [
         ("empty", |bytes| bytes.clear()),
         ("short", |bytes| bytes.truncate(30)),
         ("cut", |bytes| _ = bytes.pop()),

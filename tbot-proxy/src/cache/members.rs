@@ -14,6 +14,7 @@ use super::{Cache, Place, Workload};
 use crate::{
     kept::{Attested, Bearer},
     reads::Reads,
+    sealed::Whom,
 };
 
 /// How many workloads are attested to find one to renew for. Where all of them fail, an
@@ -134,6 +135,10 @@ impl Bearer for Members {
 
     fn yields_to_refusal(&self) -> bool {
         true
+    }
+
+    fn whom(&self) -> Whom {
+        Whom::Workloads
     }
 
     fn depends_on(&self, reads: &Reads, attested: &Attested) {

@@ -4,11 +4,12 @@ use std::{fmt, time::Duration};
 
 use config::Fields;
 use proto::issue::v1 as pb;
+use serde::{Deserialize, Serialize};
 
 use super::service::parse_name;
 
 /// Which identities, and how long their SVIDs live. Services with an equal one share them.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Selector {
     /// Which `workload_identity` resources.
     pub selection: Selection,
@@ -17,7 +18,7 @@ pub struct Selector {
 }
 
 /// Which `workload_identity` resources. `Display` tells them in a line.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Selection {
     /// The one of this name.
     Name(String),

@@ -1,5 +1,6 @@
 mod broker;
 mod outputs;
+mod sealed_store;
 mod workload_api;
 
 use std::path::Path;

@@ -7,6 +7,7 @@ use proto::issue::v1::{
     Svid, SvidRequest, WitRequest, X509Request, svid::Document, svid_request::Document as Wanted,
 };
 use secrecy::SecretString;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use zeroize::Zeroizing;
 
@@ -28,7 +29,8 @@ const FIRST_KEYS: usize = 4;
 const KEYS_MAX: usize = 500;
 
 /// What kind of documents a set has. JWT-SVIDs are for audiences and never in a set.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub(crate) enum SetKind {
     X509,
     Wit,

@@ -4,21 +4,23 @@ use std::{
     collections::BTreeSet,
     ops::ControlFlow,
     sync::Arc,
-    time::{Instant, SystemTime},
+    time::{Duration, Instant, SystemTime},
 };
 
 use identity::{TrustBundle, TrustBundleSet};
 use tokio::sync::watch;
 use workload_api::{BundleContext, HeldX509, X509Context};
 
-use super::{Attested, Bearer, Keeping, KeptSvid, Outcome, SetKind, SetNow, asking};
+use super::{Attested, Bearer, Before, Keeping, KeptSvid, Outcome, SetKind, SetNow, asking};
 use crate::{
+    cache::Place,
     configuration::Selector,
     issuance::{Issuance, IssueError},
     join::PATIENCE,
     metrics::{RENEWALS, result},
     reads::Reads,
     schedule::{Life, Schedule, sleep},
+    sealed::{Name, Restored},
     state::{IdentityState, rfc3339},
     trust::{Obtained, RenewOrder},
 };
@@ -39,7 +41,21 @@ pub(super) struct Keeper {
     attested: Attested,
     obtained: Obtained,
     now: Arc<watch::Sender<Arc<SetNow>>>,
+    /// What was held before this process began, until it is known whether it counts.
+    restored: Option<Restored>,
+    /// What of it is in the sealed store.
+    saved: Option<Saved>,
 }
+
+/// What was held last of a set, and its name in the sealed store.
+struct Saved {
+    name: Name,
+    svids: Vec<Arc<KeptSvid>>,
+}
+
+/// How long is waited for the issuer to tell under which policy we are, before it counts as
+/// away.
+const HEARING: Duration = Duration::from_secs(2);
 
 /// What came of one attempt.
 enum Attempt {
@@ -50,18 +66,20 @@ enum Attempt {
 }
 
 impl Keeper {
-    /// `meanwhile` serves until there is a set of its own.
     pub(super) fn new(
-        selector: Selector,
-        kind: SetKind,
+        (selector, kind): Place,
         bearer: Arc<dyn Bearer>,
         keeping: Keeping,
-        meanwhile: Option<&SetNow>,
+        before: Before<'_>,
         now: Arc<watch::Sender<Arc<SetNow>>>,
     ) -> Self {
-        let svids = meanwhile.map(|set| set.svids.clone()).unwrap_or_default();
+        let (svids, restored) = match before {
+            Before::Nothing => (vec![], None),
+            Before::Meanwhile(set) => (set.svids.clone(), None),
+            Before::Sealed(restored) => (vec![], Some(restored)),
+        };
         let attested = now.borrow().attested.clone();
-        let keeper = Self {
+        let mut keeper = Self {
             selector,
             kind,
             bearer,
@@ -74,17 +92,22 @@ impl Keeper {
             attested,
             obtained: Obtained::under(None),
             now,
+            restored,
+            saved: None,
         };
         keeper.publish(None, false);
         keeper
     }
 
     pub(super) async fn run(mut self) {
-        let mut schedule = match life(&self.svids) {
-            Some(life) => Schedule::overdue(life, SystemTime::now()),
-            None => Schedule::empty(SystemTime::now()),
-        };
         let mut order = self.keeping.trust.order();
+        let is_restored = self.restore(&mut order).await;
+        let now = SystemTime::now();
+        let mut schedule = match life(&self.svids) {
+            Some(life) if is_restored => Schedule::held(life, now),
+            Some(life) => Schedule::overdue(life, now),
+            None => Schedule::empty(now),
+        };
         let mut bundles = self.keeping.trust.bundles();
         let mut bot = self.keeping.bot.clone();
         let mut trouble: Option<String> = None;
@@ -274,8 +297,87 @@ impl Keeper {
         }
     }
 
+    /// What was held before this process began is in force again, unless it was granted
+    /// under another policy than the issuer tells of, or to a bot that may have nothing now.
+    /// An issuer that does not tell in time is away.
+    async fn restore(&mut self, order: &mut watch::Receiver<Option<RenewOrder>>) -> bool {
+        let Some(restored) = self.restored.take() else {
+            return false;
+        };
+        _ = tokio::time::timeout(HEARING, order.wait_for(Option::is_some)).await;
+        let mut obtained = restored.obtained;
+        let order = *order.borrow_and_update();
+        let counts = order.is_none_or(|order| {
+            obtained.policy.is_some() && obtained.renewal_within(order).is_none()
+        });
+        if !counts {
+            tracing::info!(selected = %self.selector.selection, "policy is another since: what was sealed does not count");
+            let name = self.name(&restored.reads, &restored.attested);
+            self.keeping.sealed.put(&name, self.owner(), None);
+            return false;
+        }
+        for svid in &restored.svids {
+            tracing::info!(
+                id = %svid.id,
+                workload_identity = svid.workload_identity,
+                document = ?svid.document,
+                not_after = rfc3339(svid.not_after),
+                "SVID from the sealed store"
+            );
+        }
+        self.bearer.depends_on(&restored.reads, &restored.attested);
+        self.trusted = trusted(&restored.svids);
+        (self.svids, self.reads) = (restored.svids, restored.reads);
+        (self.attested, self.obtained) = (restored.attested, obtained);
+        self.asked = true;
+        true
+    }
+
+    fn name(&self, reads: &Reads, attested: &Attested) -> Name {
+        let place = (self.selector.clone(), self.kind);
+        Name::new(self.bearer.whom(), place, reads, attested)
+    }
+
+    /// Tells this keeper from others.
+    fn owner(&self) -> usize {
+        Arc::as_ptr(&self.now).addr()
+    }
+
+    /// Has the sealed store follow what is held.
+    fn save(&mut self) {
+        let is_same = |saved: &Saved| same(&saved.svids, &self.svids);
+        let nothing_to_do = match &self.saved {
+            Some(saved) => is_same(saved),
+            None => self.svids.is_empty(),
+        };
+        if nothing_to_do || self.restored.is_some() {
+            return;
+        }
+        let sealed = &self.keeping.sealed;
+        let name = self.name(&self.reads, &self.attested);
+        if let Some(saved) = &self.saved
+            && (saved.name != name || self.svids.is_empty())
+        {
+            sealed.put(&saved.name, self.owner(), None);
+        }
+        self.saved = None;
+        if !self.svids.is_empty() {
+            let set = Restored {
+                svids: self.svids.clone(),
+                reads: self.reads.clone(),
+                attested: self.attested.clone(),
+                obtained: self.obtained,
+            };
+            sealed.put(&name, self.owner(), Some(&set));
+            self.saved = Some(Saved {
+                name,
+                svids: self.svids.clone(),
+            });
+        }
+    }
+
     /// Makes known what holds now.
-    fn publish(&self, reason: Option<String>, waits_for_bot: bool) {
+    fn publish(&mut self, reason: Option<String>, waits_for_bot: bool) {
         let outcome = match (self.svids.is_empty(), self.refused) {
             (false, _) => Outcome::Held,
             (true, true) => Outcome::Refused,
@@ -290,15 +392,11 @@ impl Keeper {
         self.tell(Outcome::Ended, None);
     }
 
-    fn tell(&self, outcome: Outcome, reason: Option<String>) {
+    fn tell(&mut self, outcome: Outcome, reason: Option<String>) {
+        self.save();
         let bundles = self.trusted_bundles();
         self.now.send_if_modified(|now| {
-            let same_svids = now.svids.len() == self.svids.len()
-                && now
-                    .svids
-                    .iter()
-                    .zip(&self.svids)
-                    .all(|(a, b)| Arc::ptr_eq(a, b));
+            let same_svids = same(&now.svids, &self.svids);
             let same_bundles = *now.bundles == bundles;
             let is_same = same_svids
                 && same_bundles
@@ -400,6 +498,10 @@ fn context(svids: &[Arc<KeptSvid>], bundles: &Arc<TrustBundleSet>) -> Option<Arc
             bundles: bundles.clone(),
         },
     }))
+}
+
+fn same(one: &[Arc<KeptSvid>], two: &[Arc<KeptSvid>]) -> bool {
+    one.len() == two.len() && one.iter().zip(two).all(|(a, b)| Arc::ptr_eq(a, b))
 }
 
 /// The trust domains whose bundles go with these.

@@ -32,6 +32,7 @@ fn services(trust: &Arc<Trust>) -> Services {
         trust: trust.clone(),
         bot,
         roll: Arc::default(),
+        sealed: Arc::default(),
     };
     Services {
         cache: Cache::new(keeping.clone()),

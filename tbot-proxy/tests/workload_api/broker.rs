@@ -78,15 +78,15 @@ impl World {
             kubelet.port
         );
         let service = |home: &Path| {
-            format!(
+            vec![format!(
                 "type: spiffe-broker-api, name: broker, specification: spiffe/spiffe@665a28f, \
                  selector: {{ labels: {{ offered: ['yes'] }} }}, identity: {{ name: agent }}, \
                  brokers: [\"{broker}\"], listen: \"unix://{}\", attestors: {{ {attestors} }}",
                 home.join("broker.sock").display()
-            )
+            )]
         };
         let rig = tokio::task::block_in_place(|| {
-            Rig::start_beside(IDENTITIES, "{ name: broker }", "", service)
+            Rig::start_with_services(IDENTITIES, "{ name: broker }", "", service)
         });
         Self { rig, kubelet }
     }

@@ -9,4 +9,5 @@ mod containers;
 mod issuer_away;
 mod policy_reaches_streams;
 mod rig;
+mod sealed_store;
 mod workload_decides;

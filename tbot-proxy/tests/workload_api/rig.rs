@@ -33,20 +33,11 @@ impl Rig {
 
     /// As [`Self::start`], with more keys of the service.
     pub(crate) fn start_with(resources: &str, selector: &str, more: &str) -> Self {
-        Self::start_all(resources, selector, more, |_| vec![])
+        Self::start_with_services(resources, selector, more, |_| vec![])
     }
 
-    /// As [`Self::start_with`], with another service, which may use the folder.
-    pub(crate) fn start_beside(
-        resources: &str,
-        selector: &str,
-        more: &str,
-        beside: impl Fn(&Path) -> String,
-    ) -> Self {
-        Self::start_all(resources, selector, more, |home| vec![beside(home)])
-    }
-
-    fn start_all(
+    /// As [`Self::start_with`], with more services, which may use the folder.
+    pub(crate) fn start_with_services(
         resources: &str,
         selector: &str,
         more: &str,
