@@ -6,13 +6,7 @@
 //! was obtained under, so that an order given while the agent was away, or before
 //! the stream was open, is still followed.
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use identity::{IdentitySource, TrustBundle, TrustBundleSet, TrustDomain, X509Svid};
 use proto::{
@@ -33,8 +27,18 @@ use crate::{
 pub(crate) struct Trust {
     bundles: watch::Sender<Arc<TrustBundleSet>>,
     order: watch::Sender<Option<RenewOrder>>,
-    /// Whether the issuer's pushes are followed now.
-    is_followed: AtomicBool,
+    hearing: watch::Sender<Hearing>,
+}
+
+/// Whether the issuer tells us what changes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Hearing {
+    /// It has not been asked yet.
+    Unknown,
+    /// It does.
+    Followed,
+    /// It is away, or refuses to.
+    Lost,
 }
 
 /// The newest order to renew.
@@ -59,7 +63,7 @@ impl Trust {
         Arc::new(Self {
             bundles: watch::Sender::new(Arc::new(bundles)),
             order: watch::Sender::new(None),
-            is_followed: AtomicBool::new(false),
+            hearing: watch::Sender::new(Hearing::Unknown),
         })
     }
 
@@ -74,11 +78,20 @@ impl Trust {
 
     /// Whether the issuer's pushes are followed now.
     pub(crate) fn is_followed(&self) -> bool {
-        self.is_followed.load(Ordering::Relaxed)
+        *self.hearing.borrow() == Hearing::Followed
     }
 
-    fn set_followed(&self, is_followed: bool) {
-        self.is_followed.store(is_followed, Ordering::Relaxed);
+    /// Resolves once the issuer has told which policy there is, or has been found away.
+    pub(crate) async fn heard(&self) {
+        let mut hearing = self.hearing.subscribe();
+        _ = hearing
+            .wait_for(|hearing| *hearing != Hearing::Unknown)
+            .await;
+    }
+
+    fn set_hearing(&self, hearing: Hearing) {
+        self.hearing.send_replace(hearing);
+        let is_followed = hearing == Hearing::Followed;
         metrics::gauge!(ISSUER_WATCHED).set(if is_followed { 1.0 } else { 0.0 });
     }
 
@@ -177,7 +190,8 @@ impl Trust {
     pub(crate) async fn follow(self: Arc<Self>, link: Arc<IssuerLink>, bot: Arc<IdentitySource>) {
         let mut backoff = Backoff::default();
         let mut identity = bot.subscribe();
-        let mut followed = false;
+        // What there is at first was granted to a process before this one.
+        let mut followed = true;
         loop {
             let svid = wait_for_identity(&mut identity).await;
             let ended = self.follow_once(&link, &mut identity, &svid, &mut backoff, &mut followed);
@@ -191,7 +205,7 @@ impl Trust {
                     now.refusals += 1;
                 });
             }
-            self.set_followed(false);
+            self.set_hearing(Hearing::Lost);
             let delay = backoff.next();
             tracing::warn!(
                 %reason,
@@ -225,7 +239,7 @@ impl Trust {
                     Ok(Some(message)) => {
                         self.accept(&own, message).map_err(CallError::Unavailable)?;
                         *followed = true;
-                        self.set_followed(true);
+                        self.set_hearing(Hearing::Followed);
                         backoff.reset();
                     }
                     Ok(None) => {

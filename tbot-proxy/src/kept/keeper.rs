@@ -304,7 +304,7 @@ impl Keeper {
         let Some(restored) = self.restored.take() else {
             return false;
         };
-        _ = tokio::time::timeout(HEARING, order.wait_for(Option::is_some)).await;
+        _ = tokio::time::timeout(HEARING, self.keeping.trust.heard()).await;
         let mut obtained = restored.obtained;
         let order = *order.borrow_and_update();
         let counts = order.is_none_or(|order| {

@@ -25,11 +25,10 @@ fn start(resources: &str, selector: &str) -> Rig {
 fn entries(rig: &Rig) -> Vec<PathBuf> {
     let list = std::fs::read_dir(rig.agent.path("storage/sealed")).unwrap();
     let paths = list.map(|file| file.unwrap().path());
+    // Not the file that is about to take the place of one.
     let is_set = |path: &PathBuf| {
-        path.file_name()
-            .unwrap()
-            .as_encoded_bytes()
-            .starts_with(b"set-")
+        let name = path.file_name().unwrap().to_str().unwrap();
+        name.starts_with("set-") && name.ends_with(".sealed")
     };
     paths.filter(is_set).collect()
 }
@@ -93,6 +92,22 @@ async fn what_policy_denies_by_now_does_not_come_back() {
     eventually("it is sealed", || entries(&rig).len() == 1);
     rig.agent.process().kill();
     rig.apply(ROLE_WITHOUT);
+    restart(&mut rig);
+    let refused = fetch(&mut rig.client().await).await.unwrap_err();
+    assert_eq!(refused.code(), Code::PermissionDenied, "{refused}");
+    eventually("it is not in the store either", || entries(&rig).is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bot_that_was_locked_meanwhile_gives_nothing_back() {
+    let mut rig = start(&workload_identity("app", "/app", ""), "{ name: app }");
+    fetch(&mut rig.client().await).await.unwrap();
+    eventually("it is sealed", || entries(&rig).len() == 1);
+    rig.agent.process().kill();
+    rig.apply(
+        "kind: lock\nversion: v1\nmetadata: { name: stop }\n\
+         spec: { target: { bot: app }, message: stolen }\n",
+    );
     restart(&mut rig);
     let refused = fetch(&mut rig.client().await).await.unwrap_err();
     assert_eq!(refused.code(), Code::PermissionDenied, "{refused}");
