@@ -19,6 +19,7 @@ use std::{
 use identity::IdentitySource;
 use proxy::StartError;
 use sealed_store::StoreError;
+use telemetry::LogLevel;
 use tokio::{
     runtime::{Builder, Handle, Runtime},
     signal::unix::{Signal, SignalKind, signal},
@@ -32,6 +33,7 @@ use crate::{
     configuration::{
         Configuration, ConfigurationError, Onboarding, Overrides, ServiceKind, Source, Storage,
     },
+    debug::Debug,
     diagnostics::Diagnostics,
     issuance::Issuance,
     join::JoinError,
@@ -58,7 +60,12 @@ pub struct Term {
 }
 
 /// Runs the agent until it is told to end, has done all that is to be done once, or cannot go on.
-pub fn run(source: Source, overrides: Overrides, term: Term) -> Result<ExitCode, AgentError> {
+pub fn run(
+    source: Source,
+    overrides: Overrides,
+    term: Term,
+    level: (LogLevel, String),
+) -> Result<ExitCode, AgentError> {
     let configuration = Configuration::read(&source, &overrides)?;
     if term.once.is_some() {
         refuse_long_running(&configuration)?;
@@ -66,7 +73,7 @@ pub fn run(source: Source, overrides: Overrides, term: Term) -> Result<ExitCode,
     let control = runtime("control", Some(2))?;
     let data = runtime("data", None)?;
     let (outcome, writer) = control.block_on(async {
-        match Agent::start(source, overrides, configuration, term, data.handle()).await {
+        match Agent::start(source, overrides, configuration, term, level, data.handle()).await {
             Ok((agent, writer)) => match term.once {
                 Some(limit) => (agent.once(limit).await, writer),
                 None => (agent.serve().await, writer),
@@ -95,6 +102,7 @@ struct Agent {
     signals: Signals,
     bot: AbortOnDropHandle<JoinError>,
     _follower: AbortOnDropHandle<()>,
+    _debug: Option<Debug>,
 }
 
 impl Agent {
@@ -103,6 +111,7 @@ impl Agent {
         overrides: Overrides,
         configuration: Configuration,
         term: Term,
+        (level, level_text): (LogLevel, String),
         data: &Handle,
     ) -> Result<(Self, Option<Writer>), AgentError> {
         let signals = Signals::catch().map_err(AgentError::Signals)?;
@@ -156,6 +165,13 @@ impl Agent {
                 .await
                 .map_err(|error| AgentError::Diagnostics { address, error })?;
         }
+        // Of use, and no reason not to run.
+        let debug = configuration.debug.as_ref().and_then(|socket| {
+            let started = Debug::start(socket, level, level_text);
+            started
+                .inspect_err(|error| tracing::warn!(%error, "no debugging"))
+                .ok()
+        });
         tokio::spawn(async move {
             loop {
                 tokio::time::sleep(Duration::from_secs(30)).await;
@@ -217,6 +233,7 @@ impl Agent {
             signals,
             bot,
             _follower: follower,
+            _debug: debug,
         };
         Ok((agent, writer))
     }
@@ -336,6 +353,7 @@ impl Agent {
             ("storage", old.storage != new.storage),
             ("sealed_store", old.sealed_store != new.sealed_store),
             ("diagnostics", old.diagnostics != new.diagnostics),
+            ("debug", old.debug != new.debug),
             ("connection_log", old.connection_log != new.connection_log),
         ];
         for (key, changed) in fixed {
@@ -349,6 +367,7 @@ impl Agent {
             storage: old.storage.clone(),
             sealed_store: old.sealed_store.clone(),
             diagnostics: old.diagnostics,
+            debug: old.debug.clone(),
             connection_log: old.connection_log.clone(),
             ..new
         };

@@ -2,6 +2,7 @@
 
 mod attest;
 mod aws_credential_process;
+mod debug;
 mod endpoint;
 mod install;
 mod jwt;
@@ -55,6 +56,9 @@ enum Command {
     Start(Start),
     /// Prints the configuration that `start SERVICE` would run with these flags.
     Configure(Configure),
+    /// Looks into a running agent: its log, its time and its memory.
+    #[command(subcommand)]
+    Debug(debug::Debug),
     /// Waits until a running agent is ready.
     Wait(Wait),
     /// Credentials of AWS for the SVID of an output, as a `credential_process` prints them.
@@ -209,6 +213,7 @@ impl Cli {
             Command::Jwt(command) => ended(endpoint::block_on(command.run())),
             Command::Bundle(Bundle::Show(args)) => ended(endpoint::block_on(args.run())),
             Command::Attest(args) => ended(endpoint::block_on(args.run())),
+            Command::Debug(command) => ended(endpoint::block_on(command.run())),
             Command::Install(install::Install::Systemd(args)) => ended(args.run()),
             Command::Completions { shell } => {
                 let mut text = Vec::new();
@@ -222,7 +227,8 @@ impl Cli {
                 let collector = self.otlp_endpoint.filter(|endpoint| !endpoint.is_empty());
                 match install(self.log_format, &self.log_level, collector.as_deref()) {
                     Ok(telemetry) => {
-                        let code = run(start);
+                        let level = (telemetry.log_level(), self.log_level);
+                        let code = run(start, level);
                         telemetry.finish();
                         code
                     }
@@ -255,7 +261,7 @@ fn manual(directory: Option<PathBuf>) -> anyhow::Result<()> {
     }
 }
 
-fn run(start: Start) -> ExitCode {
+fn run(start: Start, level: (LogLevel, String)) -> ExitCode {
     prepare_process();
     crate::systemd::take_sockets();
     let source = match start.source() {
@@ -266,7 +272,7 @@ fn run(start: Start) -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    match agent::run(source, start.agent.overrides(), start.term.term()) {
+    match agent::run(source, start.agent.overrides(), start.term.term(), level) {
         Ok(code) => code,
         Err(AgentError::Configuration(error)) => complain(&error),
         Err(error) => fail(&error),

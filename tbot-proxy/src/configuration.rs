@@ -18,6 +18,7 @@ use std::{collections::HashMap, fmt, fs, net::SocketAddr, path::PathBuf, time::D
 
 use config::{Fields, Mistakes};
 use identity::CaPin;
+use proxy::Address;
 use secrecy::SecretString;
 
 pub use address::HostPort;
@@ -29,7 +30,7 @@ pub use service::{Service, ServiceKind};
 pub use workload_api::WorkloadApi;
 
 pub(crate) use address::SharedAddress;
-use address::parse_diagnostics;
+use address::{parse_diagnostics, parse_listen};
 use service::ServiceReader;
 
 /// Life of SVIDs that name none (DESIGN section 5).
@@ -52,6 +53,8 @@ pub struct Configuration {
     pub sealed_store: Option<SealedStoreConfig>,
     /// Where diagnostics listen (loopback), if they do.
     pub diagnostics: Option<SocketAddr>,
+    /// Unix socket where the running process is debugged.
+    pub debug: Option<PathBuf>,
     /// File that one JSON line a connection is appended to, if any.
     pub connection_log: Option<PathBuf>,
     /// How long live connections may finish when a listener or the process stops.
@@ -207,6 +210,7 @@ impl Configuration {
         let diagnostics = fields.mapping("diagnostics", |fields| {
             fields.required("listen", parse_diagnostics)
         });
+        let debug = debug(fields, storage.as_ref());
         let connection_log = fields.mapping("connection_log", |fields| {
             fields.required("path", absolute_or_relative_path)
         });
@@ -225,10 +229,30 @@ impl Configuration {
             storage: storage?,
             sealed_store,
             diagnostics,
+            debug,
             connection_log,
             shutdown_grace,
             services,
         })
+    }
+}
+
+/// `debug`: in the directory of the bot identity unless it says otherwise.
+fn debug(fields: &mut Fields<'_>, storage: Option<&Storage>) -> Option<PathBuf> {
+    let socket = fields.mapping("debug", |fields| {
+        let socket = fields.optional("listen", |text| match parse_listen(text)? {
+            Address::Unix(path) => Ok(path),
+            Address::Tcp { .. } => Err(format!(
+                "`{text}`: it is for the agent's user alone: write unix:///path"
+            )),
+        });
+        Some((fields.boolean("enabled").unwrap_or(true), socket))
+    });
+    match (socket, storage) {
+        (Some((false, _)), _) => None,
+        (Some((true, Some(socket))), _) => Some(socket),
+        (_, Some(Storage::Directory(storage))) => Some(storage.join("debug.sock")),
+        (_, _) => None,
     }
 }
 

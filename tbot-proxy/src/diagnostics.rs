@@ -33,7 +33,8 @@ use identity::IdentitySource;
 use metrics_exporter_prometheus::PrometheusHandle;
 use serde::Serialize;
 use tokio::{
-    net::TcpListener,
+    io::{AsyncRead, AsyncWrite},
+    net::{TcpListener, TcpStream, UnixListener, UnixStream},
     sync::{Semaphore, watch},
     time::{sleep, timeout},
 };
@@ -108,12 +109,36 @@ impl Diagnostics {
             .route("/metrics", get(metrics))
             .route("/status", get(status))
             .with_state(self);
-        tokio::spawn(serve(listener, routes));
+        tokio::spawn(serve(listener, routes, ANSWER));
         Ok(())
     }
 }
 
-async fn serve(listener: TcpListener, routes: Router) {
+/// Where connections come from.
+pub(crate) trait Accept: Send + Sync + 'static {
+    type Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static;
+
+    fn next(&self) -> impl Future<Output = io::Result<Self::Stream>> + Send;
+}
+
+impl Accept for TcpListener {
+    type Stream = TcpStream;
+
+    async fn next(&self) -> io::Result<TcpStream> {
+        Ok(self.accept().await?.0)
+    }
+}
+
+impl Accept for UnixListener {
+    type Stream = UnixStream;
+
+    async fn next(&self) -> io::Result<UnixStream> {
+        Ok(self.accept().await?.0)
+    }
+}
+
+/// One request a connection, which may take `limit` in all.
+pub(crate) async fn serve(listener: impl Accept, routes: Router, limit: Duration) {
     let mut builder = Builder::new(TokioExecutor::new()).http1_only();
     builder
         .http1()
@@ -125,8 +150,8 @@ async fn serve(listener: TcpListener, routes: Router) {
         let Ok(place) = room.clone().acquire_owned().await else {
             return;
         };
-        let stream = match listener.accept().await {
-            Ok((stream, _)) => stream,
+        let stream = match listener.next().await {
+            Ok(stream) => stream,
             Err(error) => {
                 tracing::warn!(%error, "diagnostics: cannot accept a connection");
                 sleep(Duration::from_millis(100)).await;
@@ -138,7 +163,7 @@ async fn serve(listener: TcpListener, routes: Router) {
         tokio::spawn(async move {
             let served = builder.serve_connection(TokioIo::new(stream), service);
             // What goes wrong with it is the client's matter.
-            _ = timeout(ANSWER, served).await;
+            _ = timeout(limit, served).await;
             drop(place);
         });
     }

@@ -11,6 +11,7 @@ mod bot;
 mod cache;
 pub mod cli;
 pub mod configuration;
+mod debug;
 mod diagnostics;
 mod issuance;
 mod join;
