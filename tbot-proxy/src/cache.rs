@@ -10,6 +10,7 @@
 //! the attributes of one of them, read anew.
 
 mod members;
+mod room;
 mod tokens;
 mod workload;
 
@@ -19,10 +20,15 @@ use std::{
     time::SystemTime,
 };
 
-use tokio::sync::watch;
+use tokio::{sync::watch, time::Instant};
 
-use self::{members::Members, tokens::Tokens};
+use self::{
+    members::Members,
+    room::{Room, User},
+    tokens::Tokens,
+};
 pub(crate) use self::{
+    room::Crowded,
     tokens::TokenError,
     workload::{Unknown, Witness, Workload},
 };
@@ -38,6 +44,7 @@ use crate::{
 #[derive(Debug)]
 pub(crate) struct Cache {
     keeping: Keeping,
+    room: Room,
     sets: Mutex<HashMap<Place, Sets>>,
 }
 
@@ -64,12 +71,20 @@ pub(crate) struct WorkloadSet {
     members: Arc<Members>,
     set: KeptSet,
     tokens: Tokens,
+    /// Who had it begun, and when.
+    user: User,
+    since: Instant,
 }
 
 impl Cache {
     pub(crate) fn new(keeping: Keeping) -> Arc<Self> {
+        Self::with_room(keeping, Room::default())
+    }
+
+    fn with_room(keeping: Keeping, room: Room) -> Arc<Self> {
         Arc::new(Self {
             keeping,
+            room,
             sets: Mutex::default(),
         })
     }
@@ -86,7 +101,7 @@ impl Cache {
         place: &Place,
         workload: &Arc<Workload>,
         attested: &Attested,
-    ) -> Arc<WorkloadSet> {
+    ) -> Result<Arc<WorkloadSet>, Crowded> {
         let mut all = self.sets.lock().unwrap_or_else(PoisonError::into_inner);
         let sets = all
             .entry(place.clone())
@@ -102,12 +117,17 @@ impl Cache {
         if let Some(set) = found.or(sets.first.as_ref()) {
             set.members.join(workload);
             count(place.1, "hit");
-            return set.clone();
+            return Ok(set.clone());
+        }
+        let user = User::of(attested);
+        let gone = self.room.make(sets, user);
+        if let Some(set) = gone.inspect_err(|_| count(place.1, "refused"))? {
+            set.set.forget(&self.keeping.sealed);
         }
         count(place.1, "miss");
         let members = Members::new(Arc::downgrade(self), place.clone());
         members.join(workload);
-        let set = self.start(members.clone(), Before::Nothing);
+        let set = self.start(members.clone(), user, Before::Nothing);
         match (keys.into_iter().next(), sets.reads.last()) {
             (Some(key), Some(reads)) => {
                 members.set_key(reads.clone(), key.clone());
@@ -115,15 +135,17 @@ impl Cache {
             }
             _ => sets.first = Some(set.clone()),
         }
-        set
+        Ok(set)
     }
 
-    fn start(&self, members: Arc<Members>, before: Before<'_>) -> Arc<WorkloadSet> {
+    fn start(&self, members: Arc<Members>, user: User, before: Before<'_>) -> Arc<WorkloadSet> {
         let (place, keeping) = (members.place().clone(), self.keeping.clone());
         Arc::new(WorkloadSet {
             set: KeptSet::start(place, members.clone(), keeping, before),
             members,
             tokens: Tokens::default(),
+            user,
+            since: Instant::now(),
         })
     }
 
@@ -138,7 +160,8 @@ impl Cache {
             }
             let members = Members::new(Arc::downgrade(self), place.clone());
             members.set_key(reads, key.clone());
-            let set = self.start(members, Before::Sealed(restored));
+            let user = User::of(&restored.attested);
+            let set = self.start(members, user, Before::Sealed(restored));
             sets.by_key.insert(key, set);
         }
         sets
@@ -240,3 +263,6 @@ fn count(kind: SetKind, result: &'static str) {
     };
     metrics::counter!(CACHE, "kind" => kind, "result" => result).increment(1);
 }
+
+#[cfg(test)]
+mod tests;

@@ -34,6 +34,9 @@ const BATCH_MAX: usize = 500;
 pub(crate) struct Issuance {
     link: Arc<IssuerLink>,
     waiting: Mutex<Vec<Waiting>>,
+    /// In tests, who answers in place of an issuer.
+    #[cfg(test)]
+    script: Option<testing::Script>,
 }
 
 #[derive(Debug)]
@@ -47,6 +50,8 @@ impl Issuance {
         Arc::new(Self {
             link,
             waiting: Mutex::default(),
+            #[cfg(test)]
+            script: None,
         })
     }
 
@@ -55,6 +60,10 @@ impl Issuance {
         self: &Arc<Self>,
         request: SvidRequest,
     ) -> Result<SvidResult, IssueError> {
+        #[cfg(test)]
+        if let Some(script) = &self.script {
+            return script.answer(request);
+        }
         let (answer, answered) = oneshot::channel();
         let is_first = {
             let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
@@ -176,6 +185,49 @@ impl From<CallError> for IssueError {
                 reads: Reads::Nothing,
             },
             _ => Self::Unavailable(error.to_string()),
+        }
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod testing {
+    //! An issuer that answers as a test says.
+
+    use std::{fmt, sync::Arc};
+
+    use identity::IdentitySource;
+    use proto::issue::v1::{SvidRequest, SvidResult};
+
+    use super::{Issuance, IssueError, IssuerLink};
+    use crate::{configuration::HostPort, link::Addresses};
+
+    type Answer = dyn Fn(SvidRequest) -> Result<SvidResult, IssueError> + Send + Sync;
+
+    pub(crate) struct Script(Box<Answer>);
+
+    impl Script {
+        pub(super) fn answer(&self, request: SvidRequest) -> Result<SvidResult, IssueError> {
+            (self.0)(request)
+        }
+    }
+
+    impl fmt::Debug for Script {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("Script")
+        }
+    }
+
+    impl Issuance {
+        pub(crate) fn scripted(
+            answer: impl Fn(SvidRequest) -> Result<SvidResult, IssueError> + Send + Sync + 'static,
+        ) -> Arc<Self> {
+            let nowhere = HostPort::parse("127.0.0.1:1").unwrap();
+            let addresses = Addresses::new(vec![nowhere]);
+            Arc::new(Self {
+                link: IssuerLink::new(addresses, IdentitySource::new()),
+                waiting: Default::default(),
+                script: Some(Script(Box::new(answer))),
+            })
         }
     }
 }

@@ -34,7 +34,7 @@ use crate::{
     cache::Place,
     issuance::Issuance,
     reads::Reads,
-    sealed::{Restored, Sealed, Whom},
+    sealed::{Name, Restored, Sealed, Whom},
     state::IdentityState,
     trust::Trust,
 };
@@ -198,6 +198,10 @@ pub(crate) enum Before<'a> {
 /// A set that is kept fresh until this is dropped.
 #[derive(Debug)]
 pub(crate) struct KeptSet {
+    place: Place,
+    whom: Whom,
+    /// Tells its keeper from others, for the sealed store.
+    owner: usize,
     now: watch::Receiver<Arc<SetNow>>,
     _task: AbortOnDropHandle<()>,
 }
@@ -218,6 +222,9 @@ impl KeptSet {
         });
         let keeper = Keeper::new(place, bearer, keeping, before, now);
         Self {
+            place: keeper.place(),
+            whom: keeper.whom(),
+            owner: keeper.owner(),
             now: receiver,
             _task: AbortOnDropHandle::new(tokio::spawn(keeper.run())),
         }
@@ -226,6 +233,13 @@ impl KeptSet {
     /// Follows it.
     pub(crate) fn follow(&self) -> watch::Receiver<Arc<SetNow>> {
         self.now.clone()
+    }
+
+    /// Takes it out of the sealed store: it is given up before its time.
+    pub(crate) fn forget(&self, sealed: &Sealed) {
+        let now = self.now();
+        let name = Name::new(self.whom, self.place.clone(), &now.reads, &now.attested);
+        sealed.put(&name, self.owner, None);
     }
 
     /// As it is now.

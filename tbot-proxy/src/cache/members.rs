@@ -72,6 +72,16 @@ impl Members {
         self.state().latest.is_some()
     }
 
+    /// Whether a workload that it is for is there now. That one has been lately is no use.
+    pub(super) fn is_in_use(&self) -> bool {
+        let state = self.state();
+        let latest = state.latest.as_ref().map(Arc::as_ptr);
+        state.workloads.values().any(|workload| {
+            let ours = latest.is_some_and(|latest| std::ptr::eq(latest, workload.as_ptr()));
+            workload.strong_count() > usize::from(ours)
+        })
+    }
+
     pub(super) fn key(&self) -> Option<String> {
         self.state().key.as_ref().map(|(_, key)| key.clone())
     }

@@ -11,7 +11,7 @@ use super::{
     address::{SharedAddress, parse_listen},
     attestors::attestors,
     selector::{self, Selection},
-    workload_api::{limits, parse_mode},
+    workload_api::{Limits, limits, parse_mode},
 };
 
 /// The state of the standard that is served.
@@ -102,7 +102,12 @@ fn options(fields: &mut Fields<'_>) -> Option<Options> {
             fields.mistake("profiles", "`profiles`: at least one of x509, jwt");
         }
     }
-    (options.max_connections, options.max_streams) =
-        limits(fields, (options.max_connections, options.max_streams));
+    let defaults = Limits {
+        connections: options.max_connections,
+        connections_per_user: None,
+        streams: options.max_streams,
+    };
+    let limits = limits(fields, defaults);
+    (options.max_connections, options.max_streams) = (limits.connections, limits.streams);
     Some(options)
 }

@@ -120,20 +120,47 @@ fn options(fields: &mut Fields<'_>) -> Option<Options> {
     if let Some(sds) = fields.mapping("sds", sds) {
         options.sds = sds;
     }
-    (options.max_connections, options.max_streams) =
-        limits(fields, (options.max_connections, options.max_streams));
+    let defaults = Limits {
+        connections: options.max_connections,
+        connections_per_user: Some(options.max_connections_per_user),
+        streams: options.max_streams,
+    };
+    let limits = limits(fields, defaults);
+    options.max_connections = limits.connections;
+    if let Some(most) = limits.connections_per_user {
+        options.max_connections_per_user = most;
+    }
+    options.max_streams = limits.streams;
     Some(options)
 }
 
-/// Reads `limits`: connections, and streams of one connection.
-pub(super) fn limits(fields: &mut Fields<'_>, defaults: (usize, u32)) -> (usize, u32) {
+/// How much of a server there is.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Limits {
+    pub(super) connections: usize,
+    /// `None`: users are not told apart.
+    pub(super) connections_per_user: Option<usize>,
+    pub(super) streams: u32,
+}
+
+/// Reads `limits`.
+pub(super) fn limits(fields: &mut Fields<'_>, defaults: Limits) -> Limits {
     let limits = fields.mapping("limits", |fields| {
         let mut limits = defaults;
+        let whole = |number: u64| usize::try_from(number).unwrap_or(usize::MAX);
         if let Some(most) = fields.integer("max_connections", 1..=10_000_000) {
-            limits.0 = usize::try_from(most).unwrap_or(usize::MAX);
+            limits.connections = whole(most);
+            // One user leaves room for others.
+            let most_of_one = |most| (limits.connections - limits.connections / 4).min(most);
+            limits.connections_per_user = limits.connections_per_user.map(most_of_one);
+        }
+        if limits.connections_per_user.is_some()
+            && let Some(most) = fields.integer("max_connections_per_user", 1..=10_000_000)
+        {
+            limits.connections_per_user = Some(whole(most));
         }
         if let Some(most) = fields.integer("max_streams_per_connection", 1..=1_000_000) {
-            limits.1 = u32::try_from(most).unwrap_or(u32::MAX);
+            limits.streams = u32::try_from(most).unwrap_or(u32::MAX);
         }
         Some(limits)
     });

@@ -20,7 +20,7 @@ use crate::{
     metrics::{RENEWALS, result},
     reads::Reads,
     schedule::{Life, Schedule, sleep},
-    sealed::{Name, Restored},
+    sealed::{Name, Restored, Whom},
     state::{IdentityState, rfc3339},
     trust::{Obtained, RenewOrder},
 };
@@ -333,13 +333,20 @@ impl Keeper {
         true
     }
 
+    pub(super) fn place(&self) -> Place {
+        (self.selector.clone(), self.kind)
+    }
+
+    pub(super) fn whom(&self) -> Whom {
+        self.bearer.whom()
+    }
+
     fn name(&self, reads: &Reads, attested: &Attested) -> Name {
-        let place = (self.selector.clone(), self.kind);
-        Name::new(self.bearer.whom(), place, reads, attested)
+        Name::new(self.whom(), self.place(), reads, attested)
     }
 
     /// Tells this keeper from others.
-    fn owner(&self) -> usize {
+    pub(super) fn owner(&self) -> usize {
         Arc::as_ptr(&self.now).addr()
     }
 

@@ -54,6 +54,7 @@ impl Following {
                     let attested = self.workload.attested_since(self.since).await;
                     let attested = attested.map_err(denied)?;
                     let set = self.cache.set_for(&self.place, &self.workload, &attested);
+                    let set = set.map_err(|error| Denied::Unavailable(error.to_string()))?;
                     slot.insert(Followed {
                         now: set.follow(),
                         set,

@@ -42,3 +42,19 @@ fn two_secrets_do_not_share_a_name() {
         "{mistakes:?}"
     );
 }
+
+#[test]
+fn one_user_leaves_connections_to_others() {
+    let of = |limits: &str| {
+        let options = api(&format!(", limits: {{ {limits} }}")).options;
+        (options.max_connections, options.max_connections_per_user)
+    };
+    assert_eq!(of("max_streams_per_connection: 5"), (16_384, 12_288));
+    assert_eq!(of("max_connections: 100"), (100, 75));
+    assert_eq!(of("max_connections: 1"), (1, 1));
+    assert_eq!(of("max_connections: 100000"), (100_000, 12_288));
+    assert_eq!(
+        of("max_connections: 100, max_connections_per_user: 90"),
+        (100, 90)
+    );
+}
