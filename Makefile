@@ -13,7 +13,7 @@ PEERS := target/peers
 # applications; the tests' peers; the proxies that `make bench` compares with.
 APT_BUILD := gcc libc6-dev
 APT_DEMO := python3 curl openssl postgresql
-APT_TEST := $(APT_DEMO) python3-venv prometheus acl faketime default-jdk-headless podman runc busybox-static swtpm tpm2-tools
+APT_TEST := $(APT_DEMO) python3-venv prometheus acl faketime default-jdk-headless podman runc busybox-static swtpm tpm2-tools libgrpc-java libnetty-java libprotobuf-java libperfmark-java
 APT_BENCH := valgrind python3 python3-venv openssl postgresql haproxy nginx libnginx-mod-stream
 # The version of the crate `gungraun`.
 GUNGRAUN := 0.20.0

@@ -84,6 +84,11 @@ impl Sealed {
         Ok((sealed, bundles))
     }
 
+    /// Whether there is a store.
+    pub(crate) fn is_open(&self) -> bool {
+        self.writer.is_some()
+    }
+
     /// The sets that were kept for `whom` in this place; each is given once.
     pub(crate) fn take(&self, whom: Whom, place: &Place) -> Vec<Restored> {
         let mut found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
@@ -103,7 +108,7 @@ impl Sealed {
     /// Notes what a set is now; `owner` tells those who keep sets apart. A set of this name
     /// that somebody else has put there since is not removed.
     pub(crate) fn put(&self, name: &Name, owner: usize, set: Option<&Restored>) {
-        if self.writer.is_some() {
+        if self.is_open() {
             let bytes = set.map(|set| set::write(name, set));
             self.change(&name.text(), owner, bytes);
         }
@@ -111,7 +116,7 @@ impl Sealed {
 
     /// Writes every change of the trust bundles.
     pub(crate) async fn follow(self: Arc<Self>, mut bundles: watch::Receiver<Arc<TrustBundleSet>>) {
-        if self.writer.is_none() {
+        if !self.is_open() {
             return;
         }
         loop {

@@ -352,6 +352,9 @@ impl Keeper {
 
     /// Has the sealed store follow what is held.
     fn save(&mut self) {
+        if !self.keeping.sealed.is_open() {
+            return;
+        }
         let is_same = |saved: &Saved| same(&saved.svids, &self.svids);
         let nothing_to_do = match &self.saved {
             Some(saved) => is_same(saved),

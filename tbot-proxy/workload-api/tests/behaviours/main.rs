@@ -5,6 +5,7 @@ mod authority_is_a_path;
 mod broker;
 mod drain_tells_clients_to_come_back;
 mod envoy;
+mod java_grpc;
 mod jwt_svids;
 mod limits;
 mod metadata_is_asked_for;

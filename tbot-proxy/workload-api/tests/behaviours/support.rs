@@ -41,8 +41,25 @@ impl World {
         Self::serve(backend, tempfile::tempdir().unwrap(), options)
     }
 
+    /// Over TCP; its address, IP:port.
+    pub(crate) async fn over_tcp() -> (Self, String) {
+        let backend = TestBackend::new(TRUST_DOMAIN, &[("/app", "internal"), ("/other", "")]);
+        let listener = Listener::bind_tcp("127.0.0.1:0".parse().unwrap());
+        let listener = listener.await.unwrap();
+        let address = listener.uri().unwrap()["tcp://".len()..].to_owned();
+        let dir = tempfile::tempdir().unwrap();
+        (
+            Self::on(listener, backend, dir, Options::default()),
+            address,
+        )
+    }
+
     fn serve(backend: Arc<TestBackend>, dir: TempDir, options: Options) -> Self {
         let listener = Listener::bind_unix(&dir.path().join("wl.sock"), 0o777).unwrap();
+        Self::on(listener, backend, dir, options)
+    }
+
+    fn on(listener: Listener, backend: Arc<TestBackend>, dir: TempDir, options: Options) -> Self {
         let server = Server::new(backend.clone(), options);
         let (stop, stopped) = oneshot::channel();
         let server = tokio::spawn(async move {
