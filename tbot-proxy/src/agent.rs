@@ -348,12 +348,17 @@ impl Agent {
         new: Configuration,
     ) -> ControlFlow<(), Result<Vec<StartError>, String>> {
         let old = &self.configuration;
+        // By default these are in the storage: one change is told once.
+        let elsewhere = old.storage != new.storage;
         let fixed = [
             ("issuer", old.issuer != new.issuer),
             ("storage", old.storage != new.storage),
-            ("sealed_store", old.sealed_store != new.sealed_store),
+            (
+                "sealed_store",
+                old.sealed_store != new.sealed_store && !elsewhere,
+            ),
             ("diagnostics", old.diagnostics != new.diagnostics),
-            ("debug", old.debug != new.debug),
+            ("debug", old.debug != new.debug && !elsewhere),
             ("connection_log", old.connection_log != new.connection_log),
         ];
         for (key, changed) in fixed {
