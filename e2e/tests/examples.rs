@@ -64,6 +64,38 @@ fn envoy_sds() {
     }
 }
 
+/// There is no cluster here: what can be said without one.
+#[test]
+fn kubernetes() {
+    let example = root().join("examples/kubernetes");
+    let checked = Command::new(binary("tbot-proxy"))
+        .args(["check", "-c"])
+        .arg(example.join("tbot-proxy.yaml"))
+        .env("TBOT_NODE_NAME", "node-1")
+        .output()
+        .expect("tbot-proxy");
+    assert!(checked.status.success(), "{checked:?}");
+    let issuer = e2e::Issuer::start();
+    let resources = example.join("resources.yaml");
+    issuer.run(&["apply", "-f", resources.to_str().expect("a path")]);
+    if has("kubectl") {
+        let built = Command::new(root().join("target/peers/bin/kubectl"))
+            .arg("kustomize")
+            .arg(example)
+            .output()
+            .expect("kubectl");
+        let said = String::from_utf8_lossy(&built.stdout);
+        assert!(built.status.success(), "{built:?}");
+        for part in [
+            "kind: DaemonSet",
+            "kind: ClusterRoleBinding",
+            "name: tbot-proxy-",
+        ] {
+            assert!(said.contains(part), "{part}: {said}");
+        }
+    }
+}
+
 #[test]
 fn systemd_service() {
     let said = run("systemd-service");
