@@ -13,7 +13,8 @@ use std::{
 
 use identity::{
     ClientOptions, ClientTls, IdentitySource, ServerOptions, ServerTls, TlsError, TrustBundleSet,
-    VerifyError, testing::TestCa,
+    VerifyError,
+    testing::{AnyServer, TestCa},
 };
 use pipe::Failure;
 use rustls::{CipherSuite, NamedGroup, ProtocolVersion};
@@ -66,7 +67,7 @@ fn tls12_is_spoken_only_by_option() {
         // A client that has only 1.2.
         let only12 = {
             let source = &world.client_source;
-            let verifier = AcceptAny;
+            let verifier = AnyServer;
             let config = rustls::ClientConfig::builder_with_provider(identity::tls::provider())
                 .with_protocol_versions(&[&rustls::version::TLS12])
                 .unwrap()
@@ -166,7 +167,7 @@ fn a_client_without_certificate_is_refused_unless_it_is_optional() {
             .with_protocol_versions(&[&rustls::version::TLS13])
             .unwrap()
             .dangerous()
-            .with_custom_certificate_verifier(Arc::new(AcceptAny))
+            .with_custom_certificate_verifier(Arc::new(AnyServer))
             .with_no_client_auth();
         let mut connection = world.begin();
         connection.client =
@@ -195,7 +196,7 @@ fn possession_of_the_key_is_checked_for_remembered_chains_too() {
         .with_protocol_versions(&[&rustls::version::TLS13])
         .unwrap()
         .dangerous()
-        .with_custom_certificate_verifier(Arc::new(AcceptAny))
+        .with_custom_certificate_verifier(Arc::new(AnyServer))
         .with_client_cert_resolver(Arc::new(rustls::sign::SingleCertAndKey::from(thief)));
     let hits = world.server_source.verifier().stats().hits;
     let mut connection = world.begin();
@@ -337,53 +338,4 @@ fn identify_judges_by_now() {
         world.server.identify(None, late),
         Err(VerifyError::NoCertificate)
     );
-}
-
-/// A client that does not care who the server is; what the server does is under test.
-#[derive(Debug)]
-struct AcceptAny;
-
-mod accept_any {
-    use rustls::{
-        DigitallySignedStruct, Error, SignatureScheme,
-        client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
-        pki_types::{CertificateDer, ServerName, UnixTime},
-    };
-
-    impl ServerCertVerifier for super::AcceptAny {
-        fn verify_server_cert(
-            &self,
-            _: &CertificateDer<'_>,
-            _: &[CertificateDer<'_>],
-            _: &ServerName<'_>,
-            _: &[u8],
-            _: UnixTime,
-        ) -> Result<ServerCertVerified, Error> {
-            Ok(ServerCertVerified::assertion())
-        }
-
-        fn verify_tls12_signature(
-            &self,
-            _: &[u8],
-            _: &CertificateDer<'_>,
-            _: &DigitallySignedStruct,
-        ) -> Result<HandshakeSignatureValid, Error> {
-            Ok(HandshakeSignatureValid::assertion())
-        }
-
-        fn verify_tls13_signature(
-            &self,
-            _: &[u8],
-            _: &CertificateDer<'_>,
-            _: &DigitallySignedStruct,
-        ) -> Result<HandshakeSignatureValid, Error> {
-            Ok(HandshakeSignatureValid::assertion())
-        }
-
-        fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-            identity::tls::provider()
-                .signature_verification_algorithms
-                .supported_schemes()
-        }
-    }
 }

@@ -13,7 +13,8 @@ use std::{
 };
 
 use identity::{
-    ClientOptions, ClientTls, IdentitySource, Serial, TrustBundle, TrustBundleSet, testing::TestCa,
+    ClientOptions, ClientTls, IdentitySource, Serial, TrustBundle, TrustBundleSet,
+    testing::{AnyServer, TestCa},
 };
 use serde_json::{Value, json};
 use tokio::{
@@ -313,7 +314,7 @@ async fn envoy_lets_clients_without_certificate_in_where_it_asks_for_that() {
         .with_safe_default_protocol_versions()
         .unwrap()
         .dangerous()
-        .with_custom_certificate_verifier(Arc::new(Anyone))
+        .with_custom_certificate_verifier(Arc::new(AnyServer))
         .with_no_client_auth();
     let stream = UnixStream::connect(dir.join("out")).await.unwrap();
     let connector = TlsConnector::from(Arc::new(config));
@@ -322,53 +323,4 @@ async fn envoy_lets_clients_without_certificate_in_where_it_asks_for_that() {
         .await
         .unwrap();
     ping(&mut stream).await.unwrap();
-}
-
-/// Who the server is does not matter where the client is nobody.
-#[derive(Debug)]
-struct Anyone;
-
-mod anyone {
-    use rustls::{
-        DigitallySignedStruct, Error, SignatureScheme,
-        client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
-        pki_types::{CertificateDer, ServerName, UnixTime},
-    };
-
-    impl ServerCertVerifier for super::Anyone {
-        fn verify_server_cert(
-            &self,
-            _: &CertificateDer<'_>,
-            _: &[CertificateDer<'_>],
-            _: &ServerName<'_>,
-            _: &[u8],
-            _: UnixTime,
-        ) -> Result<ServerCertVerified, Error> {
-            Ok(ServerCertVerified::assertion())
-        }
-
-        fn verify_tls12_signature(
-            &self,
-            _: &[u8],
-            _: &CertificateDer<'_>,
-            _: &DigitallySignedStruct,
-        ) -> Result<HandshakeSignatureValid, Error> {
-            Ok(HandshakeSignatureValid::assertion())
-        }
-
-        fn verify_tls13_signature(
-            &self,
-            _: &[u8],
-            _: &CertificateDer<'_>,
-            _: &DigitallySignedStruct,
-        ) -> Result<HandshakeSignatureValid, Error> {
-            Ok(HandshakeSignatureValid::assertion())
-        }
-
-        fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-            identity::tls::provider()
-                .signature_verification_algorithms
-                .supported_schemes()
-        }
-    }
 }
