@@ -42,7 +42,7 @@ use crate::{
     metrics::{RELOADS, result},
     output::Progress,
     records::{Records, RecordsError, Writer},
-    sealed::Sealed,
+    sealed::{BotName, Sealed},
     services::{Draining, Services},
     state::{Health, IdentityState},
     storage::{BotStorage, StorageError},
@@ -103,6 +103,7 @@ struct Agent {
     bot: AbortOnDropHandle<JoinError>,
     _follower: AbortOnDropHandle<()>,
     _debug: Option<Debug>,
+    _sealed: [AbortOnDropHandle<()>; 2],
 }
 
 impl Agent {
@@ -135,20 +136,16 @@ impl Agent {
             Addresses::new(configuration.issuer.addresses.clone()),
             source.clone(),
         );
-        let (sealed, sealed_bundles) = match &configuration.sealed_store {
+        let sealed = match &configuration.sealed_store {
             Some(config) => {
-                let own = stored
-                    .as_ref()
-                    .map(|stored| stored.svid.id().trust_domain_name());
-                let (sealed, bundles) = Sealed::open(config, own)?;
-                (Arc::new(sealed), bundles)
+                let bot = stored.as_ref().map(|stored| BotName::of(stored.svid.id()));
+                Arc::new(Sealed::open(config, bot)?)
             }
-            None => Default::default(),
+            None => Arc::default(),
         };
-        // Those of the bot identity are as old as that is.
-        let bundles = sealed_bundles.or_else(|| Some(stored.as_ref()?.bundles.clone()));
+        let bundles = stored.as_ref().map(|stored| stored.bundles.clone());
         let trust = Trust::new(bundles.unwrap_or_default());
-        tokio::spawn(sealed.clone().follow(trust.bundles()));
+        let attended = sealed.attend(source.subscribe(), trust.clone());
         if let Some(address) = configuration.diagnostics {
             let diagnostics = Diagnostics {
                 health: health.clone(),
@@ -234,6 +231,7 @@ impl Agent {
             bot,
             _follower: follower,
             _debug: debug,
+            _sealed: attended,
         };
         Ok((agent, writer))
     }
@@ -385,6 +383,7 @@ impl Agent {
         };
         ControlFlow::Continue(match applied {
             Ok(failures) => {
+                self.services.forget_others(&new.services);
                 self.onboarding.send_replace(new.onboarding.clone());
                 self.configuration = new;
                 Ok(failures)

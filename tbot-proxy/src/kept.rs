@@ -200,8 +200,6 @@ pub(crate) enum Before<'a> {
 pub(crate) struct KeptSet {
     place: Place,
     whom: Whom,
-    /// Tells its keeper from others, for the sealed store.
-    owner: usize,
     now: watch::Receiver<Arc<SetNow>>,
     _task: AbortOnDropHandle<()>,
 }
@@ -224,7 +222,6 @@ impl KeptSet {
         Self {
             place: keeper.place(),
             whom: keeper.whom(),
-            owner: keeper.owner(),
             now: receiver,
             _task: AbortOnDropHandle::new(tokio::spawn(keeper.run())),
         }
@@ -239,7 +236,7 @@ impl KeptSet {
     pub(crate) fn forget(&self, sealed: &Sealed) {
         let now = self.now();
         let name = Name::new(self.whom, self.place.clone(), &now.reads, &now.attested);
-        sealed.put(&name, self.owner, None);
+        sealed.put(&name, None);
     }
 
     /// As it is now.

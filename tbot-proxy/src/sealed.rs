@@ -1,12 +1,14 @@
 //! What a restarted agent serves before the issuer has answered.
 //!
-//! Every set of SVIDs that is kept is written to a [`SealedStore`] too, if there is one, and
-//! so are the trust bundles. After a restart a set is in force again, under the same
-//! conditions as before: it has not expired, the workload that asks agrees in all that it
-//! was granted for, and policy is the same as then, as far as the issuer can be asked.
+//! Every set of SVIDs that is kept is written to a [`SealedStore`] too, if there is one.
+//! After a restart a set is in force again, under the same conditions as before: it has not
+//! expired, it was granted to this bot, the workload that asks agrees in all that it was
+//! granted for, and policy is the same as then, as far as the issuer can be asked. What is
+//! known not to count is removed at once, asked for or not: it must not come back when the
+//! issuer is away at the next start.
 //!
 //! Writing is done by a thread of its own: a slow disk keeps nobody waiting, a full one is
-//! told of, and each set is in the queue once, however often it changes.
+//! told of and tried again, and each set is in the queue once, however often it changes.
 
 mod set;
 
@@ -18,9 +20,10 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use identity::TrustBundleSet;
+use identity::SpiffeId;
 use sealed_store::{SealedStore, StoreError};
 use tokio::sync::watch;
+use tokio_util::task::AbortOnDropHandle;
 use zeroize::Zeroizing;
 
 pub(crate) use self::set::{Name, Restored, Whom};
@@ -29,28 +32,43 @@ use crate::{
     cache::Place,
     configuration::SealedStoreConfig,
     metrics::{SEALED_WRITES, result},
+    trust::{RenewOrder, Trust},
 };
 
-/// Name of the entry with the trust bundles.
-const BUNDLES: &str = "bundles";
 /// How long the last writes may take.
 const LAST_WRITES: Duration = Duration::from_secs(5);
+/// Pause before what could not be written is tried again.
+const AGAIN: Duration = Duration::from_secs(5);
 
 /// See the module. `Default`: there is no store.
 #[derive(Debug, Default)]
 pub(crate) struct Sealed {
     writer: Option<Writer>,
+    /// The bot that sets are granted to.
+    bot: Mutex<Option<BotName>>,
     /// Sets of the process before this one that nobody has asked for yet.
     found: Mutex<Vec<(Name, Restored)>>,
 }
 
+/// Trust domain and name of a bot, over all of its instances.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct BotName(String);
+
+impl BotName {
+    /// Of a bot identity: `spiffe://TRUST DOMAIN/bot/NAME/INSTANCE`.
+    pub(crate) fn of(id: &SpiffeId) -> Self {
+        let name = id.segments().nth(1).unwrap_or_default();
+        Self(format!("{}/{name}", id.trust_domain_name()))
+    }
+}
+
 impl Sealed {
-    /// Opens the store, and the trust bundles that were in force last. What is of another
-    /// trust domain than `own`, if that is known, is not restored.
+    /// Opens the store. What was granted to another bot than `bot`, the one whose identity is
+    /// in the storage, is removed; without one nothing comes back.
     pub(crate) fn open(
         config: &SealedStoreConfig,
-        own: Option<&str>,
-    ) -> Result<(Self, Option<TrustBundleSet>), StoreError> {
+        bot: Option<BotName>,
+    ) -> Result<Self, StoreError> {
         let store = SealedStore::open(&config.path, &config.key)?;
         let contents = store.contents()?;
         let path = config.path.display();
@@ -64,24 +82,24 @@ impl Sealed {
         for file in &contents.damaged {
             tracing::warn!(file = %file.display(), "a sealed SVID was damaged and is lost");
         }
-        let (mut bundles, mut found) = (None, Vec::new());
+        let (mut found, mut gone) = (Vec::new(), Vec::new());
         let now = SystemTime::now();
-        for (name, bytes) in contents.entries {
-            if name == BUNDLES {
-                bundles = TrustBundleSet::from_map_json(&bytes).ok();
-                continue;
-            }
-            match set::read(&name, &bytes, now) {
-                Some(set) if own.is_none_or(|own| set.1.is_of(own)) => found.push(set),
-                _ => store.remove(&name)?,
+        for (entry, bytes) in contents.entries {
+            match set::read(&entry, &bytes, now) {
+                Some((of, name, set)) if bot.as_ref() == Some(&of) => found.push((name, set)),
+                _ => gone.push(entry),
             }
         }
         tracing::info!(%path, sets = found.len(), "the sealed store is open");
         let sealed = Self {
             writer: Some(Writer::start(store)),
+            bot: Mutex::new(bot),
             found: Mutex::new(found),
         };
-        Ok((sealed, bundles))
+        for entry in gone {
+            sealed.change(&entry, None);
+        }
+        Ok(sealed)
     }
 
     /// Whether there is a store.
@@ -91,51 +109,67 @@ impl Sealed {
 
     /// The sets that were kept for `whom` in this place; each is given once.
     pub(crate) fn take(&self, whom: Whom, place: &Place) -> Vec<Restored> {
-        let mut found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut found = lock(&self.found);
         let taken = found.extract_if(.., |(name, _)| name.is_at(whom, place));
         taken.map(|(_, set)| set).collect()
     }
 
-    /// Removes the sets of places that are no longer configured.
-    pub(crate) fn retain(&self, is_configured: impl Fn(Whom, &Place) -> bool) {
-        let mut found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
-        let gone = found.extract_if(.., |(name, _)| !is_configured(name.whom(), name.place()));
+    /// Removes those that nobody has asked for and that do not count any more.
+    pub(crate) fn retain(&self, mut counts: impl FnMut(&Name, &mut Restored) -> bool) {
+        let mut found = lock(&self.found);
+        let gone: Vec<_> = found
+            .extract_if(.., |(name, set)| !counts(name, set))
+            .collect();
+        drop(found);
         for (name, _) in gone {
-            self.change(&name.text(), 0, None);
+            self.change(&name.text(), None);
         }
     }
 
-    /// Notes what a set is now; `owner` tells those who keep sets apart. A set of this name
-    /// that somebody else has put there since is not removed.
-    pub(crate) fn put(&self, name: &Name, owner: usize, set: Option<&Restored>) {
-        if self.is_open() {
-            let bytes = set.map(|set| set::write(name, set));
-            self.change(&name.text(), owner, bytes);
-        }
-    }
-
-    /// Writes every change of the trust bundles.
-    pub(crate) async fn follow(self: Arc<Self>, mut bundles: watch::Receiver<Arc<TrustBundleSet>>) {
+    /// Notes what a set is now; `None`: nothing of it is to come back.
+    pub(crate) fn put(&self, name: &Name, set: Option<&Restored>) {
         if !self.is_open() {
             return;
         }
-        loop {
-            let json = bundles.borrow_and_update().to_map_json();
-            self.change(BUNDLES, 0, Some(Zeroizing::new(json)));
-            if bundles.changed().await.is_err() {
-                return;
+        let bytes = match (set, lock(&self.bot).as_ref()) {
+            (Some(set), Some(bot)) => set::write(bot, name, set),
+            _ => None,
+        };
+        self.change(&name.text(), bytes);
+    }
+
+    /// Notes who the bot is; whether it is another than it was: then nothing of what was
+    /// granted before counts.
+    fn set_bot(&self, bot: &BotName) -> bool {
+        let before = lock(&self.bot).replace(bot.clone());
+        let is_another = before.is_some_and(|before| before != *bot);
+        if is_another {
+            self.retain(|_, _| false);
+        }
+        is_another
+    }
+
+    /// Removes what does not count any more, for as long as there is something that nobody
+    /// has asked for.
+    pub(crate) async fn follow(self: Arc<Self>, mut orders: watch::Receiver<Option<RenewOrder>>) {
+        while !lock(&self.found).is_empty() {
+            let order = *orders.borrow_and_update();
+            let now = SystemTime::now();
+            self.retain(|_, set| {
+                let mut svids = set.svids.iter();
+                svids.any(|svid| svid.not_after > now)
+                    && !order.is_some_and(|order| set.is_of_other_policy(order))
+            });
+            tokio::select! {
+                changed = orders.changed() => if changed.is_err() { return },
+                () = tokio::time::sleep(Duration::from_secs(60)) => {}
             }
         }
     }
 
-    fn change(&self, name: &str, owner: usize, bytes: Option<Zeroizing<Vec<u8>>>) {
+    fn change(&self, name: &str, bytes: Option<Zeroizing<Vec<u8>>>) {
         let Some(writer) = &self.writer else { return };
         let mut queue = writer.queue.lock();
-        match &bytes {
-            Some(_) => _ = queue.owners.insert(name.to_owned(), owner),
-            None if queue.owners.get(name).is_some_and(|other| *other != owner) => return,
-            None => _ = queue.owners.remove(name),
-        }
         queue.changes.insert(name.to_owned(), bytes);
         writer.queue.wake.notify_one();
     }
@@ -154,6 +188,35 @@ impl Sealed {
             tracing::warn!("the sealed store is slow: the last SVIDs are not in it");
         }
     }
+
+    /// Follows the bot identity, and the issuer's orders, until it is dropped.
+    pub(crate) fn attend(
+        self: &Arc<Self>,
+        mut identity: watch::Receiver<Arc<identity::Identity>>,
+        trust: Arc<Trust>,
+    ) -> [AbortOnDropHandle<()>; 2] {
+        let (sealed, orders) = (self.clone(), trust.order());
+        let bot = async move {
+            loop {
+                let svid = identity.borrow_and_update().svid.clone();
+                if let Some(svid) = svid
+                    && sealed.set_bot(&BotName::of(svid.id()))
+                {
+                    tracing::warn!(id = %svid.id(), "the bot is another one: everything is asked for anew");
+                    trust.order_now();
+                }
+                if identity.changed().await.is_err() {
+                    return;
+                }
+            }
+        };
+        let tasks = [tokio::spawn(bot), tokio::spawn(self.clone().follow(orders))];
+        tasks.map(AbortOnDropHandle::new)
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 struct Writer {
@@ -170,15 +233,13 @@ struct Queue {
 struct State {
     /// By name, what is to be written; `None`: removed.
     changes: HashMap<String, Option<Zeroizing<Vec<u8>>>>,
-    /// Who put it there last.
-    owners: HashMap<String, usize>,
     is_closing: bool,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Queue {
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 }
 
@@ -193,7 +254,7 @@ impl Writer {
         match thread {
             Ok(thread) => queue.lock().thread = Some(thread),
             Err(error) => {
-                tracing::error!(%error, "no thread for the sealed store: nothing is written to it")
+                tracing::error!(%error, "no thread for the sealed store: nothing is written to it");
             }
         }
         Self { queue }
@@ -215,24 +276,41 @@ fn write(store: &SealedStore, queue: &Queue) {
         }
         let changes = std::mem::take(&mut state.changes);
         drop(state);
+        let mut failed = Vec::new();
         for (name, bytes) in changes {
-            let done = match bytes {
-                Some(bytes) => store.put(&name, &bytes),
+            let done = match &bytes {
+                Some(bytes) => store.put(&name, bytes),
                 None => store.remove(&name),
             };
-            let failed = done.is_err();
-            metrics::counter!(SEALED_WRITES, "result" => result(!failed)).increment(1);
-            match done {
-                Ok(()) if is_failing => tracing::info!("the sealed store is written again"),
+            metrics::counter!(SEALED_WRITES, "result" => result(done.is_ok())).increment(1);
+            if let Err(error) = done {
                 // Once, and not for each of a thousand sets.
-                Err(error) if !is_failing => tracing::error!(
-                    %error,
-                    "the sealed store cannot be written: a restart without the issuer would lose newer SVIDs"
-                ),
-                _ => {}
+                if !std::mem::replace(&mut is_failing, true) {
+                    tracing::error!(
+                        %error,
+                        "the sealed store cannot be written, which is tried again: a restart without the issuer would lose newer SVIDs, and find some that were taken away"
+                    );
+                }
+                failed.push((name, bytes));
             }
-            is_failing = failed;
         }
+        if failed.is_empty() {
+            if std::mem::replace(&mut is_failing, false) {
+                tracing::info!("the sealed store is written again");
+            }
+            continue;
+        }
+        let mut state = queue.lock();
+        if state.is_closing {
+            return;
+        }
+        for (name, bytes) in failed {
+            state.changes.entry(name).or_insert(bytes);
+        }
+        let pause = queue
+            .wake
+            .wait_timeout_while(state, AGAIN, |state| !state.is_closing);
+        drop(pause.unwrap_or_else(PoisonError::into_inner));
     }
 }
 

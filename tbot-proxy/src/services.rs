@@ -149,8 +149,9 @@ impl Services {
 
     /// Removes from the sealed store what no service would use.
     pub(crate) fn forget_others(&self, wanted: &[Service]) {
-        self.keeping.sealed.retain(|whom, (selector, _)| {
-            wanted.iter().any(|service| match (&service.kind, whom) {
+        self.keeping.sealed.retain(|name, _| {
+            let (selector, _) = name.place();
+            wanted.iter().any(|service| match (&service.kind, name.whom()) {
                 (ServiceKind::Output(_) | ServiceKind::Proxy(_), Whom::Service)
                 | (ServiceKind::WorkloadApi(_) | ServiceKind::BrokerApi(_), Whom::Workloads) => {
                     service.selector == *selector
@@ -419,6 +420,7 @@ impl Services {
                 None
             }
             Work::Api(task) => {
+                self.closing.retain(|closing| !closing.is_finished());
                 self.closing.push(task.stop());
                 None
             }

@@ -50,8 +50,8 @@ pub(crate) struct RenewOrder {
     pub(crate) within: Duration,
     /// Rises with each order that was given here (`SIGUSR1`).
     pub(crate) local: u64,
-    /// `WatchResponse.policy_epoch`.
-    pub(crate) policy: u64,
+    /// `WatchResponse.policy_epoch`; `None`: the issuer has not told.
+    pub(crate) policy: Option<u64>,
     /// Spread over this what is asked again because policy is another.
     pub(crate) policy_within: Duration,
     /// Rises when the issuer refuses to tell us anything: the bot is locked, or gone.
@@ -172,7 +172,7 @@ impl Trust {
                 epoch: message.renew_epoch,
                 within: crate::key::duration_of(message.renew_within).unwrap_or_default(),
                 local: order.map_or(0, |order| order.local),
-                policy: message.policy_epoch,
+                policy: Some(message.policy_epoch),
                 policy_within: crate::key::duration_of(message.policy_within).unwrap_or_default(),
                 refusals: order.map_or(0, |order| order.refusals),
             };
@@ -275,7 +275,7 @@ impl Obtained {
         Self {
             epoch: order.map(|order| order.epoch),
             local: order.map_or(0, |order| order.local),
-            policy: order.map(|order| order.policy),
+            policy: order.and_then(|order| order.policy),
             refusals: order.map_or(0, |order| order.refusals),
         }
     }
@@ -296,8 +296,11 @@ impl Obtained {
     /// Whether it was granted under another policy, or to a bot that may have nothing now.
     /// Where the policy was not known, this is it.
     pub(crate) fn is_of_other_policy(&mut self, order: RenewOrder) -> bool {
-        let before = *self.policy.get_or_insert(order.policy);
-        before != order.policy || order.refusals > self.refusals
+        let is_other = order.policy.is_some_and(|policy| {
+            let before = *self.policy.get_or_insert(policy);
+            before != policy
+        });
+        is_other || order.refusals > self.refusals
     }
 
     /// Whether `order` is a newer one. Where the order was not known, this is it.

@@ -158,6 +158,10 @@ impl SealedStore {
                     remove(&path);
                     contents.damaged.push(path);
                 }
+                // It may be there the next time.
+                Err(Unreadable::Now(error)) => {
+                    tracing::warn!(path = %path.display(), %error, "a sealed entry cannot be read now");
+                }
             }
         }
         contents.entries.sort_by(|(one, _), (two, _)| one.cmp(two));
@@ -167,10 +171,11 @@ impl SealedStore {
 
     fn read(&self, name: &str, path: &Path) -> Result<Zeroizing<Vec<u8>>, Unreadable> {
         let is_entry = |metadata: fs::Metadata| metadata.is_file() && metadata.len() <= SIZE_MAX;
-        if !fs::symlink_metadata(path).is_ok_and(is_entry) {
+        let metadata = fs::symlink_metadata(path).map_err(Unreadable::Now)?;
+        if !is_entry(metadata) {
             return Err(Unreadable::Damaged);
         }
-        let bytes = fs::read(path).map_err(|_| Unreadable::Damaged)?;
+        let bytes = fs::read(path).map_err(Unreadable::Now)?;
         sealed::open(&self.key, name, bytes)
     }
 
@@ -181,6 +186,9 @@ impl SealedStore {
     /// If it cannot be written: then what was there is there still.
     pub fn put(&self, name: &str, entry: &[u8]) -> Result<(), StoreError> {
         let path = self.path(name)?;
+        if entry.len() as u64 > SIZE_MAX / 2 {
+            return Err(failed("seal", &path, io::ErrorKind::FileTooLarge.into()));
+        }
         let sealed = sealed::seal(&self.key, name, entry)?;
         let next = path.with_extension("tmp");
         write(&next, &sealed).map_err(|source| {

@@ -14,10 +14,12 @@ const ID: usize = 8;
 const NONCE: usize = 12;
 
 /// Why a file is no entry.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub(crate) enum Unreadable {
     OtherKey,
     Damaged,
+    /// The system does not give it now.
+    Now(std::io::Error),
 }
 
 pub(crate) fn seal(key: &SealingKey, name: &str, entry: &[u8]) -> Result<Vec<u8>, KeyError> {

@@ -150,7 +150,10 @@ fn a_key_in_the_kernels_keyring_outlives_the_process_that_made_it() {
     }
     let place = Place::new();
     let run = |step: &str| {
-        let mut command = Command::new("setsid");
+        // A session keyring without that of the user in it, as services of systemd have.
+        let script = "import ctypes, os, sys; ctypes.CDLL(None).syscall(250, 1, None); os.execv(sys.argv[1], sys.argv[1:])";
+        let mut command = Command::new("python3");
+        command.args(["-c", script]);
         command.arg(std::env::current_exe().unwrap());
         command.args([
             "--exact",
@@ -299,8 +302,17 @@ fn a_tpm_gives_the_key_while_the_pcrs_are_as_they_were() {
     tpm.tool(&["tpm2_pcrextend", &format!("10:sha256={digest}")]);
     assert_eq!(names(&open(&place, &tpm.source(&[7, 16]))), ["one"]);
     tpm.tool(&["tpm2_pcrextend", &format!("16:sha256={digest}")]);
-    let contents = open(&place, &tpm.source(&[7, 16])).contents().unwrap();
+    let store = open(&place, &tpm.source(&[7, 16]));
+    let contents = store.contents().unwrap();
     assert_eq!((contents.of_another_key, contents.entries.len()), (1, 0));
+    store.put("two", b"2").unwrap();
+    drop(store);
+    // PCRs that are not named any more, and a file that is none: a new key.
+    let contents = open(&place, &tpm.source(&[])).contents().unwrap();
+    assert_eq!((contents.of_another_key, contents.entries.len()), (1, 0));
+    fs::write(place.file("key.tpm"), [0; 40]).unwrap();
+    open(&place, &tpm.source(&[])).put("three", b"3").unwrap();
+    assert_eq!(names(&open(&place, &tpm.source(&[]))), ["three"]);
 }
 
 #[test]

@@ -27,15 +27,14 @@ pub(super) fn sealed_store(
     storage: Option<&Storage>,
 ) -> Option<SealedStoreConfig> {
     let own = fields.optional("path", absolute_or_relative_path);
-    let path = match (own, storage) {
-        (Some(own), _) => Some(own),
-        (None, Some(Storage::Directory(storage))) => Some(storage.join(FOLDER)),
-        (None, Some(Storage::Memory)) if !fields.has("path") => {
-            let message = "missing key `path`: `storage` is memory, so there is no directory of ours to put it in";
+    let path = match storage {
+        Some(Storage::Directory(storage)) => Some(own.unwrap_or_else(|| storage.join(FOLDER))),
+        Some(Storage::Memory) => {
+            let message = "`sealed_store` needs `storage` in a directory: what was granted to another bot does not count, and the bot identity tells which one this is";
             fields.mistake("", message);
             None
         }
-        (None, _) => None,
+        None => None,
     };
     let key = fields.required_mapping("key", key);
     let (path, key) = (path?, key?);

@@ -101,12 +101,12 @@ impl Keeper {
 
     pub(super) async fn run(mut self) {
         let mut order = self.keeping.trust.order();
-        let is_restored = self.restore(&mut order).await;
+        let restored = self.restore(&mut order).await;
         let now = SystemTime::now();
-        let mut schedule = match life(&self.svids) {
-            Some(life) if is_restored => Schedule::held(life, now),
-            Some(life) => Schedule::overdue(life, now),
-            None => Schedule::empty(now),
+        let mut schedule = match (restored, life(&self.svids)) {
+            (Some(schedule), _) => schedule,
+            (None, Some(life)) => Schedule::overdue(life, now),
+            (None, None) => Schedule::empty(now),
         };
         let mut bundles = self.keeping.trust.bundles();
         let mut bot = self.keeping.bot.clone();
@@ -300,22 +300,22 @@ impl Keeper {
     /// What was held before this process began is in force again, unless it was granted
     /// under another policy than the issuer tells of, or to a bot that may have nothing now.
     /// An issuer that does not tell in time is away.
-    async fn restore(&mut self, order: &mut watch::Receiver<Option<RenewOrder>>) -> bool {
-        let Some(restored) = self.restored.take() else {
-            return false;
-        };
+    /// `None`: nothing is. Else its schedule.
+    async fn restore(
+        &mut self,
+        order: &mut watch::Receiver<Option<RenewOrder>>,
+    ) -> Option<Schedule> {
+        let mut restored = self.restored.take()?;
         _ = tokio::time::timeout(HEARING, self.keeping.trust.heard()).await;
-        let mut obtained = restored.obtained;
         let order = *order.borrow_and_update();
-        let counts = order.is_none_or(|order| {
-            obtained.policy.is_some() && obtained.renewal_within(order).is_none()
-        });
-        if !counts {
+        let name = self.name(&restored.reads, &restored.attested);
+        if order.is_some_and(|order| restored.is_of_other_policy(order)) {
             tracing::info!(selected = %self.selector.selection, "policy is another since: what was sealed does not count");
-            let name = self.name(&restored.reads, &restored.attested);
-            self.keeping.sealed.put(&name, self.owner(), None);
-            return false;
+            self.keeping.sealed.put(&name, None);
+            return None;
         }
+        let mut obtained = restored.obtained;
+        let is_due = order.is_some_and(|order| obtained.renewal_within(order).is_some());
         for svid in &restored.svids {
             tracing::info!(
                 id = %svid.id,
@@ -330,7 +330,15 @@ impl Keeper {
         (self.svids, self.reads) = (restored.svids, restored.reads);
         (self.attested, self.obtained) = (restored.attested, obtained);
         self.asked = true;
-        true
+        self.saved = Some(Saved {
+            name,
+            svids: self.svids.clone(),
+        });
+        let (life, now) = (life(&self.svids)?, SystemTime::now());
+        Some(match is_due {
+            true => Schedule::overdue(life, now),
+            false => Schedule::held(life, now),
+        })
     }
 
     pub(super) fn place(&self) -> Place {
@@ -343,11 +351,6 @@ impl Keeper {
 
     fn name(&self, reads: &Reads, attested: &Attested) -> Name {
         Name::new(self.whom(), self.place(), reads, attested)
-    }
-
-    /// Tells this keeper from others.
-    pub(super) fn owner(&self) -> usize {
-        Arc::as_ptr(&self.now).addr()
     }
 
     /// Has the sealed store follow what is held.
@@ -368,7 +371,7 @@ impl Keeper {
         if let Some(saved) = &self.saved
             && (saved.name != name || self.svids.is_empty())
         {
-            sealed.put(&saved.name, self.owner(), None);
+            sealed.put(&saved.name, None);
         }
         self.saved = None;
         if !self.svids.is_empty() {
@@ -378,7 +381,7 @@ impl Keeper {
                 attested: self.attested.clone(),
                 obtained: self.obtained,
             };
-            sealed.put(&name, self.owner(), Some(&set));
+            sealed.put(&name, Some(&set));
             self.saved = Some(Saved {
                 name,
                 svids: self.svids.clone(),

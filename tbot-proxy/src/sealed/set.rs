@@ -1,11 +1,13 @@
 //! One set as it lies in the store.
 
 use std::{
+    io,
     sync::Arc,
     time::{Instant, SystemTime},
 };
 
 use aws_lc_rs::digest::{SHA256, digest};
+use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 use identity::{SpiffeId, X509Svid};
 use rustls_pki_types::{CertificateDer, PrivatePkcs8KeyDer};
 use secrecy::{ExposeSecret, SecretString};
@@ -13,11 +15,12 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use zeroize::{Zeroize, Zeroizing};
 
+use super::BotName;
 use crate::{
     cache::Place,
     kept::{Attested, KeptDocument, KeptSvid},
     reads::Reads,
-    trust::Obtained,
+    trust::{Obtained, RenewOrder},
 };
 
 /// For whom a set is kept.
@@ -79,15 +82,17 @@ pub(crate) struct Restored {
 }
 
 impl Restored {
-    /// Whether all of it is of this trust domain.
-    pub(super) fn is_of(&self, trust_domain: &str) -> bool {
-        let mut svids = self.svids.iter();
-        svids.all(|svid| svid.id.trust_domain_name() == trust_domain)
+    /// Whether it was granted under another policy than `order` tells of, as far as it tells
+    /// of any; or to a bot that may have nothing now.
+    pub(crate) fn is_of_other_policy(&mut self, order: RenewOrder) -> bool {
+        let is_known = self.obtained.policy.is_some() || order.policy.is_none();
+        !is_known || self.obtained.is_of_other_policy(order)
     }
 }
 
 #[derive(Serialize, Deserialize)]
 struct StoredSet {
+    bot: String,
     name: Name,
     svids: Vec<StoredSvid>,
     reads: Reads,
@@ -111,42 +116,67 @@ struct StoredSvid {
 #[serde(rename_all = "snake_case")]
 enum StoredDocument {
     X509 {
-        chain_der: Vec<Vec<u8>>,
-        key_pkcs8: Secret<Vec<u8>>,
+        /// In base64, as the keys.
+        chain_der: Vec<String>,
+        key_pkcs8: Secret,
     },
     Wit {
-        token: Secret<String>,
-        key_pkcs8: Secret<Vec<u8>>,
+        token: Secret,
+        key_pkcs8: Secret,
     },
 }
 
 /// Wiped when dropped.
 #[derive(Serialize, Deserialize)]
 #[serde(transparent)]
-struct Secret<T: Zeroize>(T);
+struct Secret(String);
 
-impl<T: Zeroize> Drop for Secret<T> {
+impl Secret {
+    fn of(bytes: &[u8]) -> Self {
+        Self(BASE64.encode(bytes))
+    }
+
+    fn bytes(&self) -> Option<Zeroizing<Vec<u8>>> {
+        BASE64.decode(&self.0).ok().map(Zeroizing::new)
+    }
+}
+
+impl Drop for Secret {
     fn drop(&mut self) {
         self.0.zeroize();
     }
 }
 
 /// As it is sealed.
-pub(super) fn write(name: &Name, set: &Restored) -> Zeroizing<Vec<u8>> {
+pub(super) fn write(bot: &BotName, name: &Name, set: &Restored) -> Option<Zeroizing<Vec<u8>>> {
     let stored = StoredSet {
+        bot: bot.0.clone(),
         name: name.clone(),
         svids: set.svids.iter().map(|svid| stored(svid)).collect(),
         reads: Reads::clone(&set.reads),
         workload: set.attested.workload.as_deref().cloned(),
         obtained: set.obtained,
     };
-    // Numbers of an octet each: four bytes at most. A buffer that grew would leave what it held.
-    let secrets: usize = stored.svids.iter().map(StoredSvid::size).sum();
-    let mut bytes = Zeroizing::new(Vec::with_capacity(64 * 1024 + 4 * secrets));
-    if serde_json::to_writer(&mut *bytes, &stored).is_err() {
-        bytes.clear();
+    // A buffer that grew would leave what it held: its size is found out first.
+    let mut length = Length(0);
+    serde_json::to_writer(&mut length, &stored).ok()?;
+    let mut bytes = Zeroizing::new(Vec::with_capacity(length.0));
+    serde_json::to_writer(&mut *bytes, &stored).ok()?;
+    Some(bytes)
+}
+
+/// Counts what is written to it.
+struct Length(usize);
+
+impl io::Write for Length {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0 += bytes.len();
+        Ok(bytes.len())
     }
-    bytes
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 fn stored(svid: &KeptSvid) -> StoredSvid {
@@ -160,29 +190,18 @@ fn stored(svid: &KeptSvid) -> StoredSvid {
         renew_at: svid.renew_at,
         document: match &svid.document {
             KeptDocument::X509(svid) => StoredDocument::X509 {
-                chain_der: svid.chain().iter().map(|der| der.to_vec()).collect(),
-                key_pkcs8: Secret(svid.key_pkcs8_der().to_vec()),
+                chain_der: svid.chain().iter().map(|der| BASE64.encode(der)).collect(),
+                key_pkcs8: Secret::of(svid.key_pkcs8_der()),
             },
             KeptDocument::Wit { token, key_pkcs8 } => StoredDocument::Wit {
                 token: Secret(token.expose_secret().to_owned()),
-                key_pkcs8: Secret(key_pkcs8.to_vec()),
+                key_pkcs8: Secret::of(key_pkcs8),
             },
         },
     }
 }
 
 impl StoredSvid {
-    fn size(&self) -> usize {
-        let document = match &self.document {
-            StoredDocument::X509 {
-                chain_der,
-                key_pkcs8,
-            } => chain_der.iter().map(Vec::len).sum::<usize>() + key_pkcs8.0.len(),
-            StoredDocument::Wit { token, key_pkcs8 } => token.0.len() + key_pkcs8.0.len(),
-        };
-        document + 1024
-    }
-
     /// `None`: it is not what it says, or it has expired.
     fn read(self, now: SystemTime) -> Option<KeptSvid> {
         let id = SpiffeId::parse(&self.id).ok()?;
@@ -192,8 +211,10 @@ impl StoredSvid {
                 chain_der,
                 key_pkcs8,
             } => {
-                let chain = chain_der.into_iter().map(CertificateDer::from).collect();
-                let key = PrivatePkcs8KeyDer::from(key_pkcs8.0.clone());
+                let chain = chain_der.iter().map(|text| BASE64.decode(text));
+                let chain = chain.map(|der| der.map(CertificateDer::from));
+                let chain = chain.collect::<Result<_, _>>().ok()?;
+                let key = PrivatePkcs8KeyDer::from(key_pkcs8.bytes()?.to_vec());
                 let svid = X509Svid::new(chain, key.into()).ok()?;
                 if *svid.id() != id {
                     return None;
@@ -203,7 +224,7 @@ impl StoredSvid {
             }
             StoredDocument::Wit { token, key_pkcs8 } => KeptDocument::Wit {
                 token: SecretString::from(token.0.as_str()),
-                key_pkcs8: Arc::new(Zeroizing::new(key_pkcs8.0.clone())),
+                key_pkcs8: Arc::new(key_pkcs8.bytes()?),
             },
         };
         (not_after > now).then_some(KeptSvid {
@@ -220,7 +241,11 @@ impl StoredSvid {
 }
 
 /// `None`: there is nothing in it that could be served.
-pub(super) fn read(entry: &str, bytes: &[u8], now: SystemTime) -> Option<(Name, Restored)> {
+pub(super) fn read(
+    entry: &str,
+    bytes: &[u8],
+    now: SystemTime,
+) -> Option<(BotName, Name, Restored)> {
     let stored: StoredSet = serde_json::from_slice(bytes).ok()?;
     let svids: Vec<_> = stored
         .svids
@@ -244,5 +269,5 @@ pub(super) fn read(entry: &str, bytes: &[u8], now: SystemTime) -> Option<(Name, 
             ..stored.obtained
         },
     };
-    Some((stored.name, set))
+    Some((BotName(stored.bot), stored.name, set))
 }

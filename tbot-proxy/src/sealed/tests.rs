@@ -73,6 +73,23 @@ fn set(ttl: Duration) -> Restored {
     }
 }
 
+fn open(folder: &tempfile::TempDir, bot: &str) -> Arc<Sealed> {
+    let id = format!("spiffe://one.example/bot/{bot}/0000");
+    let bot = BotName::of(&SpiffeId::parse(&id).unwrap());
+    Arc::new(Sealed::open(&config(folder), Some(bot)).unwrap())
+}
+
+async fn closed(sealed: Arc<Sealed>) {
+    sealed.finish().await;
+}
+
+/// How many sets lie in the store.
+fn files(folder: &tempfile::TempDir) -> usize {
+    let list = std::fs::read_dir(folder.path().join("sealed")).unwrap();
+    let names = list.map(|file| file.unwrap().file_name().into_string().unwrap());
+    names.filter(|name| name.starts_with("set-")).count()
+}
+
 fn name(whom: Whom, place: &Place, set: &Restored) -> Name {
     Name::new(whom, place.clone(), &set.reads, &set.attested)
 }
@@ -82,20 +99,11 @@ async fn a_set_comes_back_as_it_was() {
     let folder = tempfile::tempdir().unwrap();
     let place = place("app", SetKind::X509);
     let set = set(HOUR);
-    let bundles = TrustBundleSet::new([TestCa::new("one.example").bundle()]);
-    let (sealed, none) = Sealed::open(&config(&folder), None).unwrap();
-    assert!(none.is_none());
-    let sealed = Arc::new(sealed);
-    sealed.put(&name(Whom::Workloads, &place, &set), 1, Some(&set));
-    let (_told, followed) = watch::channel(Arc::new(bundles.clone()));
-    let following = tokio::spawn(sealed.clone().follow(followed));
-    tokio::task::yield_now().await;
-    sealed.finish().await;
-    following.abort();
-    drop((sealed, following.await));
+    let sealed = open(&folder, "app");
+    sealed.put(&name(Whom::Workloads, &place, &set), Some(&set));
+    closed(sealed).await;
 
-    let (sealed, restored) = Sealed::open(&config(&folder), Some("one.example")).unwrap();
-    assert_eq!(restored.unwrap(), bundles);
+    let sealed = open(&folder, "app");
     assert!(sealed.take(Whom::Service, &place).is_empty());
     let back = sealed.take(Whom::Workloads, &place).pop().unwrap();
     assert!(sealed.take(Whom::Workloads, &place).is_empty(), "once");
@@ -131,65 +139,118 @@ async fn a_set_comes_back_as_it_was() {
 }
 
 #[tokio::test]
-async fn what_has_expired_or_is_of_another_trust_domain_does_not_come_back() {
+async fn what_has_expired_or_is_of_another_bot_does_not_come_back() {
     let folder = tempfile::tempdir().unwrap();
-    let files = || {
-        let list = std::fs::read_dir(folder.path().join("sealed")).unwrap();
-        let names = list.map(|file| file.unwrap().file_name().into_string().unwrap());
-        names.filter(|name| name.starts_with("set-")).count()
-    };
     let short = set(Duration::from_millis(1));
     let long = set(HOUR);
     let (a, b) = (place("a", SetKind::X509), place("b", SetKind::X509));
-    let (sealed, _) = Sealed::open(&config(&folder), None).unwrap();
-    sealed.put(&name(Whom::Service, &a, &short), 1, Some(&short));
-    sealed.put(&name(Whom::Service, &b, &long), 1, Some(&long));
-    sealed.finish().await;
-    drop(sealed);
-    assert_eq!(files(), 2);
-    let (sealed, _) = Sealed::open(&config(&folder), None).unwrap();
+    let sealed = open(&folder, "app");
+    sealed.put(&name(Whom::Service, &a, &short), Some(&short));
+    sealed.put(&name(Whom::Service, &b, &long), Some(&long));
+    closed(sealed).await;
+    assert_eq!(files(&folder), 2);
+    let sealed = open(&folder, "app");
     assert!(sealed.take(Whom::Service, &a).is_empty());
-    assert_eq!(files(), 1);
-    sealed.finish().await;
-    drop(sealed);
-    let (sealed, _) = Sealed::open(&config(&folder), Some("another.example")).unwrap();
+    closed(sealed).await;
+    assert_eq!(files(&folder), 1);
+    let sealed = open(&folder, "another");
     assert!(sealed.take(Whom::Service, &b).is_empty());
-    assert_eq!(files(), 0);
+    closed(sealed).await;
+    assert_eq!(files(&folder), 0);
 }
 
 #[tokio::test]
-async fn a_set_is_removed_by_who_put_it_there() {
+async fn nothing_comes_back_while_it_is_not_known_which_bot_this_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let (set, place) = (set(HOUR), place("app", SetKind::X509));
+    let sealed = open(&folder, "app");
+    sealed.put(&name(Whom::Service, &place, &set), Some(&set));
+    closed(sealed).await;
+    let sealed = Sealed::open(&config(&folder), None).unwrap();
+    assert!(sealed.take(Whom::Service, &place).is_empty());
+    closed(Arc::new(sealed)).await;
+    assert_eq!(files(&folder), 0);
+}
+
+#[tokio::test]
+async fn what_was_taken_away_or_is_configured_no_longer_is_removed() {
     let folder = tempfile::tempdir().unwrap();
     let set = set(HOUR);
     let (gone, stays) = (place("gone", SetKind::X509), place("stays", SetKind::X509));
-    let (sealed, _) = Sealed::open(&config(&folder), None).unwrap();
+    let sealed = open(&folder, "app");
     for place in [&gone, &stays] {
-        sealed.put(&name(Whom::Service, place, &set), 1, Some(&set));
+        sealed.put(&name(Whom::Service, place, &set), Some(&set));
     }
-    sealed.put(&name(Whom::Service, &stays, &set), 2, Some(&set));
-    for place in [&gone, &stays] {
-        sealed.put(&name(Whom::Service, place, &set), 1, None);
-    }
-    sealed.finish().await;
-    drop(sealed);
-    let (sealed, _) = Sealed::open(&config(&folder), None).unwrap();
-    assert!(sealed.take(Whom::Service, &gone).is_empty());
-    assert_eq!(sealed.take(Whom::Service, &stays).len(), 1);
+    sealed.put(&name(Whom::Service, &gone, &set), None);
+    closed(sealed).await;
+    assert_eq!(files(&folder), 1);
+    let sealed = open(&folder, "app");
+    sealed.retain(|name, _| name.whom() == Whom::Workloads);
+    closed(sealed).await;
+    assert_eq!(files(&folder), 0);
 }
 
 #[tokio::test]
-async fn what_is_configured_no_longer_is_removed() {
+async fn what_nobody_has_asked_for_yet_follows_policy_too() {
+    let order = |policy, refusals| {
+        Some(RenewOrder {
+            epoch: 3,
+            policy,
+            refusals,
+            ..RenewOrder::default()
+        })
+    };
+    for (told, comes_back) in [
+        // An order that was given here says nothing of policy.
+        (order(None, 0), true),
+        (order(Some(9), 0), true),
+        (order(Some(10), 0), false),
+        (order(Some(8), 0), false),
+        (order(None, 1), false),
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        let (set, place) = (set(HOUR), place("app", SetKind::X509));
+        let sealed = open(&folder, "app");
+        sealed.put(&name(Whom::Workloads, &place, &set), Some(&set));
+        closed(sealed).await;
+        let sealed = open(&folder, "app");
+        let (_tell, orders) = watch::channel(told);
+        let following = tokio::spawn(sealed.clone().follow(orders));
+        tokio::task::yield_now().await;
+        following.abort();
+        closed(sealed).await;
+        assert_eq!(files(&folder) == 1, comes_back, "{told:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_cannot_be_written_is_tried_again() {
     let folder = tempfile::tempdir().unwrap();
-    let set = set(HOUR);
-    let place = place("app", SetKind::X509);
-    let (sealed, _) = Sealed::open(&config(&folder), None).unwrap();
-    sealed.put(&name(Whom::Service, &place, &set), 1, Some(&set));
+    let (set, place) = (set(HOUR), place("app", SetKind::X509));
+    let sealed = open(&folder, "app");
+    let name = name(Whom::Service, &place, &set);
+    // Something is in the way, which no rename replaces.
+    let way = folder
+        .path()
+        .join("sealed")
+        .join(format!("{}.sealed", name.text()));
+    std::fs::create_dir_all(way.join("x")).unwrap();
+    sealed.put(&name, Some(&set));
+    let is_queued = || {
+        let queue = sealed.writer.as_ref().unwrap().queue.lock();
+        queue.changes.contains_key(&name.text())
+    };
+    let deadline = Instant::now() + Duration::from_secs(30);
+    // Taken out by the writer, and put back.
+    let mut seen_empty = false;
+    while Instant::now() < deadline && !(seen_empty && is_queued()) {
+        seen_empty |= !is_queued();
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    std::fs::remove_dir_all(&way).unwrap();
+    while Instant::now() < deadline && !way.is_file() {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    assert!(way.is_file());
     sealed.finish().await;
-    drop(sealed);
-    let (sealed, _) = Sealed::open(&config(&folder), None).unwrap();
-    sealed.retain(|whom, _| whom == Whom::Workloads);
-    sealed.finish().await;
-    drop(sealed);
-    let (sealed, _) = Sealed::open(&config(&folder), None).unwrap();
-    assert!(sealed.take(Whom::Service, &place).is_empty());
 }

@@ -164,7 +164,7 @@ fn fe_07_bundles_of_trust_domains_stay_apart_and_the_own_one_cannot_be_replaced(
 #[test]
 fn another_policy_is_a_reason_to_ask_again_whichever_way_its_number_went() {
     let under = |policy| RenewOrder {
-        policy,
+        policy: Some(policy),
         policy_within: Duration::from_secs(3),
         ..order(4, 0)
     };

@@ -1,6 +1,7 @@
 //! A key in a file.
 
 use std::{
+    fmt::Write as _,
     fs::{self, File, OpenOptions},
     io::{self, Read as _, Write as _},
     os::unix::fs::{MetadataExt as _, OpenOptionsExt as _},
@@ -22,10 +23,12 @@ pub(super) fn key(path: &Path) -> Result<KeyBytes, KeyError> {
     match File::open(path) {
         Ok(file) => read(file).map_err(failed),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            let key = generate()?;
-            create(path, &key).map_err(|error| failed(told(&error)))?;
-            tracing::info!(path = %path.display(), "a key for the sealed store was made");
-            Ok(key)
+            create(path, &generate()?).map_err(|error| failed(told(&error)))?;
+            // Another agent may have been first: what is there counts.
+            File::open(path)
+                .map_err(|error| told(&error))
+                .and_then(read)
+                .map_err(failed)
         }
         Err(error) => Err(failed(told(&error))),
     }
@@ -58,22 +61,37 @@ fn read(file: File) -> Result<KeyBytes, String> {
     Ok(key)
 }
 
-/// Whole or not at all.
+/// Whole, or not at all; what is there already stays.
 fn create(path: &Path, key: &KeyBytes) -> io::Result<()> {
-    use std::fmt::Write as _;
     let mut text = Zeroizing::new(String::with_capacity(128));
     for byte in key.iter() {
         _ = write!(text, "{byte:02x}");
     }
     text.push('\n');
-    let next = path.with_extension("tmp");
+    let folder = match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    };
+    let next = folder.join(format!(".sealing-key.{}.tmp", std::process::id()));
     _ = fs::remove_file(&next);
     let mut file = OpenOptions::new()
         .create_new(true)
         .write(true)
         .mode(0o600)
         .open(&next)?;
-    file.write_all(text.as_bytes())?;
-    file.sync_all()?;
-    fs::rename(next, path)
+    let linked = file
+        .write_all(text.as_bytes())
+        .and_then(|()| file.sync_all())
+        .and_then(|()| match fs::hard_link(&next, path) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+            linked => {
+                if linked.is_ok() {
+                    tracing::info!(path = %path.display(), "a key for the sealed store was made");
+                }
+                linked
+            }
+        });
+    fs::remove_file(&next)?;
+    linked?;
+    File::open(folder)?.sync_all()
 }

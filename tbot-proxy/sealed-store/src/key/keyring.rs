@@ -39,15 +39,27 @@ pub(super) fn key(directory: &Path) -> Result<KeyBytes, KeyError> {
             | KernelError::KeyringDoesNotExist,
         ) => {
             let key = generate()?;
-            let added = ring.add_key(description.as_str(), &key[..]);
+            // In the keyring of this process it is possessed, so its permissions can be set;
+            // the session keyring of a service need not have that of the user in it.
+            let own = KeyRing::from_special_id(KeyRingIdentifier::Process, true);
+            let own = own.map_err(failed("open the keyring of this process"))?;
+            let added = own.add_key(description.as_str(), &key[..]);
             let added = added.map_err(failed("add a key"))?;
             let permissions = KeyPermissionsBuilder::builder()
                 .posessor(Permission::ALL)
-                .user(Permission::VIEW | Permission::READ | Permission::SEARCH | Permission::WRITE)
+                .user(
+                    Permission::VIEW
+                        | Permission::READ
+                        | Permission::SEARCH
+                        | Permission::WRITE
+                        | Permission::LINK,
+                )
                 .build();
             added
                 .set_perms(permissions)
                 .map_err(failed("let this user read the key"))?;
+            ring.link_key(added)
+                .map_err(failed("put the key into the keyring of this user"))?;
             tracing::info!(
                 description,
                 "a key for the sealed store was made in the kernel's keyring"

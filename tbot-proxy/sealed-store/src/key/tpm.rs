@@ -99,46 +99,9 @@ pub(super) fn key(
     let path = directory.join(FILE);
     let mut device = Device::open(address).map_err(|fault| failed(("cannot connect", fault)))?;
     let parent = device.storage_key().map_err(failed)?;
-    let known = match fs::read(&path) {
-        Ok(bytes) => Some(bytes),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-        Err(error) => return Err(unusable(&path, &told(&error))),
-    };
-    let unsealed = match known.as_deref().map(|bytes| Sealed::read(bytes).ok_or(())) {
-        Some(Ok(sealed)) => match device.unseal(parent, &sealed, pcrs) {
-            Ok(key) => Some(key),
-            // Another TPM, another owner, another state of the machine: what was sealed is
-            // lost, as it is meant to be.
-            Err((tried, fault)) if fault.is_refusal() => {
-                tracing::warn!(
-                    tpm = %address,
-                    tried,
-                    %fault,
-                    "the TPM does not give the key of the sealed store any more: a new one is made"
-                );
-                None
-            }
-            Err(error) => return Err(failed(error)),
-        },
-        Some(Err(())) => {
-            tracing::warn!(path = %path.display(), "it holds no sealed key: a new one is made");
-            None
-        }
-        None => None,
-    };
-    let key = match unsealed {
-        Some(key) => key,
-        None => {
-            let key = generate()?;
-            let sealed = device.seal(parent, &key, pcrs).map_err(failed)?;
-            // A key that could not be had again would lose what it seals.
-            device.unseal(parent, &sealed, pcrs).map_err(failed)?;
-            crate::write(&path, &sealed.bytes()).map_err(|error| unusable(&path, &told(&error)))?;
-            key
-        }
-    };
+    let key = device.key(parent, &path, address, pcrs, failed);
     device.flush(parent).map_err(failed)?;
-    Ok(key)
+    key
 }
 
 fn unusable(path: &Path, why: &str) -> KeyError {
@@ -177,6 +140,57 @@ impl Sealed {
 type Told<T> = Result<T, (&'static str, Fault)>;
 
 impl Device {
+    /// The key that is sealed below `parent`; a new one if there is none that can be had.
+    fn key(
+        &mut self,
+        parent: TpmHandle,
+        path: &Path,
+        address: &TpmAddress,
+        pcrs: &[u8],
+        failed: impl Fn((&'static str, Fault)) -> KeyError,
+    ) -> Result<KeyBytes, KeyError> {
+        let known = match fs::read(path) {
+            Ok(bytes) => Some(bytes),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            Err(error) => return Err(unusable(path, &told(&error))),
+        };
+        let unsealed = match known.as_deref().map(|bytes| Sealed::read(bytes).ok_or(())) {
+            Some(Ok(sealed)) => match self.unseal(parent, &sealed, pcrs) {
+                Ok(key) => Some(key),
+                // Another TPM, another owner, another state of the machine: what was sealed is
+                // lost, as it is meant to be.
+                Err((tried, fault)) if fault.is_refusal() => {
+                    tracing::warn!(
+                        tpm = %address,
+                        tried,
+                        %fault,
+                        "the TPM does not give the key of the sealed store any more: a new one is made"
+                    );
+                    None
+                }
+                Err(error) => return Err(failed(error)),
+            },
+            Some(Err(())) => {
+                tracing::warn!(path = %path.display(), "it holds no sealed key: a new one is made");
+                None
+            }
+            None => None,
+        };
+        let key = match unsealed {
+            Some(key) => key,
+            None => {
+                let key = generate()?;
+                let sealed = self.seal(parent, &key, pcrs).map_err(&failed)?;
+                // A key that could not be had again would lose what it seals.
+                self.unseal(parent, &sealed, pcrs).map_err(&failed)?;
+                crate::write(path, &sealed.bytes())
+                    .map_err(|error| unusable(path, &told(&error)))?;
+                key
+            }
+        };
+        Ok(key)
+    }
+
     /// The storage key that a key is sealed below: an ECC key by the template of the TCG's
     /// storage root key (TCG EK Credential Profile 2.5, H-1 of the SRK), so always the same.
     fn storage_key(&mut self) -> Told<TpmHandle> {
@@ -377,7 +391,14 @@ impl Fault {
         matches!(
             self,
             Self::Refused(
-                TpmRcBase::PolicyFail | TpmRcBase::Integrity | TpmRcBase::Size | TpmRcBase::Value
+                TpmRcBase::PolicyFail
+                    | TpmRcBase::AuthUnavailable
+                    | TpmRcBase::Attributes
+                    | TpmRcBase::Binding
+                    | TpmRcBase::Integrity
+                    | TpmRcBase::Size
+                    | TpmRcBase::Type
+                    | TpmRcBase::Value
             )
         )
     }

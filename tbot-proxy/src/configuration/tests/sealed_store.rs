@@ -65,8 +65,5 @@ fn a_sealed_store_has_its_mistakes() {
     let memory = with("sealed_store: { key: { type: keyring } }")
         .replace("{ type: directory, path: /s }", "{ type: memory }");
     let told = parse(&memory).unwrap_err();
-    assert!(
-        told.contains("missing key `path`: `storage` is memory"),
-        "{told}"
-    );
+    assert!(told.contains("needs `storage` in a directory"), "{told}");
 }
