@@ -5,6 +5,7 @@ use std::{path::PathBuf, str::FromStr, time::Duration};
 use anyhow::{Context, bail, ensure};
 use clap::{Args, Parser, Subcommand};
 use rustls::pki_types::ServerName;
+use workload_api::client::Endpoint;
 
 use crate::{
     address::Address,
@@ -21,6 +22,7 @@ use crate::{
 pub mod conformance;
 pub mod issue;
 pub mod streams;
+pub mod tokens;
 
 /// Longest run of any kind: nothing here runs for ever.
 const LONGEST: Duration = Duration::from_secs(3600);
@@ -53,6 +55,8 @@ pub enum Command {
     Conformance(conformance::ConformanceArgs),
     /// Hold streams of a SPIFFE Workload API and measure what they cost.
     Streams(streams::StreamsArgs),
+    /// Fetch JWT-SVIDs from a SPIFFE Workload API and measure how long each takes.
+    Tokens(tokens::TokensArgs),
     /// Be a plain backend: echo, sink or source.
     Serve(ServeArgs),
     /// Make an authority and SPIFFE certificates for a comparison.
@@ -500,6 +504,14 @@ fn in_memory(option: &str, bytes: u64) -> anyhow::Result<usize> {
         "{option} {bytes}: from 1 byte to 64MiB"
     );
     usize::try_from(bytes).with_context(|| format!("{option} {bytes}"))
+}
+
+/// Load is sent to this machine only.
+fn this_machine(endpoint: &Endpoint) -> anyhow::Result<()> {
+    match endpoint {
+        Endpoint::Unix(_) => Ok(()),
+        Endpoint::Tcp(address) => Address::Tcp(*address).check_target(false),
+    }
 }
 
 /// Reads `250ms`, `10s`, `2m`, `1h` or plain seconds.

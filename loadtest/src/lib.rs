@@ -37,6 +37,7 @@ pub mod serve;
 pub mod stream;
 pub mod streams;
 pub mod tally;
+pub mod tokens;
 pub mod window;
 
 pub use error::{Failure, OpError, OpErrorKind};

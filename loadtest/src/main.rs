@@ -10,11 +10,12 @@ use loadtest::{
         Cli, Command, Resolved,
         conformance::{ConformanceArgs, Output},
         streams::StreamsArgs,
+        tokens::TokensArgs,
     },
     certs, conformance, idle,
     process::Watched,
     report::{Report, Subject},
-    serve, streams,
+    serve, streams, tokens,
 };
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde::Serialize;
@@ -49,6 +50,7 @@ fn run(command: Command) -> Result<(), Failure> {
         }
         Command::Conformance(args) => check_conformance(args),
         Command::Streams(args) => hold_streams(args),
+        Command::Tokens(args) => fetch_tokens(args),
         Command::Serve(args) => {
             args.listen.check_listen().map_err(Failure::Usage)?;
             Ok(serve::run(
@@ -76,6 +78,12 @@ fn hold_streams(args: StreamsArgs) -> Result<(), Failure> {
     let (plan, processes, output) = args.resolve().map_err(Failure::Usage)?;
     let watched = Watched::find(&processes).map_err(Failure::Usage)?;
     let report = runtime()?.block_on(streams::run(&plan, &watched))?;
+    Ok(show(&report, output)?)
+}
+
+fn fetch_tokens(args: TokensArgs) -> Result<(), Failure> {
+    let (plan, output) = args.resolve().map_err(Failure::Usage)?;
+    let report = runtime()?.block_on(tokens::run(&plan))?;
     Ok(show(&report, output)?)
 }
 

@@ -1,9 +1,10 @@
-//! HTTP/2 by hand, for what a gRPC library does not send.
+//! HTTP/2 by hand, for what a gRPC library does not send, and for thousands of streams
+//! that cost the one who holds them next to nothing.
 
-use std::{io, time::Duration};
+use std::{collections::HashMap, io, time::Duration};
 
 use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    io::{AsyncReadExt as _, AsyncWriteExt as _, BufReader},
     time::timeout,
 };
 use workload_api::client::{Endpoint, Stream};
@@ -14,19 +15,37 @@ const HEADERS: u8 = 1;
 const RESET: u8 = 3;
 const SETTINGS: u8 = 4;
 const GOAWAY: u8 = 7;
+const WINDOW_UPDATE: u8 = 8;
 const ACK: u8 = 1;
 const END_STREAM: u8 = 1;
 const END_HEADERS: u8 = 4;
+/// SETTINGS_INITIAL_WINDOW_SIZE.
+const INITIAL_WINDOW: [u8; 2] = [0, 4];
+/// What the server may send before it is acknowledged, which it never is.
+const WINDOW: u32 = 0x4000_0000;
+/// Of a connection.
+const BUFFER: usize = 2048;
 
-/// What a call came to.
+/// What a call came to, or has come to so far.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Answer {
-    /// A message.
+    /// A message, all of it.
     Message,
-    /// Headers only: a gRPC status.
+    /// A gRPC status.
     Status,
     /// The stream was reset, or the connection ended.
     Refused,
+}
+
+/// What is asked for.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Call<'a> {
+    /// FetchX509SVID.
+    X509,
+    /// StreamSecrets, of one secret.
+    Secret(&'a str),
+    /// FetchJWTSVID, for one audience.
+    Jwt(&'a str),
 }
 
 /// Calls FetchX509SVID with this `:authority` on a connection of its own.
@@ -37,7 +56,8 @@ pub(super) async fn fetch_x509(
 ) -> io::Result<Answer> {
     let call = async {
         let mut connection = Connection::open(endpoint).await?;
-        connection.fetch_x509(authority).await
+        connection.call(authority, Call::X509).await?;
+        Ok(connection.next().await?.1)
     };
     match timeout(longest, call).await {
         Ok(answer) => answer,
@@ -45,120 +65,150 @@ pub(super) async fn fetch_x509(
     }
 }
 
-/// A connection with at most one call.
+/// A connection, on which all calls are alike.
 pub(crate) struct Connection {
-    stream: Box<dyn Stream>,
-    /// Of the message that is being read: bytes to come.
-    left: usize,
+    stream: BufReader<Box<dyn Stream>>,
+    /// Stream of the next call.
+    next: u32,
+    /// Of messages that have come in part: bytes to come, by stream.
+    left: HashMap<u32, usize>,
 }
 
 impl Connection {
     pub(crate) async fn open(endpoint: &Endpoint) -> io::Result<Self> {
-        let mut stream = endpoint.open().await?;
-        let hello = [PREFACE, &frame(SETTINGS, 0, 0, &[])].concat();
-        stream.write_all(&hello).await?;
-        Ok(Self { stream, left: 0 })
+        let mut stream = BufReader::with_capacity(BUFFER, endpoint.open().await?);
+        let window = WINDOW.to_be_bytes();
+        let settings = [&INITIAL_WINDOW[..], &window].concat();
+        let hello = [
+            PREFACE,
+            &frame(SETTINGS, 0, 0, &settings),
+            &frame(WINDOW_UPDATE, 0, 0, &window),
+        ];
+        stream.write_all(&hello.concat()).await?;
+        Ok(Self {
+            stream,
+            next: 1,
+            left: HashMap::new(),
+        })
     }
 
-    /// Calls FetchX509SVID; what comes first.
-    pub(crate) async fn fetch_x509(&mut self, authority: &str) -> io::Result<Answer> {
-        let path = "/SpiffeWorkloadAPI/FetchX509SVID";
-        self.call(authority, path, &[], END_STREAM).await
-    }
-
-    /// Opens a stream of Envoy's secret discovery for a secret; what comes first.
-    pub(crate) async fn stream_secrets(&mut self, name: &str) -> io::Result<Answer> {
-        let path = "/envoy.service.secret.v3.SecretDiscoveryService/StreamSecrets";
-        // `resource_names`.
-        let mut request = vec![3 << 3 | 2];
-        string(&mut request, name);
-        self.call("localhost", path, &request, 0).await
-    }
-
-    async fn call(
-        &mut self,
-        authority: &str,
-        path: &str,
-        message: &[u8],
-        end: u8,
-    ) -> io::Result<Answer> {
-        // `:scheme: http`, `:method: POST`; `:authority` spelt out, as gRPC C core does.
-        let mut block = vec![0x86, 0x83];
-        for (name, value) in [
-            (":authority", authority),
-            (":path", path),
-            ("content-type", "application/grpc"),
-            ("te", "trailers"),
-            ("workload.spiffe.io", "true"),
-        ] {
-            // Without indexing.
-            block.push(0);
-            string(&mut block, name);
-            string(&mut block, value);
+    /// Makes a call; its stream.
+    pub(crate) async fn call(&mut self, authority: &str, call: Call<'_>) -> io::Result<u32> {
+        let (path, end, mut message) = match call {
+            Call::X509 => ("/SpiffeWorkloadAPI/FetchX509SVID", END_STREAM, vec![]),
+            Call::Jwt(_) => ("/SpiffeWorkloadAPI/FetchJWTSVID", END_STREAM, vec![]),
+            Call::Secret(_) => (
+                "/envoy.service.secret.v3.SecretDiscoveryService/StreamSecrets",
+                0,
+                vec![],
+            ),
+        };
+        match call {
+            Call::X509 => {}
+            // `audience`.
+            Call::Jwt(audience) => field(&mut message, 1, audience),
+            // `resource_names`.
+            Call::Secret(name) => field(&mut message, 3, name),
         }
-        let headers = frame(HEADERS, END_HEADERS, 1, &block);
+        let id = self.next;
+        self.next += 2;
+        let headers = frame(HEADERS, END_HEADERS, id, &block(authority, path, id == 1));
         let length = (message.len() as u32).to_be_bytes();
-        let data = [&[0], &length[..], message].concat();
-        let data = frame(DATA, end, 1, &data);
+        let data = [&[0], &length[..], &message].concat();
+        let data = frame(DATA, end, id, &data);
         self.stream.write_all(&[headers, data].concat()).await?;
-        self.next_message().await
+        Ok(id)
     }
 
-    /// What comes next on the stream, all of it: a message may be in several frames.
-    pub(crate) async fn next_message(&mut self) -> io::Result<Answer> {
-        loop {
-            match self.next().await? {
-                Answer::Message if self.left > 0 => {}
-                answer => return Ok(answer),
-            }
-        }
-    }
-
-    /// The next frame that says something.
-    async fn next(&mut self) -> io::Result<Answer> {
+    /// What comes next, and on which stream.
+    pub(crate) async fn next(&mut self) -> io::Result<(u32, Answer)> {
         loop {
             let mut header = [0; 9];
             if self.stream.read_exact(&mut header).await.is_err() {
-                return Ok(Answer::Refused);
+                return Ok((0, Answer::Refused));
             }
-            let [a, b, c, kind, flags, ..] = header;
-            let mut left = u32::from_be_bytes([0, a, b, c]) as usize;
-            if kind == DATA && self.left == 0 && left >= 5 {
-                let mut prefix = [0; 5];
-                self.stream.read_exact(&mut prefix).await?;
-                let [_, length @ ..] = prefix;
-                self.left = u32::from_be_bytes(length) as usize;
-                left -= 5;
-            }
+            let [a, b, c, kind, flags, id @ ..] = header;
+            let id = u32::from_be_bytes(id);
+            let mut length = u32::from_be_bytes([0, a, b, c]) as usize;
+            let mut is_whole = false;
             if kind == DATA {
-                self.left = self.left.saturating_sub(left);
+                let left = self.left.remove(&id).unwrap_or_default();
+                let left = match left {
+                    0 if length >= 5 => {
+                        let mut prefix = [0; 5];
+                        self.stream.read_exact(&mut prefix).await?;
+                        let [_, message @ ..] = prefix;
+                        length -= 5;
+                        u32::from_be_bytes(message) as usize
+                    }
+                    left => left,
+                };
+                is_whole = left <= length;
+                if !is_whole {
+                    self.left.insert(id, left - length);
+                }
             }
             // Nothing is kept.
             let mut sink = [0; 2048];
-            while left > 0 {
-                let count = left.min(sink.len());
+            while length > 0 {
+                let count = length.min(sink.len());
                 self.stream.read_exact(&mut sink[..count]).await?;
-                left -= count;
+                length -= count;
             }
             match kind {
                 SETTINGS if flags & ACK == 0 => {
                     self.stream.write_all(&frame(SETTINGS, ACK, 0, &[])).await?;
                 }
-                DATA => return Ok(Answer::Message),
-                HEADERS if flags & END_STREAM != 0 => return Ok(Answer::Status),
-                RESET | GOAWAY => return Ok(Answer::Refused),
+                DATA if is_whole => return Ok((id, Answer::Message)),
+                HEADERS if flags & END_STREAM != 0 => return Ok((id, Answer::Status)),
+                RESET | GOAWAY => return Ok((id, Answer::Refused)),
                 _ => {}
             }
         }
     }
 }
 
-fn frame(kind: u8, flags: u8, stream: u8, payload: &[u8]) -> Vec<u8> {
-    let length = (payload.len() as u32).to_be_bytes();
-    [&length[1..], &[kind, flags, 0, 0, 0, stream], payload].concat()
+/// The headers of a request, as gRPC's libraries send them: spelt out the first time, and
+/// remembered by both ends from then on (RFC 7541 6.1, 6.2.1).
+fn block(authority: &str, path: &str, is_first: bool) -> Vec<u8> {
+    // `:scheme: http`, `:method: POST`.
+    let mut block = vec![0x86, 0x83];
+    let rest = [
+        (":authority", authority),
+        (":path", path),
+        ("content-type", "application/grpc"),
+        ("te", "trailers"),
+        ("user-agent", "grpc-loadtest/0.1"),
+        ("grpc-accept-encoding", "identity, deflate, gzip"),
+        ("workload.spiffe.io", "true"),
+    ];
+    // The newest one is 62 (RFC 7541 2.3.3).
+    for (index, (name, value)) in (62..69).rev().zip(rest) {
+        match is_first {
+            true => {
+                block.push(0x40);
+                string(&mut block, name);
+                string(&mut block, value);
+            }
+            false => block.push(0x80 | index),
+        }
+    }
+    block
 }
 
-/// A string literal of fewer than 127 bytes (RFC 7541 5.2), cut at that.
+fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let length = (payload.len() as u32).to_be_bytes();
+    [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
+}
+
+/// A field of a protobuf message.
+fn field(message: &mut Vec<u8>, number: u8, text: &str) {
+    message.push(number << 3 | 2);
+    string(message, text);
+}
+
+/// A string of fewer than 127 bytes, cut at that: both HPACK and protobuf write it so
+/// (RFC 7541 5.2).
 fn string(block: &mut Vec<u8>, text: &str) {
     let bytes = &text.as_bytes()[..text.len().min(126)];
     block.push(bytes.len() as u8);
