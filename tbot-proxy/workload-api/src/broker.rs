@@ -31,7 +31,7 @@ pub use self::reference::{KubernetesObject, Reference};
 use self::service::{Service, Session};
 use crate::{
     backend::Backend,
-    connection::{self, Life, Limits, Places, drive},
+    connection::{self, Limits, Places, drive},
     listener::{Listener, Stream},
     meters,
 };
@@ -161,7 +161,7 @@ impl<B: Broker> BrokerServer<B> {
             let session = Arc::new(Session {
                 service,
                 broker: broker.id.clone(),
-                life: Life::new(&drain),
+                drain,
             });
             let ended = Box::pin(no_longer_trusted(broker, tls, trust));
             drive(stream, session, ended, limits, place).await;

@@ -4,30 +4,36 @@
 //! request, and when the server drains: every stream is told UNAVAILABLE, which clients
 //! take as "connect again", and what is not closed then is cut.
 
+mod exchange;
 mod places;
 
 use std::{
-    convert::Infallible,
-    future::{Future, poll_fn},
-    pin::pin,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    task::Poll,
+    future::Future,
+    pin::{Pin, pin},
+    sync::Arc,
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
+use bytes::Bytes;
 use futures_util::future::BoxFuture;
-use hyper::{server::conn::http2, service::service_fn};
-use hyper_util::rt::{TokioExecutor, TokioIo};
+use h2::{
+    RecvStream,
+    server::{self, SendResponse},
+};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    time::{sleep, timeout},
+    task::JoinSet,
+    time::{Sleep, sleep, timeout},
 };
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
-pub(crate) use self::places::{Place, Places};
+pub(crate) use self::{
+    exchange::Incoming,
+    places::{Place, Places},
+};
+
+use self::exchange::exchange;
 
 use crate::{
     authority::Mended,
@@ -43,27 +49,10 @@ const WINDOW: u32 = 65_535;
 /// Longest list of headers: gRPC's own default.
 const HEADERS_MAX: u32 = 16 * 1024;
 
-/// What a connection and the calls on it tell each other.
-#[derive(Debug)]
-pub(crate) struct Life {
-    /// The server stops.
-    pub(crate) drain: CancellationToken,
-    /// There was a request.
-    pub(crate) has_asked: AtomicBool,
-}
-
-impl Life {
-    pub(crate) fn new(drain: &CancellationToken) -> Self {
-        Self {
-            drain: drain.clone(),
-            has_asked: AtomicBool::new(false),
-        }
-    }
-}
-
 /// Answers the calls of a connection.
 pub(crate) trait Session: Send + Sync + 'static {
-    fn life(&self) -> &Life;
+    /// The server stops.
+    fn drain(&self) -> &CancellationToken;
 
     // Boxed: a stream's task has room for what it is most of its life.
     fn answer(self: Arc<Self>, request: Request) -> BoxFuture<'static, Answer>;
@@ -80,19 +69,18 @@ pub(crate) async fn accept<F>(
     F: Future<Output = ()> + Send + 'static,
 {
     let drain = CancellationToken::new();
-    let cut = CancellationToken::new();
-    let _cut = cut.clone().drop_guard();
-    let connections = TaskTracker::new();
+    let mut connections = JoinSet::new();
     let mut shutdown = pin!(shutdown);
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
+            Some(_) = connections.join_next() => continue,
             () = &mut shutdown => break,
         };
         match accepted {
             Ok(stream) => {
                 if let Some(connection) = connection(stream, &drain) {
-                    connections.spawn(cut.clone().run_until_cancelled_owned(connection));
+                    connections.spawn(connection);
                 }
             }
             Err(error) => {
@@ -104,8 +92,8 @@ pub(crate) async fn accept<F>(
     // Nobody connects from here on.
     drop(listener);
     drain.cancel();
-    connections.close();
-    if timeout(patience, connections.wait()).await.is_err() {
+    let closed = async { while connections.join_next().await.is_some() {} };
+    if timeout(patience, closed).await.is_err() {
         tracing::warn!(
             left = connections.len(),
             "connections were still open after the drain and are cut"
@@ -122,61 +110,135 @@ pub(crate) struct Limits {
 }
 
 /// Serves a connection until it closes, or `ended`.
-pub(crate) async fn drive<S: Session>(
-    stream: impl AsyncRead + AsyncWrite + Unpin,
+pub(crate) fn drive<T, S>(
+    stream: T,
     session: Arc<S>,
-    mut ended: BoxFuture<'static, ()>,
+    ended: BoxFuture<'static, ()>,
     limits: Limits,
+    place: Place,
+) -> Connection<T, S>
+where
+    T: AsyncRead + AsyncWrite + Unpin,
+    S: Session,
+{
+    let http = Box::new(http2(limits).handshake(Mended::new(stream)));
+    Connection {
+        http: Http::Greeting(http),
+        drained: Box::pin(session.drain().clone().cancelled_owned()),
+        session,
+        ended,
+        silence: Some(Box::pin(sleep(limits.first_request))),
+        _place: place,
+        _connected: Connected::new(),
+    }
+}
+
+/// A connection that is served while it is polled. There are thousands: what is not
+/// always there is in a box.
+pub(crate) struct Connection<T, S> {
+    http: Http<Mended<T>>,
+    session: Arc<S>,
+    ended: BoxFuture<'static, ()>,
+    drained: Pin<Box<WaitForCancellationFutureOwned>>,
+    /// Until the first request.
+    silence: Option<Pin<Box<Sleep>>>,
     _place: Place,
-) {
-    let _connected = Connected::new();
-    let answer = {
-        let session = session.clone();
-        service_fn(move |request| {
-            let answer = session.clone().answer(request);
-            async move { Ok::<_, Infallible>(answer.await) }
-        })
-    };
-    let mut http = http2::Builder::new(TokioExecutor::new());
-    http.initial_stream_window_size(WINDOW)
+    _connected: Connected,
+}
+
+impl<T, S> Future for Connection<T, S>
+where
+    T: AsyncRead + AsyncWrite + Unpin,
+    S: Session,
+{
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
+        let this = &mut *self;
+        if this.ended.as_mut().poll(context).is_ready() {
+            return Poll::Ready(());
+        }
+        if let Some(timer) = &mut this.silence
+            && timer.as_mut().poll(context).is_ready()
+        {
+            meters::refused("silent");
+            return Poll::Ready(());
+        }
+        let drain = this.drained.as_mut().poll(context).is_ready();
+        loop {
+            match ready!(this.http.poll_accept(drain, context)) {
+                Some(Ok((request, respond))) => {
+                    this.silence = None;
+                    tokio::spawn(exchange(this.session.clone(), request, respond));
+                }
+                Some(Err(error)) => {
+                    tracing::debug!(%error, "a connection ended with an error");
+                    return Poll::Ready(());
+                }
+                None => return Poll::Ready(()),
+            }
+        }
+    }
+}
+
+fn http2(limits: Limits) -> server::Builder {
+    let mut http = server::Builder::new();
+    http.initial_window_size(WINDOW)
         .initial_connection_window_size(WINDOW)
         .max_concurrent_streams(limits.max_streams)
         .max_header_list_size(HEADERS_MAX)
-        .max_send_buf_size(64 * 1024)
-        .auto_date_header(false);
-    let mut connection = pin!(http.serve_connection(TokioIo::new(Mended::new(stream)), answer));
-    let life = session.life();
-    let mut drained = pin!(life.drain.cancelled());
-    let mut silence = Some(Box::pin(sleep(limits.first_request)));
-    let mut is_draining = false;
-    poll_fn(|context| {
-        if ended.as_mut().poll(context).is_ready() {
-            return Poll::Ready(());
-        }
-        if let Some(timer) = &mut silence {
-            let has_asked = life.has_asked.load(Ordering::Relaxed);
-            match timer.as_mut().poll(context).is_ready() {
-                true if !has_asked => {
-                    meters::refused("silent");
-                    return Poll::Ready(());
-                }
-                true => silence = None,
-                false => {}
-            }
-        }
-        if !is_draining && drained.as_mut().poll(context).is_ready() {
-            is_draining = true;
-            connection.as_mut().graceful_shutdown();
-        }
-        match connection.as_mut().poll(context) {
-            Poll::Pending => Poll::Pending,
-            Poll::Ready(result) => {
-                if let Err(error) = result {
-                    tracing::debug!(%error, "a connection ended with an error");
-                }
-                Poll::Ready(())
-            }
-        }
-    })
-    .await;
+        .max_send_buffer_size(64 * 1024);
+    http
 }
+
+/// HTTP/2 on a connection.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "the large one is what a connection is nearly all the time"
+)]
+enum Http<T> {
+    Greeting(Box<server::Handshake<T>>),
+    Serving {
+        connection: server::Connection<T, Bytes>,
+        is_draining: bool,
+    },
+}
+
+type Call = (http::Request<RecvStream>, SendResponse<Bytes>);
+
+impl<T: AsyncRead + AsyncWrite + Unpin> Http<T> {
+    /// The next call; all calls go on while this is polled.
+    fn poll_accept(
+        &mut self,
+        drain: bool,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Call, h2::Error>>> {
+        loop {
+            match self {
+                Self::Greeting(greeting) => {
+                    let connection = match ready!(Pin::new(&mut **greeting).poll(context)) {
+                        Ok(connection) => connection,
+                        Err(error) => return Poll::Ready(Some(Err(error))),
+                    };
+                    *self = Self::Serving {
+                        connection,
+                        is_draining: false,
+                    };
+                }
+                Self::Serving {
+                    connection,
+                    is_draining,
+                } => {
+                    if drain && !*is_draining {
+                        *is_draining = true;
+                        connection.graceful_shutdown();
+                    }
+                    return connection.poll_accept(context);
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

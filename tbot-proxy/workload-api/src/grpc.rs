@@ -17,7 +17,6 @@ use bytes::{BufMut, Bytes};
 use futures_util::Stream;
 use http::{HeaderMap, HeaderValue, header::CONTENT_TYPE};
 use http_body::{Body, Frame};
-use hyper::body::Incoming;
 use prost::Message;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tonic::{
@@ -26,7 +25,7 @@ use tonic::{
 };
 use zeroize::Zeroizing;
 
-use crate::meters::Call;
+use crate::{connection::Incoming, meters::Call};
 
 pub(crate) type Request = http::Request<Incoming>;
 pub(crate) type Answer = http::Response<tonic::body::Body>;

@@ -128,20 +128,20 @@ impl Service {
                 let call = Call::new("StreamSecrets", true);
                 let requests = messages(body, MAX_REQUEST);
                 let updates = Updates::new(requests, states, self.chooser(), World::default());
-                grpc::stream(updates, &session.life.drain, call)
+                grpc::stream(updates, &session.drain, call)
             }
             Method::Delta => {
                 let call = Call::new("DeltaSecrets", true);
                 let requests = messages(body, MAX_REQUEST);
                 let updates = Updates::new(requests, states, self.chooser(), Delta::default());
-                grpc::stream(updates, &session.life.drain, call)
+                grpc::stream(updates, &session.drain, call)
             }
             Method::Fetch => {
                 let call = Call::new("FetchSecrets", false);
                 let fetched = self.fetch(message(body), states);
                 let fetched = tokio::select! {
                     fetched = fetched => fetched,
-                    () = session.life.drain.cancelled() => Err(grpc::stopping()),
+                    () = session.drain.cancelled() => Err(grpc::stopping()),
                 };
                 grpc::answer(fetched, call)
             }

@@ -6,7 +6,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     backend::Backend,
-    connection::{self, Life, Limits, Places, drive},
+    connection::{self, Limits, Places, drive},
     listener::{Listener, Stream},
     meters,
     options::Options,
@@ -61,7 +61,7 @@ impl<B: Backend> Server<B> {
         let session = Arc::new(Session {
             service: self.service.clone(),
             caller,
-            life: Life::new(drain),
+            drain: drain.clone(),
         });
         let limits = Limits {
             max_streams: self.options.max_streams,

@@ -3,17 +3,18 @@
 mod health;
 pub(crate) mod workload;
 
-use std::sync::{Arc, atomic::Ordering};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use http::HeaderMap;
+use tokio_util::sync::CancellationToken;
 use tonic::{Status, service::Routes};
 use tower::Service as _;
 
 use crate::{
     backend::{Backend, BundleContext, WitContext, X509Context},
-    connection::{self, Life},
+    connection,
     grpc::{self, Answer, Request},
     meters::Call,
     options::Options,
@@ -97,12 +98,12 @@ pub(crate) fn reflection(services: &[&'static str]) -> Routes {
 pub(crate) struct Session<B: Backend> {
     pub(crate) service: Arc<Service<B>>,
     pub(crate) caller: Arc<B::Caller>,
-    pub(crate) life: Life,
+    pub(crate) drain: CancellationToken,
 }
 
 impl<B: Backend> connection::Session for Session<B> {
-    fn life(&self) -> &Life {
-        &self.life
+    fn drain(&self) -> &CancellationToken {
+        &self.drain
     }
 
     fn answer(self: Arc<Self>, request: Request) -> BoxFuture<'static, Answer> {
@@ -112,11 +113,10 @@ impl<B: Backend> connection::Session for Session<B> {
 
 impl<B: Backend> Session<B> {
     async fn route(self: Arc<Self>, request: Request) -> Answer {
-        self.life.has_asked.store(true, Ordering::Relaxed);
         if let Some(answer) = grpc::refusal(&request) {
             return answer;
         }
-        if self.life.drain.is_cancelled() {
+        if self.drain.is_cancelled() {
             return grpc::stopping().into_http();
         }
         let path = request.uri().path();

@@ -3,7 +3,7 @@
 use std::{
     collections::{BTreeSet, HashMap},
     pin::Pin,
-    sync::{Arc, atomic::Ordering},
+    sync::Arc,
     task::{Context, Poll},
 };
 
@@ -11,6 +11,7 @@ use bytes::Bytes;
 use futures_util::{Stream, future::BoxFuture};
 use identity::SpiffeId;
 use proto::broker as pb;
+use tokio_util::sync::CancellationToken;
 use tonic::{Code, Status, service::Routes};
 use tonic_types::{ErrorDetails, StatusExt as _};
 use tower::Service as _;
@@ -18,7 +19,7 @@ use tower::Service as _;
 use super::{Broker, HEADER, Options, Reference, SERVICE, Unresolved};
 use crate::{
     backend::{BundleContext, X509Context},
-    connection::{self, Life},
+    connection,
     grpc::{self, Answer, Request, message},
     meters::Call,
     responses,
@@ -62,12 +63,12 @@ impl<B: Broker> Service<B> {
 pub(super) struct Session<B> {
     pub(super) service: Arc<Service<B>>,
     pub(super) broker: SpiffeId,
-    pub(super) life: Life,
+    pub(super) drain: CancellationToken,
 }
 
 impl<B: Broker> connection::Session for Session<B> {
-    fn life(&self) -> &Life {
-        &self.life
+    fn drain(&self) -> &CancellationToken {
+        &self.drain
     }
 
     fn answer(self: Arc<Self>, request: Request) -> BoxFuture<'static, Answer> {
@@ -97,11 +98,10 @@ impl Method {
 
 impl<B: Broker> Session<B> {
     async fn route(self: Arc<Self>, request: Request) -> Answer {
-        self.life.has_asked.store(true, Ordering::Relaxed);
         if let Some(answer) = grpc::refusal(&request) {
             return answer;
         }
-        if self.life.drain.is_cancelled() {
+        if self.drain.is_cancelled() {
             return grpc::stopping().into_http();
         }
         // BE-06: before anything is told, reflection too.
@@ -148,7 +148,7 @@ impl<B: Broker> Session<B> {
         }
         let service = &self.service;
         let backend = &service.backend;
-        let drain = &self.life.drain;
+        let drain = &self.drain;
         match method {
             Method::X509Svid => {
                 let caller = workload!(pb::SubscribeToX509svidRequest);
@@ -201,7 +201,7 @@ impl<B: Broker> Session<B> {
         };
         let resolved = tokio::select! {
             resolved = resolved => resolved,
-            () = self.life.drain.cancelled() => return Err(grpc::stopping()),
+            () = self.drain.cancelled() => return Err(grpc::stopping()),
         };
         // BA-11.
         resolved.map_err(|unresolved| match unresolved {
@@ -223,7 +223,7 @@ impl<B: Broker> Session<B> {
             .jwt(&caller, &asked.audience, id.as_ref());
         let mut issued = tokio::select! {
             issued = issued => issued.map_err(|denied| entitled(status(denied)))?,
-            () = self.life.drain.cancelled() => return Err(grpc::stopping()),
+            () = self.drain.cancelled() => return Err(grpc::stopping()),
         };
         issued.retain(|jwt| id.as_ref().is_none_or(|id| jwt.id == *id));
         responses::jwt(issued).map_err(entitled)

@@ -61,7 +61,7 @@ impl<B: Backend> Session<B> {
                 let first = stream::iter([Ok(state(now))]);
                 // The drain ends it.
                 let never = stream::pending();
-                grpc::stream(first.chain(never), &self.life.drain, call)
+                grpc::stream(first.chain(never), &self.drain, call)
             }
         }
     }

@@ -77,7 +77,7 @@ impl<B: Backend> Session<B> {
         }
         let service = &self.service;
         let (backend, encoders) = (&service.backend, &service.encoders);
-        let (caller, drain) = (&self.caller, &self.life.drain);
+        let (caller, drain) = (&self.caller, &self.drain);
         match method {
             Method::X509Svid => {
                 let pb::X509svidRequest {} = read!(pb::X509svidRequest);
@@ -144,7 +144,7 @@ impl<B: Backend> Session<B> {
         // Waiting for the issuer ends with the server.
         let mut issued = tokio::select! {
             issued = issued => issued.map_err(status)?,
-            () = self.life.drain.cancelled() => return Err(grpc::stopping()),
+            () = self.drain.cancelled() => return Err(grpc::stopping()),
         };
         // WA-21: only that.
         issued.retain(|jwt| id.as_ref().is_none_or(|id| jwt.id == *id));

@@ -15,5 +15,6 @@ mod reflection_and_health;
 mod rust_spiffe;
 mod sds_streams;
 mod support;
+mod third_party;
 mod wit_is_off_by_default;
 mod x509_streams;
