@@ -58,16 +58,15 @@ test: peers ## everything CI checks
 	$(CARGO) nextest run --workspace --all-features --locked
 	$(CARGO) test --workspace --doc --locked --quiet
 
-bench: peers ## benchmarks: proxies beside Envoy, HAProxy and nginx; issuance (about a quarter of an hour)
+bench: peers ## benchmarks: proxies beside Envoy, HAProxy and nginx; issuance; the Workload API (about a quarter of an hour)
 	@$(call apt,$(APT_BUILD) $(APT_BENCH))
 	@gungraun-runner --version 2>/dev/null | grep -q ' $(GUNGRAUN)$$' || { \
 	  echo 'installing gungraun-runner $(GUNGRAUN) (crates.io; takes minutes once)'; \
 	  $(CARGO) install --locked --quiet gungraun-runner@$(GUNGRAUN); }
 	$(CARGO) bench --locked -p attest -p identity -p issuer -p policy -p relay
-	$(CARGO) build --release --locked -p issuer -p loadtest -p proxy --bins --example inbound
+	$(CARGO) build --release --locked -p issuer -p loadtest -p proxy -p tbot-proxy --bins --example inbound
 	python3 loadtest/compare/compare.py
 	python3 loadtest/compare/issuance.py
-	$(CARGO) build --release --locked -p workload-api --features testing --example test_identities
 	python3 loadtest/compare/streams.py
 
 fuzz: ## every fuzz target, SECONDS each (default 600)

@@ -1,71 +1,246 @@
 #!/usr/bin/env python3
-"""What streams of the Workload API cost: memory a stream, and how far a rotation is spread.
+"""Measures what the agent costs a machine: at rest, for each stream of the Workload API, at a rotation, for a token.
 
-Starts the example server `test_identities` (100 workloads, keys and certificates of a test
-CA) and holds streams on it with `loadtest streams`. Each stream has a connection of its own.
+A real issuer and real agents; all workloads are `loadtest`. All of them share this machine.
+
+    cargo build --release -p issuer -p tbot-proxy -p loadtest
+    python3 loadtest/compare/streams.py                      # three to four minutes
+    python3 loadtest/compare/streams.py --write docs/benchmarks.md
+
+Standard library only. Nothing leaves the loopback interface; whatever is started is stopped.
 """
 
 import argparse
+import contextlib
+import datetime
 import json
+import os
+import pathlib
+import resource
+import signal
+import statistics
 import subprocess
 import sys
 import tempfile
-import threading
 import time
-from pathlib import Path
+import urllib.request
 
-ROOT = Path(__file__).resolve().parents[2]
-# Kind, streams, bytes a stream that are the target.
-RUNS = [("x509", 10_000, 8 * 1024), ("sds", 1_000, 16 * 1024)]
+from compare import (ROOT, Failed, die_with_parent, first_line, free_ports, machine, running, say, stopped, too_long,
+                     wait_for_quiet, write_between_markers)
+from issuance import OTHERS, Issuer, call
 
+MARKERS = ("<!-- streams:begin -->", "<!-- streams:end -->")
+IDENTITIES = 100
+TOKENS = 5000
+READY_SECONDS = 60
+SETTLE_SECONDS = 4  # from the first stream of an idle agent until it is looked at
 
-def measure(target: Path, kind: str, streams: int) -> dict:
-    with tempfile.TemporaryDirectory() as folder:
-        socket = f"{folder}/wl.sock"
-        server = subprocess.Popen(
-            [target / "examples/test_identities", socket, "100"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        server.stdout.readline()
-        command = [target / "loadtest", "streams", socket, "--kind", kind, "-c", str(streams)]
-        command += ["--pid", str(server.pid), "--watch", "120s", "-o", "json"]
-        load = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-        done = threading.Event()
+# Targets of the issue: at most.
+STREAM_KIB = 8
+SDS_STREAM_KIB = 16
+ROTATED_S = 2
+IDLE_MIB = 15
+TOKEN_US = 300
 
-        def rotate() -> None:
-            # Until the load has seen one with all its streams open.
-            while not done.wait(5):
-                print("rotate", file=server.stdin, flush=True)
-
-        rotating = threading.Thread(target=rotate)
-        time.sleep(streams / 1000 + 8)
-        rotating.start()
-        told, _ = load.communicate()
-        done.set()
-        rotating.join()
-        server.stdin.close()
-        server.wait()
-        if load.returncode != 0:
-            sys.exit(f"loadtest streams ended with {load.returncode}")
-        return json.loads(told)
+# Name, kind, streams, streams of a connection, KiB a stream that are the target.
+LOADS = (
+    ("10,000 streams, each on its own connection", "x509", 10_000, 1, STREAM_KIB),
+    ("10,000 streams on 100 connections", "x509", 10_000, 100, STREAM_KIB),
+    ("1,000 SDS streams, each on its own connection", "sds", 1_000, 1, SDS_STREAM_KIB),
+    ("1,000 SDS streams on 100 connections", "sds", 1_000, 10, SDS_STREAM_KIB),
+)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--target", type=Path, default=ROOT / "target/release")
-    arguments = parser.parse_args()
-    print("| streams | bytes a stream | target | RSS before, after (KiB) | last update after the first |")
-    print("|---|---|---|---|---|")
-    for kind, streams, most in RUNS:
-        report = measure(arguments.target, kind, streams)
-        process = report["processes"][0]
-        before, after = process["rss_before"] // 1024, process["rss_after"] // 1024
-        spread = report["rotation"]["spread_seconds"]
-        each = process["bytes_per_stream"]
-        print(f"| {streams:,} {kind} | {each:,.0f} | {most:,} | {before:,}, {after:,} | {spread:.2f} s |")
+class Agent:
+    """An agent with a Workload API for each of `count` identities."""
+
+    def __init__(self, options, stack, issuer, home, count):
+        home.mkdir()
+        joined = json.loads(call([options.issuer, "bot", "add", home.name, "--roles", "load", "-o", "json",
+                                  "--data-dir", issuer.home / "data"], "issuer bot add"))
+        [self.diagnostics] = free_ports(1)
+        self.sockets = [home / f"{number}.sock" for number in range(count)]
+        services = "".join(
+            f"  - {{ type: workload-identity-api, name: api-{number}, selector: {{ name: app-{number} }}, "
+            f"listen: \"unix://{socket}\" }}\n" for number, socket in enumerate(self.sockets))
+        (home / "agent.yaml").write_text(
+            f"version: v1\nissuer: {{ address: \"127.0.0.1:{issuer.grpc}\", ca_pins: [\"{joined['ca_pin']}\"] }}\n"
+            f"onboarding: {{ join_method: token, token: {joined['token']} }}\nstorage: {{ type: memory }}\n"
+            f"diagnostics: {{ listen: \"127.0.0.1:{self.diagnostics}\" }}\nservices:\n{services}")
+        self.child = stack.enter_context(running(
+            [str(options.agent), "start", "-c", str(home / "agent.yaml"), "--log-level", "warn"], home / "log"))
+        deadline = time.monotonic() + READY_SECONDS
+        while not self.ready():
+            if self.child.process.poll() is not None or time.monotonic() > deadline:
+                raise Failed(f"the agent is not ready:\n{self.child.last_words()}")
+            time.sleep(0.05)
+
+    def ready(self):
+        with contextlib.suppress(OSError):
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.diagnostics}/readyz", timeout=2) as answer:
+                return answer.status == 200
+        return False
+
+    def memory(self):
+        """Resident memory by kind, KiB."""
+        lines = pathlib.Path(f"/proc/{self.child.pid}/smaps_rollup").read_text().splitlines()[1:]
+        fields = {line.split(":")[0]: int(line.split()[1]) for line in lines}
+        return {"rss": fields["Rss"], "anonymous": fields["Anonymous"], "private_dirty": fields["Private_Dirty"],
+                "file": fields["Rss"] - fields["Anonymous"]}
+
+    def wake_ups(self):
+        """How often each thread has gone to sleep of its own will so far, by thread."""
+        switches = {}
+        for task in pathlib.Path(f"/proc/{self.child.pid}/task").iterdir():
+            status = dict(line.split(":", 1) for line in (task / "status").read_text().splitlines())
+            switches[task.name] = (status["Name"].strip(), int(status["voluntary_ctxt_switches"]))
+        return switches
+
+
+def loadtest(options, *arguments):
+    """Runs `loadtest`; its report."""
+    wait_for_quiet(options.patience)
+    with OTHERS.beside({os.getpid()}):
+        return json.loads(call([options.loadtest, *arguments, "-o", "json"], f"loadtest {arguments[0]}"))
+
+
+def streams(options, issuer, home, load):
+    """One load on a fresh agent: memory, and a rotation that the issuer orders."""
+    _, kind, count, per_connection, _ = load
+    with contextlib.ExitStack() as stack:
+        agent = Agent(options, stack, issuer, home, IDENTITIES)
+        arguments = ["streams", *agent.sockets, "--kind", kind, "-c", count, "--per-connection", per_connection,
+                     "--baseline", 0, "--pid", agent.child.pid, "--watch", "30s", "-o", "json",
+                     "--", options.issuer, "renew-now", "--data-dir", issuer.home / "data"]
+        wait_for_quiet(options.patience)
+        report = json.loads(call([options.loadtest, *arguments], "loadtest streams"))
+        process, rotation = report["processes"][0], report["rotation"]
+        return {"kib": process["bytes_per_stream"] / 1024, "rotated_s": rotation["last_seconds"],
+                "spread_s": rotation["spread_seconds"], "rss_kib": process["rss_after"] / 1024}
+
+
+def idle(options, issuer, home, seconds):
+    """An agent with one identity that one stream holds: memory and wake-ups; then tokens from its cache."""
+    with contextlib.ExitStack() as stack:
+        agent = Agent(options, stack, issuer, home, 1)
+        holder = stack.enter_context(running(
+            [str(options.loadtest), "streams", str(agent.sockets[0]), "-c", "1", "--baseline", "0", "--settle",
+             f"{SETTLE_SECONDS + seconds}s"], home / "holder.log"))
+        time.sleep(SETTLE_SECONDS)
+        before = agent.wake_ups()
+        time.sleep(seconds)
+        after = agent.wake_ups()
+        memory = agent.memory()
+        if holder.process.poll() is not None:
+            raise Failed(f"the stream of the idle agent ended:\n{holder.last_words()}")
+        by_thread = {}
+        for thread, (name, count) in after.items():
+            by_thread[name] = by_thread.get(name, 0) + count - before.get(thread, (name, 0))[1]
+        tokens = loadtest(options, "tokens", agent.sockets[0], "-n", TOKENS)
+    return {"memory": memory, "wake_ups_per_s": sum(by_thread.values()) / seconds, "wake_ups": by_thread,
+            "token_us": tokens["p50_us"], "token_p99_us": tokens["p99_us"]}
+
+
+def measure(options, stack):
+    for program in (options.loadtest, options.issuer, options.agent):
+        if not os.access(program, os.X_OK):
+            raise Failed(f"{program} is missing: cargo build --release -p issuer -p tbot-proxy -p loadtest")
+    work = pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="streams-")))
+    work.chmod(0o755)
+    issuer = Issuer(options, stack, work, "issuer", count=IDENTITIES)
+    run = {"date": datetime.date.today().isoformat(), "machine": machine(), "rounds": options.rounds,
+           "version": "this checkout, " + first_line(["git", "-C", str(ROOT), "describe", "--always", "--dirty"]),
+           "idle": [], "streams": {load[0]: [] for load in LOADS}}
+    for number in range(options.rounds):
+        if options.only in (None, "idle"):
+            row = idle(options, issuer, work / f"idle-{number}", options.seconds)
+            run["idle"].append(row)
+            say(f"round {number + 1}  idle: {row['memory']} KiB, {row['wake_ups_per_s']:.1f} wake-ups/s {row['wake_ups']}, "
+                f"token {row['token_us']:.0f} µs")
+        for index, load in enumerate(LOADS):
+            if options.only in (None, "streams"):
+                row = streams(options, issuer, work / f"streams-{number}-{index}", load)
+                run["streams"][load[0]].append(row)
+                say(f"round {number + 1}  {load[0]}: {row['kib']:.1f} KiB, rotated after {row['rotated_s']:.2f} s "
+                    f"(spread {row['spread_s']:.2f} s)")
+    run["others_busy"] = OTHERS.median()
+    return run
+
+
+def as_markdown(run):
+    def row(name, values, digits, unit, most=None):
+        median = statistics.median(values)
+        show = lambda value: f"{value:,.{digits}f}"
+        verdict = "" if most is None else f"≤ {most} {unit}: {median / most:.2f}, {'reached' if median <= most else 'missed'}"
+        return f"| {name} | {show(median)} {unit} ({show(min(values))}–{show(max(values))}) | {verdict} |"
+
+    lines = [f"{run['date']}, {run['rounds']} rounds. {run['machine']}. {run['version']}.", "",
+             "| median (lowest–highest) | | target: ratio to it |", "|---|---:|---:|"]
+    if run["idle"]:
+        of = lambda part: [part(idle) for idle in run["idle"]]
+        lines += [
+            row("idle agent with one identity, RSS", of(lambda idle: idle["memory"]["rss"] / 1024), 1, "MiB", IDLE_MIB),
+            row("of which not backed by files", of(lambda idle: idle["memory"]["anonymous"] / 1024), 1, "MiB"),
+            row("its wake-ups, all threads", of(lambda idle: idle["wake_ups_per_s"]), 2, "a second"),
+            row("JWT-SVID from the cache, median", of(lambda idle: idle["token_us"]), 0, "µs", TOKEN_US),
+            row("the same, p99", of(lambda idle: idle["token_p99_us"]), 0, "µs"),
+        ]
+    for name, _, _, _, most in LOADS:
+        if rows := run["streams"][name]:
+            lines.append(row(f"{name}: a stream", [each["kib"] for each in rows], 1, "KiB", most))
+            lines.append(row("all have a rotated SVID after the order", [each["rotated_s"] for each in rows], 2, "s", ROTATED_S))
+    return "\n".join(lines)
+
+
+def arguments():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=3, help="rounds, of which medians are shown (3)")
+    parser.add_argument("--seconds", type=float, default=10, help="how long the idle agent is watched (10)")
+    parser.add_argument("--only", choices=("idle", "streams"), help="only this part (prints, writes no table)")
+    parser.add_argument("--patience", type=float, default=5,
+                        help="seconds to wait before each load for other programs to leave the machine alone (5)")
+    parser.add_argument("--minutes", type=float, default=8, help="end after this time at the latest (8)")
+    parser.add_argument("--config", type=pathlib.Path, help="configuration file for the issuer")
+    parser.add_argument("--json", type=pathlib.Path, default=ROOT / "target/bench/streams.json",
+                        help="where all figures go (target/bench/streams.json)")
+    parser.add_argument("--write", type=pathlib.Path, metavar="FILE",
+                        help="put the table between the markers of this Markdown file")
+    release = ROOT / "target/release"
+    parser.add_argument("--loadtest", type=pathlib.Path, default=release / "loadtest")
+    parser.add_argument("--issuer", type=pathlib.Path, default=release / "issuer")
+    parser.add_argument("--agent", type=pathlib.Path, default=release / "tbot-proxy")
+    options = parser.parse_args()
+    if options.rounds < 1 or options.seconds <= 0:
+        parser.error("rounds and seconds must be positive")
+    return options
+
+
+def main():
+    options = arguments()
+    signal.signal(signal.SIGALRM, too_long)
+    signal.signal(signal.SIGTERM, stopped)
+    signal.setitimer(signal.ITIMER_REAL, options.minutes * 60)
+    # A connection is a descriptor of both ends, and what is started inherits the limit.
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    try:
+        with contextlib.ExitStack() as stack:
+            run = measure(options, stack)
+        options.json.parent.mkdir(parents=True, exist_ok=True)
+        options.json.write_text(json.dumps(run, indent=1) + "\n")
+        say(f"all figures: {options.json}")
+        print(as_markdown(run))
+        if options.write and options.only is None:
+            write_between_markers(options.write, as_markdown(run), MARKERS)
+            say(f"table written to {options.write}")
+    except Failed as error:
+        say(f"streams: {error}")
+        return 1
+    except KeyboardInterrupt:
+        say("streams: stopped")
+        return 130
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
