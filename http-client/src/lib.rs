@@ -10,6 +10,7 @@
 
 use std::{
     fmt, io,
+    net::IpAddr,
     path::{Path, PathBuf},
     pin::pin,
     sync::Arc,
@@ -29,7 +30,7 @@ use rustls::{ClientConfig, RootCertStore, crypto::CryptoProvider};
 use rustls_pki_types::ServerName;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    net::{TcpStream, UnixStream},
+    net::{TcpStream, UnixStream, lookup_host},
     time::timeout,
 };
 use tokio_rustls::TlsConnector;
@@ -43,7 +44,11 @@ pub struct Client {
     transport: Transport,
     time_limit: Duration,
     max_body: usize,
+    may_reach: Option<Arc<MayReach>>,
 }
+
+/// Whether an address may be connected to.
+type MayReach = dyn Fn(IpAddr) -> bool + Send + Sync;
 
 #[derive(Clone)]
 enum Transport {
@@ -93,6 +98,7 @@ impl Client {
             transport,
             time_limit: Duration::from_secs(10),
             max_body: 1 << 20,
+            may_reach: None,
         }
     }
 
@@ -108,6 +114,14 @@ impl Client {
     #[must_use]
     pub fn max_body(mut self, bytes: usize) -> Self {
         self.max_body = bytes;
+        self
+    }
+
+    /// Connects only to IP addresses for which this is true, whatever a name resolves to.
+    /// (A Unix socket has none.)
+    #[must_use]
+    pub fn only(mut self, may_reach: impl Fn(IpAddr) -> bool + Send + Sync + 'static) -> Self {
+        self.may_reach = Some(Arc::new(may_reach));
         self
     }
 
@@ -185,16 +199,34 @@ impl Client {
                 self.exchange(stream, request, uri).await
             }
             Transport::Tcp => {
-                let stream = TcpStream::connect(address).await.map_err(connect)?;
+                let stream = self.dial(address).await.map_err(connect)?;
                 self.exchange(stream, request, uri).await
             }
             Transport::Tls(tls) => {
                 let name = ServerName::try_from(host.clone())
                     .map_err(|_| bad("its host is neither a DNS name nor an IP address"))?;
-                let stream = TcpStream::connect(address).await.map_err(connect)?;
+                let stream = self.dial(address).await.map_err(connect)?;
                 let stream = tls.connect(name, stream).await.map_err(connect)?;
                 self.exchange(stream, request, uri).await
             }
+        }
+    }
+
+    /// The address that is asked about is the one that is connected to: a name that
+    /// resolves to another one the next time gains nothing.
+    async fn dial(&self, address: (&str, u16)) -> io::Result<TcpStream> {
+        let Some(may_reach) = &self.may_reach else {
+            return TcpStream::connect(address).await;
+        };
+        let (may, may_not): (Vec<_>, Vec<_>) = lookup_host(address)
+            .await?
+            .partition(|found| may_reach(found.ip()));
+        match may_not.first() {
+            Some(found) if may.is_empty() => {
+                let why = format!("its address {} may not be connected to", found.ip());
+                Err(io::Error::new(io::ErrorKind::PermissionDenied, why))
+            }
+            _ => TcpStream::connect(&*may).await,
         }
     }
 

@@ -110,6 +110,9 @@ impl EventName {
             Self::Resource(Kind::SpiffeFederation, Change::Create) => "spiffe.federation.create",
             Self::Resource(Kind::SpiffeFederation, Change::Update) => "spiffe.federation.update",
             Self::Resource(Kind::SpiffeFederation, Change::Delete) => "spiffe.federation.delete",
+            Self::Resource(Kind::SigstorePolicy, Change::Create) => "sigstore_policy.create",
+            Self::Resource(Kind::SigstorePolicy, Change::Update) => "sigstore_policy.update",
+            Self::Resource(Kind::SigstorePolicy, Change::Delete) => "sigstore_policy.delete",
         }
     }
 }

@@ -69,7 +69,7 @@ impl Catalog {
     }
 
     /// The newest revision that changed what decisions on SVIDs read of policy: bots,
-    /// roles, workload identities, locks.
+    /// roles, workload identities, locks, policies of signatures.
     pub fn policy_revision(&self) -> u64 {
         self.policy_revision
     }
@@ -77,7 +77,9 @@ impl Catalog {
     /// Notes at which revision something of a kind changed.
     pub fn note_change(&mut self, kind: Kind, revision: u64) {
         let is_policy = match kind {
-            Kind::Bot | Kind::Role | Kind::WorkloadIdentity | Kind::Lock => true,
+            Kind::Bot | Kind::Role | Kind::WorkloadIdentity | Kind::Lock | Kind::SigstorePolicy => {
+                true
+            }
             // A bundle of others changes with their keys, and agents are told of it.
             Kind::SpiffeFederation | Kind::Token => false,
         };
@@ -99,6 +101,11 @@ impl Catalog {
     /// The workload identity of this name.
     pub fn workload_identity(&self, name: &str) -> Result<Option<Arc<Resource>>, StoreError> {
         self.resource(Kind::WorkloadIdentity, name)
+    }
+
+    /// The policy of signatures of this name.
+    pub fn sigstore_policy(&self, name: &str) -> Result<Option<Arc<Resource>>, StoreError> {
+        self.resource(Kind::SigstorePolicy, name)
     }
 
     /// The foreign trust domain of this name.

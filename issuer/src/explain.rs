@@ -28,6 +28,7 @@ use crate::{
     catalog::Catalog,
     issue::{Approved, Ask, Asker, Decision, Key, Step, Trace, Wanted, decide},
     resources::{Spec, SvidKind, WorkloadIdentitySpec},
+    signatures::Signatures,
 };
 
 /// What is asked.
@@ -40,6 +41,8 @@ pub struct Question {
     /// `join.*` and `workload.*`. Of `user.*` only `user.bot_instance_id` counts, for locks on
     /// that instance; the rest is what the issuer knows of the bot.
     pub attributes: Attributes,
+    /// What is signed for the image of the workload.
+    pub signatures: Arc<Signatures>,
     /// What kind of SVID.
     pub kind: SvidKind,
     /// For a JWT-SVID: who is to accept it.
@@ -141,6 +144,7 @@ pub fn explain(
         },
         ttl: question.ttl,
         workload: Arc::default(),
+        signatures: question.signatures.clone(),
     };
     let mut steps = Steps::default();
     let decision = decide(catalog, keyring, &asker, &ask, now, &mut steps);

@@ -21,6 +21,7 @@ pub mod readiness;
 pub mod resources;
 pub mod serve;
 pub mod service;
+pub mod signatures;
 pub mod store;
 #[cfg(test)]
 mod world;

@@ -1,5 +1,5 @@
 //! What the issuer is told to hold: bots, roles, tokens, workload identities,
-//! locks, foreign trust domains.
+//! locks, foreign trust domains, policies of signatures.
 //!
 //! One typed form, with the only validation there is; the command line reads it
 //! from YAML ([`yaml`]) and the server from the wire ([`wire`]), and both refuse
@@ -20,8 +20,9 @@ pub use self::{
     labels::LabelSelector,
     names::{DnsName, NameError, ResourceName, SpiffePath, TokenSecret},
     specs::{
-        BotSpec, JwtAlgorithm, LockSpec, LockTarget, RoleSpec, SpiffeFederationSpec,
-        SubjectTemplate, SvidKind, TokenSpec, TtlBounds, TtlLimits, WorkloadIdentitySpec,
+        BotSpec, JwtAlgorithm, LockSpec, LockTarget, RoleSpec, SigstorePolicySpec,
+        SpiffeFederationSpec, SubjectTemplate, SvidKind, TokenSpec, TtlBounds, TtlLimits,
+        WorkloadIdentitySpec,
     },
     wire::{FieldMistake, InvalidResource},
 };
@@ -52,17 +53,20 @@ pub enum Kind {
     Lock,
     /// Another trust domain.
     SpiffeFederation,
+    /// What must be signed for a container image.
+    SigstorePolicy,
 }
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::Bot,
         Self::Role,
         Self::Token,
         Self::WorkloadIdentity,
         Self::Lock,
         Self::SpiffeFederation,
+        Self::SigstorePolicy,
     ];
 
     /// As written in YAML and on the wire.
@@ -74,6 +78,7 @@ impl Kind {
             Self::WorkloadIdentity => "workload_identity",
             Self::Lock => "lock",
             Self::SpiffeFederation => "spiffe_federation",
+            Self::SigstorePolicy => "sigstore_policy",
         }
     }
 }
@@ -119,6 +124,7 @@ impl Resource {
             Spec::WorkloadIdentity(_) => Kind::WorkloadIdentity,
             Spec::Lock(_) => Kind::Lock,
             Spec::SpiffeFederation(_) => Kind::SpiffeFederation,
+            Spec::SigstorePolicy(_) => Kind::SigstorePolicy,
         }
     }
 
@@ -177,6 +183,8 @@ pub enum Spec {
     Lock(LockSpec),
     /// Kind `spiffe_federation`.
     SpiffeFederation(SpiffeFederationSpec),
+    /// Kind `sigstore_policy`.
+    SigstorePolicy(SigstorePolicySpec),
 }
 
 #[cfg(test)]

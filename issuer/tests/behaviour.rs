@@ -26,6 +26,8 @@ mod behaviour {
     mod health_and_reflection;
     mod issue;
     mod issue_by_policy;
+    #[cfg(feature = "sigstore")]
+    mod issue_by_signatures;
     mod join_by_token;
     mod limits_are_per_caller;
     mod noise_costs_nothing;

@@ -156,6 +156,8 @@ fn describe(json: &Json) -> String {
 pub struct Attributes {
     /// Ordered by the attribute's number in the schema.
     values: Vec<(u16, Value)>,
+    /// What became of signature policies, by name; why not, of those that are not satisfied.
+    signature_policies: BTreeMap<Box<str>, Result<(), Box<str>>>,
 }
 
 impl Attributes {
@@ -300,8 +302,32 @@ impl Attributes {
         self.by_index(schema::index_of(path)?)
     }
 
+    /// Says what became of a `sigstore_policy` for this caller: that the signatures of its
+    /// image satisfy it, or why they do not.
+    pub fn set_signature_policy(&mut self, name: &str, verdict: Result<(), String>) {
+        self.signature_policies
+            .insert(name.into(), verdict.map_err(String::into_boxed_str));
+    }
+
+    /// Whether a `sigstore_policy` is satisfied; why not. One that nobody looked at is not.
+    pub fn signature_policy(&self, name: &str) -> Result<(), &str> {
+        match self.signature_policies.get(name) {
+            Some(verdict) => verdict.as_ref().copied().map_err(AsRef::as_ref),
+            None => Err("nobody looked at this policy"),
+        }
+    }
+
+    /// Every `sigstore_policy` that was looked at, by name.
+    pub fn signature_policies(&self) -> impl Iterator<Item = (&str, Result<(), &str>)> {
+        self.signature_policies.iter().map(|(name, verdict)| {
+            let verdict = verdict.as_ref().copied().map_err(AsRef::as_ref);
+            (&**name, verdict)
+        })
+    }
+
     /// Takes over every value of `other`; where both have one, `other`'s stands.
     pub fn merge(&mut self, other: Self) {
+        self.signature_policies.extend(other.signature_policies);
         for (index, value) in other.values {
             match self.place(index) {
                 Ok(place) => self.values[place].1 = value,

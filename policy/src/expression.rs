@@ -126,6 +126,12 @@ impl Expression {
         self.0.checked.reads
     }
 
+    /// Names of the resources `sigstore_policy` that it asks for, each once. Who evaluates
+    /// it says first what became of them: [`Attributes::set_signature_policy`].
+    pub fn signature_policies(&self) -> impl Iterator<Item = &str> {
+        self.0.checked.signature_policies.iter().map(AsRef::as_ref)
+    }
+
     /// Whether it holds for a caller.
     pub fn holds(&self, attributes: &Attributes) -> Result<bool, EvaluationError> {
         let value = Evaluator::new(self.source(), attributes).value(&self.0.checked.root)?;

@@ -5,6 +5,7 @@
 //! them must hold. A rule that cannot be evaluated for a caller is taken the
 //! safe way: it does not allow, and it does deny.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 
@@ -250,6 +251,14 @@ impl Rules {
     pub fn workload_reads(&self) -> WorkloadReads {
         let rules = self.deny.iter().chain(&self.allow);
         rules.map(|rule| rule.expression.workload_reads()).collect()
+    }
+
+    /// Names of the resources `sigstore_policy` that the rules ask for, each once, in order.
+    pub fn signature_policies(&self) -> BTreeSet<&str> {
+        let rules = self.deny.iter().chain(&self.allow);
+        rules
+            .flat_map(|rule| rule.expression.signature_policies())
+            .collect()
     }
 
     /// Decides on a caller, and names the rule that decided.

@@ -10,10 +10,12 @@ use std::{
     time::Duration,
 };
 
+use prost::Message;
 use proto::issue::v1::{
-    IssueSvidsRequest, SvidRequest, SvidResult, WorkloadReads,
+    ImageSignature, IssueSvidsRequest, SvidRequest, SvidResult, WorkloadReads,
     issue_service_client::IssueServiceClient,
 };
+use serde_json::Value;
 use tokio::sync::oneshot;
 use tonic::{Code, Status};
 
@@ -28,6 +30,10 @@ const GATHERING: Duration = Duration::from_millis(10);
 
 /// Most items of one call; the issuer takes 1,000.
 const BATCH_MAX: usize = 500;
+
+/// Most bytes of signatures of images in one call, unless one item has more: the issuer
+/// reads 4 MiB.
+const SIGNATURES_MAX: usize = 2 * 1024 * 1024;
 
 /// See the module.
 #[derive(Debug)]
@@ -90,7 +96,7 @@ impl Issuance {
         // Those that nobody waits for any more are not issued.
         waiting.retain(|one| !one.answer.is_closed());
         while !waiting.is_empty() {
-            let rest = waiting.split_off(waiting.len().min(BATCH_MAX));
+            let rest = waiting.split_off(fitting(&waiting));
             let batch = std::mem::replace(&mut waiting, rest);
             tokio::spawn(self.clone().call(batch));
         }
@@ -132,6 +138,32 @@ impl Issuance {
             }
         }
     }
+}
+
+/// How many of the first items go in one call; at least one.
+fn fitting(waiting: &[Waiting]) -> usize {
+    let mut bytes = 0;
+    let fits = waiting.iter().take(BATCH_MAX).take_while(|one| {
+        let signatures = one.request.image_signatures.iter();
+        bytes += signatures.map(Message::encoded_len).sum::<usize>();
+        bytes <= SIGNATURES_MAX
+    });
+    fits.count().max(1)
+}
+
+/// What the agent found signed for the image of a workload (the tree below `workload`).
+pub(crate) fn image_signatures(workload: Option<&Value>) -> Vec<ImageSignature> {
+    #[cfg(feature = "sigstore")]
+    if let Some(found) = workload.and_then(attest::sigstore::signatures_of) {
+        let signatures = found.iter().map(|one| ImageSignature {
+            bundle_json: one.bundle.clone(),
+            simple_signing: one.simple_signing.clone(),
+        });
+        return signatures.collect();
+    }
+    #[cfg(not(feature = "sigstore"))]
+    let _ = workload;
+    Vec::new()
 }
 
 /// What the issuer granted of an item, or that it refused it.

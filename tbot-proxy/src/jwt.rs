@@ -20,7 +20,7 @@ use zeroize::Zeroizing;
 
 use crate::{
     configuration::Selection,
-    issuance::{Issuance, IssueError},
+    issuance::{Issuance, IssueError, image_signatures},
     join::{PATIENCE, expired_on_arrival},
     kept::{Keeping, to_struct},
     key::time_of,
@@ -243,6 +243,7 @@ pub(crate) async fn issue(
             nanos: 0,
         }),
         workload_attributes: workload.and_then(to_struct),
+        image_signatures: image_signatures(workload),
     };
     let answer = issuance.issue(request).await?;
     let count = answer.svids.len();

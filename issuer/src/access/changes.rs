@@ -198,6 +198,14 @@ async fn check_references(tx: &mut Tx, resource: &Resource) -> Result<Vec<String
             }
         }
         Spec::WorkloadIdentity(spec) => {
+            for policy in spec.rules.signature_policies() {
+                let found = resources::read(tx.connection().await?, Kind::SigstorePolicy, policy);
+                if found.await?.is_none() {
+                    warnings.push(format!(
+                        "workload_identity {name} asks for the sigstore_policy {policy:?}, which does not exist (yet): it is not satisfied before it does"
+                    ));
+                }
+            }
             for other in &spec.federates_with {
                 let found = resources::read(
                     tx.connection().await?,
@@ -219,7 +227,7 @@ async fn check_references(tx: &mut Tx, resource: &Resource) -> Result<Vec<String
                 ));
             }
         }
-        Spec::Role(_) | Spec::SpiffeFederation(_) => {}
+        Spec::Role(_) | Spec::SpiffeFederation(_) | Spec::SigstorePolicy(_) => {}
     }
     Ok(warnings)
 }
@@ -261,7 +269,7 @@ async fn record(
                 .with("target", lock.target.to_string())
                 .with("lock_reason", lock.message.as_str());
         }
-        Spec::Role(_) | Spec::SpiffeFederation(_) => {}
+        Spec::Role(_) | Spec::SpiffeFederation(_) | Spec::SigstorePolicy(_) => {}
     }
     if let Some(expires) = resource.metadata.expires {
         event = event.with_time("expires", expires);

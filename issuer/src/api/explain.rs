@@ -1,6 +1,6 @@
 //! `AdminService.Explain`.
 
-use std::time::SystemTime;
+use std::{sync::Arc, time::SystemTime};
 
 use policy::Attributes;
 use proto::admin::v1 as pb;
@@ -11,22 +11,30 @@ use crate::{
     explain::{PastDecision, Question, explain},
     resources::SvidKind,
     service::Issuer,
+    signatures::Signatures,
     store::{StoreError, audit::search},
 };
 
 /// Answers a request to explain.
 pub(super) async fn answer(
     issuer: &Issuer,
-    request: pb::ExplainRequest,
+    mut request: pb::ExplainRequest,
 ) -> Result<pb::ExplainResponse, Status> {
     let past = match request.event {
         0 => None,
         sequence => Some(past(issuer, sequence).await?),
     };
-    let question = match &past {
+    let signatures = Signatures::new(std::mem::take(&mut request.image_signatures))
+        .map_err(Status::invalid_argument)?;
+    let mut question = match &past {
         Some(past) => past.question.clone(),
         None => question(request)?,
     };
+    // What an event tells of is not forgotten for not being here.
+    if past.is_none() || !signatures.is_empty() {
+        signatures.tell(&mut question.attributes);
+    }
+    question.signatures = Arc::new(signatures);
     let (catalog, keyring) = (issuer.store.catalog(), issuer.keyring());
     let explained = explain(&catalog, &keyring, &question, SystemTime::now());
     let mut text = explained.to_string();
@@ -96,6 +104,7 @@ fn question(request: pb::ExplainRequest) -> Result<Question, Status> {
         bot: request.bot,
         workload_identity: request.workload_identity,
         attributes,
+        signatures: Arc::default(),
         kind,
         audiences: request.audiences,
         ttl: request.ttl,

@@ -4,7 +4,7 @@
 //! `E` refused.
 
 /// Names with the code's stem, without the last letter.
-pub const CODES: [(&str, &str); 33] = [
+pub const CODES: [(&str, &str); 36] = [
     ("bot.join", "TJ001"),
     ("bot.create", "TB001"),
     ("bot.update", "TB002"),
@@ -15,6 +15,9 @@ pub const CODES: [(&str, &str); 33] = [
     ("workload_identity.create", "WID001"),
     ("workload_identity.update", "WID002"),
     ("workload_identity.delete", "WID003"),
+    ("sigstore_policy.create", "TSSP001"),
+    ("sigstore_policy.update", "TSSP002"),
+    ("sigstore_policy.delete", "TSSP003"),
     ("bot.renew", "TBI001"),
     ("bot.watch", "TBI002"),
     ("connect", "TBI003"),

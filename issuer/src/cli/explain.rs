@@ -3,10 +3,11 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::anyhow;
+use base64::{Engine, engine::general_purpose::STANDARD};
 use clap::{Args, ValueEnum};
 use config::{Document, parse_duration};
 use policy::Attributes;
-use proto::admin::v1 as pb;
+use proto::{admin::v1 as pb, issue::v1::ImageSignature};
 use serde_json::Value;
 
 use super::{Target, resource_files::text};
@@ -29,6 +30,10 @@ pub(super) struct ExplainArgs {
     /// now.
     #[arg(long, value_name = "SEQUENCE", conflicts_with_all = ["bot", "identity", "attributes", "audience", "ttl"])]
     event: Option<u64>,
+    /// JSON file of a signature to suppose that the agent found for the image: a Sigstore
+    /// bundle, or {"bundle": …, "simple_signing": BASE64}. Repeatable.
+    #[arg(long, value_name = "FILE")]
+    signature: Vec<PathBuf>,
     /// Kind of SVID.
     #[arg(long = "type", value_name = "TYPE", default_value = "x509")]
     kind: SvidType,
@@ -86,6 +91,7 @@ pub(super) async fn explain(args: ExplainArgs) -> anyhow::Result<()> {
         audiences: args.audience,
         ttl,
         event: args.event.unwrap_or(0),
+        image_signatures: signatures(&args.signature)?,
     };
     let mut admin = args.target.connect().await?;
     let answer = match admin.client().explain(request).await {
@@ -99,6 +105,24 @@ pub(super) async fn explain(args: ExplainArgs) -> anyhow::Result<()> {
             terminal::print_json(&explanation)
         }
     }
+}
+
+fn signatures(files: &[PathBuf]) -> anyhow::Result<Vec<ImageSignature>> {
+    let read = files.iter().map(|file| {
+        let name = file.display();
+        let json: Value =
+            serde_json::from_str(&text(file)?).map_err(|error| anyhow!("{name}: {error}"))?;
+        let bundle = json.get("bundle").unwrap_or(&json).to_string();
+        let simple_signing = json.get("simple_signing").and_then(Value::as_str);
+        let simple_signing = STANDARD
+            .decode(simple_signing.unwrap_or_default())
+            .map_err(|error| anyhow!("{name}: simple_signing: {error}"))?;
+        Ok(ImageSignature {
+            bundle_json: bundle.into_bytes(),
+            simple_signing,
+        })
+    });
+    read.collect()
 }
 
 /// Attributes out of YAML (JSON is YAML): a tree, as `join: {github: {…}}`.

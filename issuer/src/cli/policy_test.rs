@@ -132,6 +132,7 @@ async fn ask(admin: &mut Admin, case: &Case) -> Result<Value, String> {
         audiences: question.audiences.clone(),
         ttl: question.ttl,
         event: 0,
+        image_signatures: Vec::new(),
     };
     match admin.client().explain(request).await {
         Ok(answer) => serde_json::from_str(&answer.into_inner().explanation_json)

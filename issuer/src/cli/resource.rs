@@ -13,8 +13,8 @@ use crate::resources::{Kind, yaml};
 /// `issuer get`.
 #[derive(Debug, Args)]
 pub(super) struct GetArgs {
-    /// KIND or KIND/NAME, where KIND is bot, role, token, workload_identity, lock or
-    /// spiffe_federation.
+    /// KIND or KIND/NAME, where KIND is bot, role, token, workload_identity, lock,
+    /// spiffe_federation or sigstore_policy.
     #[arg(value_name = "KIND[/NAME]")]
     resource: String,
     /// Form of the answer; yaml is what `apply` takes (not for tokens: their secret
@@ -174,6 +174,7 @@ fn about(kind: Kind) -> &'static str {
         Kind::WorkloadIdentity => "PATH",
         Kind::Lock => "ON, UNTIL",
         Kind::SpiffeFederation => "BUNDLE",
+        Kind::SigstorePolicy => "BY",
     }
 }
 
@@ -194,6 +195,11 @@ fn row(resource: &pb::Resource) -> Vec<String> {
             }
         }
         Some(pb::resource::Spec::SpiffeFederation(_)) => "static".to_owned(),
+        Some(pb::resource::Spec::SigstorePolicy(policy)) => match &policy.authority {
+            Some(pb::sigstore_policy_spec::Authority::Key(_)) => "a key".to_owned(),
+            Some(pb::sigstore_policy_spec::Authority::Keyless(_)) => "identities".to_owned(),
+            None => String::new(),
+        },
         Some(pb::resource::Spec::Bot(bot)) => bot.roles.join(", "),
         Some(pb::resource::Spec::Role(role)) => {
             let allowed = selected(&role.workload_identity_labels);

@@ -17,7 +17,7 @@
 //!     expect: {refused: no_rule}
 //! ```
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use ::config::{Document, Fields, format_duration};
 use identity::TrustDomain;
@@ -128,6 +128,7 @@ fn read_case(fields: &mut Fields<'_>) -> Option<Case> {
             bot: bot?,
             workload_identity: identity?,
             attributes: attributes?,
+            signatures: Arc::default(),
             kind: kind.unwrap_or(SvidKind::X509),
             audiences,
             ttl: ttl.map(|ttl| prost_types::Duration {

@@ -1,5 +1,7 @@
 //! A decision of the past, out of its audit event.
 
+use std::sync::Arc;
+
 use policy::Attributes;
 use serde_json::Value;
 
@@ -48,6 +50,8 @@ impl PastDecision {
                 workload_identity: text("workload_identity")
                     .ok_or_else(|| lacks("which workload_identity was asked for"))?,
                 attributes,
+                // They are not recorded.
+                signatures: Arc::default(),
                 kind: text("svid_type")
                     .and_then(|kind| kind.parse().ok())
                     .unwrap_or(SvidKind::X509),

@@ -52,6 +52,7 @@ fn question(github: Value) -> Question {
         bot: "ci".to_owned(),
         workload_identity: "deploy".to_owned(),
         attributes: Attributes::from_json(&json!({ "join": { "github": github } })).unwrap(),
+        signatures: std::sync::Arc::default(),
         kind: SvidKind::X509,
         audiences: Vec::new(),
         ttl: None,

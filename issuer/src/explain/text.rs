@@ -113,7 +113,8 @@ fn write_part(f: &mut fmt::Formatter<'_>, part: &Trace, depth: usize) -> fmt::Re
     let indent = depth * 2;
     write!(f, "{:indent$}{} = ", "", part.expression)?;
     match (&part.value, &part.error) {
-        (Some(value), _) => writeln!(f, "{value}")?,
+        (Some(value), Some(error)) => writeln!(f, "{value}: {error}")?,
+        (Some(value), None) => writeln!(f, "{value}")?,
         (None, Some(error)) => writeln!(f, "ERROR {error}")?,
         (None, None) => writeln!(f, "(not evaluated)")?,
     }

@@ -15,6 +15,7 @@ use crate::{
     access::{Caller, Denial, Refused},
     authority::SubjectKey,
     resources::{LabelSelector, SvidKind},
+    signatures::Signatures,
 };
 
 /// Most items of a batch.
@@ -101,6 +102,8 @@ pub struct Ask {
     pub ttl: Option<prost_types::Duration>,
     /// What the agent says of the workload: `workload.*`.
     pub workload: Arc<Attributes>,
+    /// What it found signed for the workload's image.
+    pub signatures: Arc<Signatures>,
 }
 
 /// One item of a request, taken apart.
@@ -116,6 +119,8 @@ pub struct Item {
     pub ttl: Option<prost_types::Duration>,
     /// See [`Ask::workload`].
     pub workload: Arc<Attributes>,
+    /// See [`Ask::signatures`].
+    pub signatures: Arc<Signatures>,
 }
 
 /// Which workload identities.
@@ -149,16 +154,20 @@ impl Item {
             Some(pb::svid_request::Document::Jwt(jwt)) => Wanted::Jwt(jwt.audiences.into()),
             None => return Err(no_request("it names no kind of document")),
         };
-        let workload = match &request.workload_attributes {
+        let mut workload = match &request.workload_attributes {
             Some(asserted) => attributes::asserted(asserted)?,
             None => Attributes::new(),
         };
+        let signatures = Signatures::new(request.image_signatures)
+            .map_err(|why| Refused::new(Denial::InvalidRequest, why))?;
+        signatures.tell(&mut workload);
         Ok(Self {
             selection,
             wanted,
             keys,
             ttl: request.ttl,
             workload: Arc::new(workload),
+            signatures: Arc::new(signatures),
         })
     }
 
@@ -173,6 +182,7 @@ impl Item {
             wanted: self.wanted.clone(),
             ttl: self.ttl,
             workload: self.workload.clone(),
+            signatures: self.signatures.clone(),
         }
     }
 }

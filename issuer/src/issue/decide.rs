@@ -1,6 +1,6 @@
 //! The decision: one function that reads in order.
 //!
-//! `locks → resource → role → rules → templates → key → bounds`. It is pure: it reads
+//! `locks → resource → role → signatures → rules → templates → key → bounds`. It is pure: it reads
 //! one catalog and one keyring, so it decides on one state of the world, and it does
 //! not sign. The same function answers an agent, is repeated by the writer if the
 //! world has changed meanwhile, and explains itself to an operator; what it decides
@@ -317,6 +317,7 @@ impl<T: Trace> Deciding<'_, T> {
         let role = self.step(Step::Role, role, |role| format!("role {role} allows it"))?;
         self.decision.role = Some(role);
         self.decision.reads = spec.workload_reads();
+        self.signatures(spec);
         let rules = self.rules(spec);
         self.step(Step::Rules, rules, String::clone)?;
         let rendered = self.templates(spec);
@@ -392,6 +393,25 @@ impl<T: Trace> Deciding<'_, T> {
             detail.push_str(&format!("; it also names [{missing}], which do not exist"));
         }
         Err(Refused::new(Denial::NoRole, detail))
+    }
+
+    /// Has what is signed for the workload's image judged by the policies that the rules
+    /// ask for. What cannot be judged satisfies none.
+    fn signatures(&mut self, spec: &WorkloadIdentitySpec) {
+        for name in spec.rules.signature_policies() {
+            let verdict = match self.catalog.sigstore_policy(name) {
+                Ok(Some(policy)) => match &policy.spec {
+                    Spec::SigstorePolicy(policy) => {
+                        let attributes = &self.decision.attributes;
+                        policy.judge.verdict(attributes, &self.ask.signatures)
+                    }
+                    _ => Err("it is of another kind".to_owned()),
+                },
+                Ok(None) => Err(format!("there is no sigstore_policy {name:?}")),
+                Err(error) => Err(error.to_string()),
+            };
+            self.decision.attributes.set_signature_policy(name, verdict);
+        }
     }
 
     fn rules(&mut self, spec: &WorkloadIdentitySpec) -> Result<String, Refused> {

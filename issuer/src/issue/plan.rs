@@ -157,7 +157,7 @@ impl Batch {
     /// Whether it is decided on at once.
     pub(super) fn is_small(&self) -> bool {
         let by_name = |item: &Result<Item, Refused>| match item {
-            Ok(item) => matches!(item.selection, Selection::Name(_)),
+            Ok(item) => matches!(item.selection, Selection::Name(_)) && item.signatures.is_empty(),
             Err(_) => true,
         };
         self.items.len() <= super::AT_ONCE && self.items.iter().all(by_name)

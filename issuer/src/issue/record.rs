@@ -178,6 +178,18 @@ fn about(event: Event, ask: &Ask, decision: &Decision) -> Event {
             .with("join_method", instance.join_method.as_str())
             .with("join_token_name", instance.join_token_name.as_str());
     }
+    let policies: Map<_, _> = (decision.attributes.signature_policies())
+        .map(|(name, verdict)| {
+            let verdict = match verdict {
+                Ok(()) => json!({ "satisfied": true }),
+                Err(why) => json!({ "satisfied": false, "error": why }),
+            };
+            (name.to_owned(), verdict)
+        })
+        .collect();
+    if !policies.is_empty() {
+        event = event.with("sigstore_policies", policies);
+    }
     let asserted: Vec<_> = decision
         .attributes
         .iter()

@@ -121,5 +121,6 @@ pub(super) fn ask(workload: &Value) -> Ask {
         wanted: Wanted::Jwt(["db".to_owned()].into()),
         ttl: None,
         workload: attributes(workload).into(),
+        signatures: Arc::default(),
     }
 }

@@ -1,6 +1,6 @@
 //! What each kind of resource has.
 
-use std::{collections::BTreeMap, fmt, str::FromStr, time::Duration};
+use std::{collections::BTreeMap, fmt, str::FromStr, sync::Arc, time::Duration};
 
 use identity::{TrustBundle, TrustDomain};
 use policy::{PathTemplate, Rules, Template, WorkloadReads};
@@ -10,6 +10,7 @@ use super::{
     ClaimsTemplate, InvalidResource, JWT_TTL_CAP, LabelSelector, Metadata, NameError, Resource,
     ResourceName, Spec, TokenSecret, X509_TTL_CAP, wire,
 };
+use crate::signatures::Judge;
 
 /// Kind `bot`.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -330,4 +331,13 @@ pub struct SpiffeFederationSpec {
     pub bundle: TrustBundle,
     /// The SPIFFE bundle document that it was read from.
     pub bundle_json: String,
+}
+
+/// Kind `sigstore_policy`: what must be signed for a container image, and by whom.
+#[derive(Debug, Clone)]
+pub struct SigstorePolicySpec {
+    /// Who judges by it.
+    pub judge: Arc<Judge>,
+    /// As it was written.
+    pub(super) written: pb::SigstorePolicySpec,
 }

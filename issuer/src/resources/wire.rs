@@ -2,6 +2,7 @@
 
 mod check;
 mod rules;
+mod sigstore_policy;
 mod workload_identity;
 
 use std::{
@@ -79,6 +80,9 @@ pub fn from_wire(resource: pb::Resource) -> Result<Resource, InvalidResource> {
         pb::resource::Spec::Lock(spec) => name.zip(lock(&mut check, &at_spec, spec)),
         pb::resource::Spec::WorkloadIdentity(spec) => {
             name.zip(workload_identity::read(&mut check, &at_spec, spec).map(Spec::from))
+        }
+        pb::resource::Spec::SigstorePolicy(spec) => {
+            name.zip(sigstore_policy::read(&mut check, &at_spec, spec))
         }
     };
     match read {
@@ -409,6 +413,7 @@ pub fn to_wire(resource: &Resource) -> pb::Resource {
                 static_bundle_json: federation.bundle_json.clone(),
             })
         }
+        Spec::SigstorePolicy(policy) => pb::resource::Spec::SigstorePolicy(policy.written.clone()),
     };
     pb::Resource {
         metadata: Some(pb::Metadata {

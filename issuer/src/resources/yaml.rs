@@ -25,6 +25,7 @@
 mod json;
 mod read;
 mod shape;
+mod sigstore;
 
 use std::collections::{HashMap, HashSet};
 
@@ -117,6 +118,7 @@ pub fn kind_of(resource: &pb::Resource) -> Option<Kind> {
         pb::resource::Spec::WorkloadIdentity(_) => Kind::WorkloadIdentity,
         pb::resource::Spec::Lock(_) => Kind::Lock,
         pb::resource::Spec::SpiffeFederation(_) => Kind::SpiffeFederation,
+        pb::resource::Spec::SigstorePolicy(_) => Kind::SigstorePolicy,
     })
 }
 

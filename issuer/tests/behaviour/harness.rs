@@ -344,6 +344,7 @@ pub(crate) fn x509(
             })),
             ttl,
             workload_attributes: None,
+            image_signatures: Vec::new(),
         }],
     }
 }

@@ -94,6 +94,7 @@ pub(super) fn by_name(name: &str, document: Wanted, workload: Value) -> SvidRequ
         document: Some(document),
         ttl: None,
         workload_attributes: Some(attributes(&workload)),
+        image_signatures: Vec::new(),
     }
 }
 
@@ -110,6 +111,7 @@ pub(super) fn by_labels(labels: &[(&str, &str)], after: &str, document: Wanted) 
         document: Some(document),
         ttl: None,
         workload_attributes: None,
+        image_signatures: Vec::new(),
     }
 }
 

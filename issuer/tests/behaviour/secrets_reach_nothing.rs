@@ -89,6 +89,7 @@ fn an_issued_jwt_is_in_no_log_no_store_and_no_metric() {
                 })),
                 ttl: None,
                 workload_attributes: None,
+                image_signatures: Vec::new(),
             }],
         };
         let answer = client.issue_svids(request).await.unwrap().into_inner();

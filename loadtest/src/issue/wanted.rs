@@ -161,6 +161,7 @@ impl Asker {
                     nanos: 0,
                 }),
                 workload_attributes: wanted.attributes.clone(),
+                image_signatures: Vec::new(),
                 selector: Some(selector(&wanted.selection, number)),
                 document: Some(document(&wanted.document, &keys)),
             });

@@ -40,6 +40,8 @@ pub(crate) struct Checked {
     pub(crate) unguarded: Option<(Box<str>, Span)>,
     /// What of a workload it can depend on.
     pub(crate) reads: WorkloadReads,
+    /// Names of the signature policies that it asks for, each once.
+    pub(crate) signature_policies: Box<[Box<str>]>,
 }
 
 /// Checks `syntax`, which was parsed from `source`.
@@ -56,6 +58,7 @@ pub(crate) fn check(
         asserted: None,
         unguarded: None,
         reads: WorkloadReads::default(),
+        signature_policies: Vec::new(),
     };
     let (root, kinds, _) = checker.node(syntax)?;
     Ok(Checked {
@@ -64,6 +67,7 @@ pub(crate) fn check(
         asserted: checker.asserted,
         unguarded: checker.unguarded,
         reads: checker.reads,
+        signature_policies: checker.signature_policies.into(),
     })
 }
 
@@ -75,6 +79,7 @@ pub(crate) struct Checker<'a> {
     asserted: Option<(u16, Span)>,
     unguarded: Option<(Box<str>, Span)>,
     reads: WorkloadReads,
+    signature_policies: Vec<Box<str>>,
 }
 
 type Typed = Result<(Node, Kinds, Facts), ExpressionError>;

@@ -165,8 +165,28 @@ impl<'a> Evaluator<'a> {
                 self.charge((1 + text.text().len() / 64) * *price as usize)?;
                 Val::Bool(regex.is_match(text.text()))
             }
+            Kind::PoliciesSatisfied(names) => {
+                let mut all = true;
+                for name in names {
+                    self.charge(1)?;
+                    all &= self.policy_satisfied(name);
+                }
+                Val::Bool(all)
+            }
             Kind::Comprehension(comprehension) => self.comprehension(comprehension)?,
         })
+    }
+
+    /// Whether one signature policy is satisfied. A trace tells why not.
+    fn policy_satisfied(&mut self, node: &Node) -> bool {
+        let Kind::Text(name) = &node.kind else {
+            return false;
+        };
+        let verdict = self.attributes.signature_policy(name);
+        if let Some(recorder) = &mut self.recorder {
+            recorder.note(node, verdict.is_ok(), verdict.err());
+        }
+        verdict.is_ok()
     }
 
     fn values(&mut self, nodes: &'a [Node]) -> Result<Vec<Val<'a>>, Error> {

@@ -75,8 +75,14 @@ static SIGNATURES: &[Signature] = &[
     global("email.local", &[TEXT], TEXT, Function::EmailLocal),
 ];
 
+/// Whether signatures of the image satisfy what resources `sigstore_policy` demand.
+const POLICY_SATISFIED: &str = "sigstore.policy_satisfied";
+/// Most policies that one call names.
+const MAX_POLICIES: usize = 16;
+
 /// Names that are handled by themselves.
-const OTHERS: [&str; 8] = [
+const OTHERS: [&str; 9] = [
+    POLICY_SATISFIED,
     "has",
     "size",
     "matches",
@@ -104,6 +110,9 @@ pub(crate) fn call(
     let all = target.into_iter().chain(arguments);
     if name == "matches" {
         return matches(checker, name_span, all.collect());
+    }
+    if name == POLICY_SATISFIED && !method {
+        return policy_satisfied(checker, name_span, all.collect());
     }
     let mut nodes = Vec::new();
     let mut kinds = Vec::new();
@@ -183,13 +192,39 @@ fn matches(
     Ok((Kind::Matches(Box::new((text, pattern))), BOOL))
 }
 
+/// `sigstore.policy_satisfied("name", …)`: true if all of these policies are satisfied.
+/// The names are known here and now, so that it is known what is to be verified.
+fn policy_satisfied(
+    checker: &mut Checker<'_>,
+    span: Span,
+    arguments: Vec<Syntax>,
+) -> Result<(Kind, Kinds), ExpressionError> {
+    if arguments.is_empty() || arguments.len() > MAX_POLICIES {
+        let message = format!(
+            "`{POLICY_SATISFIED}` takes the names of 1 to {MAX_POLICIES} resources `sigstore_policy`"
+        );
+        return Err(ExpressionError::new(span, message));
+    }
+    let mut names = Vec::with_capacity(arguments.len());
+    for argument in arguments {
+        let name = checker.of(argument, TEXT)?;
+        let Kind::Text(text) = &name.kind else {
+            let message =
+                format!("the names given to `{POLICY_SATISFIED}` must be texts written here");
+            return Err(ExpressionError::new(name.span, message));
+        };
+        checker.signature_policy(text, name.span);
+        names.push(name);
+    }
+    Ok((Kind::PoliciesSatisfied(names.into()), BOOL))
+}
+
 fn unknown(name: &str, span: Span) -> ExpressionError {
     let hint = match name {
         "regexp.replace" | "regex.replace" => "; use `replace` or `split`",
         "ifelse" => "; it is written `condition ? one : other`",
         "set" => "; a set is written as a list: [\"a\", \"b\"]",
         "dict" | "pair" => "; a dictionary is written as a map: {\"a\": \"b\"}",
-        "sigstore.policy_satisfied" => "; signatures of images are not evaluated",
         _ => "",
     };
     let names = SIGNATURES

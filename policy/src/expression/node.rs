@@ -40,6 +40,8 @@ pub(crate) enum Kind {
     Conditional(Box<[Node; 3]>),
     Call(Function, Box<[Node]>),
     Matches(Box<(Node, Pattern)>),
+    /// Whether the signature policies of these names are satisfied, all of them.
+    PoliciesSatisfied(Box<[Node]>),
     Comprehension(Box<Comprehension>),
 }
 

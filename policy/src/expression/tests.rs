@@ -358,11 +358,25 @@ fn mistakes_are_found_when_the_expression_is_written() {
             None,
         ),
         (
-            "sigstore.policy_satisfied('x')",
+            "sigstore.policy_satisfied()",
             1,
             1,
-            "signatures of images are not evaluated",
+            "takes the names of 1 to 16 resources `sigstore_policy`",
             None,
+        ),
+        (
+            "sigstore.policy_satisfied(user.name)",
+            1,
+            27,
+            "must be texts written here",
+            None,
+        ),
+        (
+            "sigstore.policy_satisfies('x')",
+            1,
+            1,
+            "there is no function `sigstore.policy_satisfies`",
+            Some("sigstore.policy_satisfied"),
         ),
         (
             "user.name.exists(x, true)",

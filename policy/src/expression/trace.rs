@@ -71,6 +71,23 @@ impl<'a> Recorder<'a> {
         }
     }
 
+    /// A part that is not evaluated like the others, with why it is what it is.
+    pub(crate) fn note(&mut self, node: &Node, value: bool, why: Option<&str>) {
+        self.count += 1;
+        if self.count > MAX_PARTS {
+            return;
+        }
+        if let Some(siblings) = self.open.last_mut() {
+            siblings.push(Trace {
+                expression: node.span.text(self.source).to_owned(),
+                start: usize::from(node.span.start),
+                value: Some(Json::from(value)),
+                error: why.map(str::to_owned),
+                parts: Vec::new(),
+            });
+        }
+    }
+
     /// The trace of the whole.
     pub(crate) fn finish(mut self) -> Option<Trace> {
         self.open.pop().and_then(|mut whole| whole.pop())

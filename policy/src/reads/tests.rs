@@ -62,3 +62,15 @@ fn what_a_template_can_depend_on_is_all_that_stands_in_it() {
     let literal = Template::compile("a").unwrap();
     assert_eq!(literal.workload_reads(), WorkloadReads::default());
 }
+
+#[test]
+fn what_signatures_say_depends_on_image_and_signatures() {
+    let reads = vec![
+        "workload.sigstore.image_digest",
+        "workload.sigstore.signatures_hash",
+    ];
+    assert_eq!(
+        read(r#"sigstore.policy_satisfied("release")"#),
+        (reads, vec![])
+    );
+}

@@ -391,3 +391,72 @@ fn the_attribute_of_a_condition_is_a_name_and_nothing_else() {
         Rule::new("", &conditions, false).unwrap_or_else(|error| panic!("{name}: {error}"));
     }
 }
+
+mod signatures {
+    use super::*;
+
+    fn rules(expression: &str) -> Rules {
+        let source = RuleSource::Expression(expression.to_owned());
+        Rules::new(vec![], vec![Rule::new("", &source, false).unwrap()]).unwrap()
+    }
+
+    #[test]
+    fn a_policy_that_nobody_looked_at_is_not_satisfied() {
+        let rules = rules(r#"sigstore.policy_satisfied("release")"#);
+        assert!(!rules.decide(&Attributes::new()).allowed);
+        let mut other = Attributes::new();
+        other.set_signature_policy("releases", Ok(()));
+        assert!(!rules.decide(&other).allowed);
+    }
+
+    #[test]
+    fn all_policies_of_a_call_must_be_satisfied() {
+        let rules = rules(r#"sigstore.policy_satisfied("built", "scanned")"#);
+        assert_eq!(
+            rules.signature_policies().into_iter().collect::<Vec<_>>(),
+            ["built", "scanned"]
+        );
+        let mut attributes = Attributes::new();
+        attributes.set_signature_policy("built", Ok(()));
+        attributes.set_signature_policy("scanned", Err("no attestation".to_owned()));
+        assert!(!rules.decide(&attributes).allowed);
+        attributes.set_signature_policy("scanned", Ok(()));
+        assert!(rules.decide(&attributes).allowed);
+    }
+
+    #[test]
+    fn an_explanation_tells_of_each_policy_why_it_is_not_satisfied() {
+        let rules = rules(r#"sigstore.policy_satisfied("built", "scanned")"#);
+        let mut attributes = Attributes::new();
+        attributes.set_signature_policy("built", Ok(()));
+        attributes.set_signature_policy("scanned", Err("no attestation".to_owned()));
+        let trace = &rules.explain(&attributes).rules[0].trace;
+        let parts: Vec<_> = (trace.parts.iter())
+            .map(|part| (part.expression.as_str(), part.error.as_deref()))
+            .collect();
+        assert_eq!(
+            parts,
+            [
+                (r#""built""#, None),
+                (r#""scanned""#, Some("no attestation"))
+            ]
+        );
+    }
+
+    #[test]
+    fn the_image_is_only_asserted() {
+        let source = RuleSource::Expression(r#"sigstore.policy_satisfied("release")"#.to_owned());
+        let error = Rule::new("", &source, true).unwrap_err();
+        assert!(
+            error.message.contains("workload.sigstore.image_digest"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn a_denying_rule_denies_whom_no_policy_vouches_for() {
+        let source = RuleSource::Expression(r#"!sigstore.policy_satisfied("release")"#.to_owned());
+        let rules = Rules::new(vec![Rule::new("", &source, false).unwrap()], vec![]).unwrap();
+        assert!(!rules.decide(&Attributes::new()).allowed);
+    }
+}

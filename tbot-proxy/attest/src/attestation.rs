@@ -1,7 +1,7 @@
 //! All attestors together: one process in, one tree of attributes out.
 //!
 //! Attestors run side by side, each with its time limit, so the slowest bounds the
-//! whole. One that fails, hangs or finds nothing leaves its attributes absent, and
+//! whole; signatures of an image are looked for when the others have said which it is. One that fails, hangs or finds nothing leaves its attributes absent, and
 //! says why; rules that ask for them then do not match. `unix` is the ground of the
 //! others: if it does not know the process (it ended, or acts as another user than
 //! the one who connected), nothing that was read counts.
@@ -15,6 +15,8 @@ use futures_util::future::join_all;
 use hashlink::LruCache;
 use serde_json::{Map, Value};
 
+#[cfg(feature = "sigstore")]
+use crate::sigstore::{Sigstore, SigstoreConfig};
 use crate::{
     attestor::{Attestor, Failure, Found},
     engine::{Engine, EngineConfig, Kind},
@@ -41,6 +43,9 @@ pub struct Config {
     pub podman: Option<EngineConfig>,
     /// Its pod of Kubernetes, if set.
     pub kubernetes: Option<KubernetesConfig>,
+    /// What is signed for the image of its container, if set.
+    #[cfg(feature = "sigstore")]
+    pub sigstore: Option<SigstoreConfig>,
     /// How long each attestor may take. Default: 10 s.
     pub time_limit: Duration,
 }
@@ -53,6 +58,8 @@ impl Default for Config {
             docker: None,
             podman: None,
             kubernetes: None,
+            #[cfg(feature = "sigstore")]
+            sigstore: None,
             time_limit: Duration::from_secs(10),
         }
     }
@@ -62,6 +69,8 @@ impl Default for Config {
 #[derive(Debug)]
 pub struct Attestors {
     attestors: Vec<Attestor>,
+    #[cfg(feature = "sigstore")]
+    sigstore: Option<Sigstore>,
     time_limit: Duration,
     /// What was logged lately: every renewal would say the same again.
     told: Mutex<LruCache<Failure, ()>>,
@@ -108,6 +117,8 @@ impl Attestors {
         );
         Self {
             attestors,
+            #[cfg(feature = "sigstore")]
+            sigstore: config.sigstore.map(Sigstore::new),
             time_limit: limit,
             told: Mutex::new(LruCache::new(TOLD)),
         }
@@ -125,16 +136,28 @@ impl Attestors {
         .await;
         let mut attributes = Map::new();
         let (mut failures, mut not_applicable) = (Vec::new(), Vec::new());
-        for (attestor, found) in self.attestors.iter().zip(answers) {
+        let mut take = |attributes: &mut Map<_, _>, name: &'static str, found: Found| {
             if let Some(group) = found.attributes {
-                attributes.insert(attestor.name().to_owned(), group);
+                attributes.insert(name.to_owned(), group);
             }
             let with_name = |reason| Failure {
-                attestor: attestor.name(),
+                attestor: name,
                 reason,
             };
             failures.extend(found.failures.into_iter().map(with_name));
             not_applicable.extend(found.not_applicable.map(with_name));
+        };
+        for (attestor, found) in self.attestors.iter().zip(answers) {
+            take(&mut attributes, attestor.name(), found);
+        }
+        // Which image it is, the others say.
+        #[cfg(feature = "sigstore")]
+        if let Some(sigstore) = &self.sigstore {
+            let begun = Instant::now();
+            let found = sigstore.attest(&attributes).await;
+            metrics::histogram!("tbot_attestation_seconds", "attestor" => "sigstore")
+                .record(begun.elapsed());
+            take(&mut attributes, "sigstore", found);
         }
         // What ended or became another user's meanwhile is nobody that was attested.
         if !attributes.is_empty()

@@ -13,6 +13,8 @@ mod engine;
 mod kubernetes;
 pub mod process;
 pub mod procfs;
+#[cfg(feature = "sigstore")]
+pub mod sigstore;
 mod systemd;
 mod unix;
 

@@ -7,6 +7,8 @@ use attest::{
 };
 use config::Fields;
 
+#[cfg(feature = "sigstore")]
+mod sigstore;
 #[cfg(test)]
 mod tests;
 
@@ -31,6 +33,15 @@ pub(super) fn attestors(fields: &mut Fields<'_>) -> Option<Config> {
     config.docker = fields.mapping("docker", docker).flatten();
     config.podman = fields.mapping("podman", podman).flatten();
     config.kubernetes = fields.mapping("kubernetes", kubernetes).flatten();
+    #[cfg(feature = "sigstore")]
+    {
+        config.sigstore = fields.mapping("sigstore", sigstore::sigstore).flatten();
+    }
+    #[cfg(not(feature = "sigstore"))]
+    if fields.has("sigstore") {
+        let message = "this tbot-proxy was built without the cargo feature `sigstore`";
+        fields.mistake("sigstore", message);
+    }
     if let Some(limit) = fields.duration("time_limit", MIN_LIMIT..=MAX_LIMIT) {
         config.time_limit = limit;
     }

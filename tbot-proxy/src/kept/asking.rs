@@ -13,7 +13,7 @@ use zeroize::Zeroizing;
 
 use crate::{
     configuration::Selector,
-    issuance::{Issuance, IssueError},
+    issuance::{Issuance, IssueError, image_signatures},
     join::expired_on_arrival,
     key::{Key, time_of},
     reads::Reads,
@@ -119,6 +119,7 @@ pub(crate) async fn ask(
                 nanos: 0,
             }),
             workload_attributes: workload.and_then(to_struct),
+            image_signatures: image_signatures(workload),
         };
         let page = issuance.issue(request).await?;
         granted.reads = granted.reads.and(Reads::of(page.reads));

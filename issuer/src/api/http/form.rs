@@ -157,6 +157,7 @@ impl Exchange {
                     .ttl
                     .map(|seconds| prost_types::Duration { seconds, nanos: 0 }),
                 workload_attributes: None,
+                image_signatures: Vec::new(),
             }],
         }
     }

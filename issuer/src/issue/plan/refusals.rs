@@ -153,6 +153,7 @@ fn request(
         workload_attributes: Some(prost_types::Struct {
             fields: [("unix".to_owned(), unix)].into(),
         }),
+        image_signatures: Vec::new(),
     }
 }
 

@@ -45,6 +45,7 @@ fn by_labels(after: &str, workload: serde_json::Value) -> Item {
         keys: Vec::new(),
         ttl: None,
         workload: Arc::new(attributes(&workload)),
+        signatures: Arc::default(),
     }
 }
 

@@ -10,7 +10,7 @@ use ::config::Fields;
 use proto::admin::v1 as pb;
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
-use super::json;
+use super::{json, sigstore};
 use crate::resources::{BOT_TTL_CAP, Kind, SvidKind, wire};
 
 /// The whole document.
@@ -37,6 +37,7 @@ pub(super) fn resource(fields: &mut Fields<'_>) -> Option<pb::Resource> {
             }
             Kind::Lock => pb::resource::Spec::Lock(lock(fields)),
             Kind::SpiffeFederation => pb::resource::Spec::SpiffeFederation(federation(fields)),
+            Kind::SigstorePolicy => pb::resource::Spec::SigstorePolicy(sigstore::policy(fields)),
         })
     });
     Some(pb::Resource { metadata, spec })
@@ -46,11 +47,11 @@ fn as_written(text: &str) -> Result<String, String> {
     Ok(text.to_owned())
 }
 
-fn text(fields: &mut Fields<'_>, key: &'static str) -> String {
+pub(super) fn text(fields: &mut Fields<'_>, key: &'static str) -> String {
     fields.optional(key, as_written).unwrap_or_default()
 }
 
-fn required(fields: &mut Fields<'_>, key: &'static str) -> String {
+pub(super) fn required(fields: &mut Fields<'_>, key: &'static str) -> String {
     fields.required(key, as_written).unwrap_or_default()
 }
 

@@ -5,7 +5,7 @@ use ::config::{Free, format_duration};
 use proto::admin::v1 as pb;
 use serde_json::Value;
 
-use super::{json, kind_of};
+use super::{json, kind_of, sigstore};
 use crate::{
     authority::rfc3339,
     resources::{Kind, wire},
@@ -13,23 +13,23 @@ use crate::{
 
 /// A mapping that is being put together.
 #[derive(Default)]
-struct Fields(Vec<(String, Free)>);
+pub(super) struct Fields(Vec<(String, Free)>);
 
 impl Fields {
-    fn with(mut self, key: &str, value: Free) -> Self {
+    pub(super) fn with(mut self, key: &str, value: Free) -> Self {
         self.0.push((key.to_owned(), value));
         self
     }
 
     /// Left out if empty.
-    fn text(self, key: &str, text: &str) -> Self {
+    pub(super) fn text(self, key: &str, text: &str) -> Self {
         match text {
             "" => self,
             text => self.with(key, Free::Text(text.to_owned())),
         }
     }
 
-    fn texts(self, key: &str, list: &[String]) -> Self {
+    pub(super) fn texts(self, key: &str, list: &[String]) -> Self {
         match list {
             [] => self,
             list => self.with(key, texts(list)),
@@ -43,7 +43,7 @@ impl Fields {
         }
     }
 
-    fn list(self, key: &str, items: Vec<Free>) -> Self {
+    pub(super) fn list(self, key: &str, items: Vec<Free>) -> Self {
         match items.is_empty() {
             true => self,
             false => self.with(key, Free::List(items)),
@@ -51,7 +51,7 @@ impl Fields {
     }
 
     /// Left out if there is nothing in it.
-    fn fields(self, key: &str, inner: Self) -> Self {
+    pub(super) fn fields(self, key: &str, inner: Self) -> Self {
         match inner.0.is_empty() {
             true => self,
             false => self.with(key, inner.into()),
@@ -124,6 +124,7 @@ fn spec(spec: &pb::resource::Spec) -> Free {
             let source = Fields::default().fields("static", bundle);
             Fields::default().fields("bundle_source", source).into()
         }
+        pb::resource::Spec::SigstorePolicy(policy) => sigstore::shape(policy).into(),
     }
 }
 

@@ -45,6 +45,7 @@ fn every_example_of_policy_passes_a_dry_run() {
         if path
             .extension()
             .is_some_and(|extension| extension == "yaml")
+            && (cfg!(feature = "sigstore") || !path.ends_with("signed-images.yaml"))
         {
             files += 1;
             let shown = issuer.run(&["apply", "--dry-run", "-f", path.to_str().unwrap()]);
@@ -52,7 +53,9 @@ fn every_example_of_policy_passes_a_dry_run() {
         }
     }
     assert!(files >= 3);
-    issuer.run(&["apply", "-f", examples.to_str().unwrap()]);
+    if cfg!(feature = "sigstore") {
+        issuer.run(&["apply", "-f", examples.to_str().unwrap()]);
+    }
 }
 
 #[test]
@@ -65,7 +68,8 @@ fn every_example_of_the_reference_is_accepted() {
     for block in blocks {
         let example = block.split("```").next().unwrap();
         // The first only shows the frame.
-        if !example.contains('…') {
+        let is_known = cfg!(feature = "sigstore") || !example.contains("kind: sigstore_policy");
+        if !example.contains('…') && is_known {
             examples.push_str("---\n");
             examples.push_str(example);
         }

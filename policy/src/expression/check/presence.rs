@@ -5,6 +5,12 @@ use crate::expression::error::ExpressionError;
 use crate::expression::syntax::Span;
 use crate::schema::{self, Presence, Trust};
 
+/// What of a workload the verdict on signatures of its image depends on.
+const SIGNATURES: [&str; 2] = [
+    "workload.sigstore.image_digest",
+    "workload.sigstore.signatures_hash",
+];
+
 /// Something that is known to be there.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Fact {
@@ -55,6 +61,20 @@ impl Checker<'_> {
     pub(super) fn note(&mut self, index: u16, span: Span) {
         if self.asserted.is_none() && schema::by_index(index).trust == Trust::Asserted {
             self.asserted = Some((index, span));
+        }
+    }
+
+    /// Notes that a signature policy is asked for. What it says depends on the image and on
+    /// what is signed for it, as the agent tells both.
+    pub(crate) fn signature_policy(&mut self, name: &str, span: Span) {
+        for path in SIGNATURES {
+            if let Some(index) = schema::index_of(path) {
+                self.reads.add_leaf(index);
+                self.note(index, span);
+            }
+        }
+        if !self.signature_policies.iter().any(|known| **known == *name) {
+            self.signature_policies.push(name.into());
         }
     }
 
