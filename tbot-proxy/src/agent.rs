@@ -402,13 +402,15 @@ impl Agent {
         );
         self.draining.store(true, Ordering::Relaxed);
         let code = tokio::select! {
-            () = self.services.drain(grace) => ExitCode::SUCCESS,
+            () = async {
+                self.services.drain(grace).await;
+                self.services.keeping.sealed.finish().await;
+            } => ExitCode::SUCCESS,
             () = self.signals.end() => {
                 tracing::warn!("ending at once");
                 ExitCode::FAILURE
             }
         };
-        self.services.keeping.sealed.finish().await;
         tracing::info!("ended");
         code
     }

@@ -25,6 +25,7 @@ use crate::{
     kept::{Keeping, to_struct},
     key::time_of,
     metrics::{RENEWALS, result},
+    reads::Reads,
     schedule::{Life, Schedule},
     state::{IdentityState, rfc3339},
     trust::Obtained,
@@ -200,7 +201,8 @@ fn tell(now_is: &watch::Sender<TokenNow>, change: impl FnOnce(&mut TokenNow)) {
 
 async fn ask(issuance: &Arc<Issuance>, wish: &JwtWish) -> Result<(Token, Life), IssueError> {
     let select = wish.selection.to_wire("");
-    let (svid, token) = issue(issuance, select, wish.audiences.clone(), wish.ttl, None).await?;
+    let issued = issue(issuance, select, wish.audiences.clone(), wish.ttl, None).await?;
+    let (svid, token, _) = issued;
     let (Some(issued), Some(expires)) = (time_of(svid.not_before), time_of(svid.not_after)) else {
         return Err(unusable("the JWT-SVID has no life"));
     };
@@ -227,14 +229,14 @@ async fn ask(issuance: &Arc<Issuance>, wish: &JwtWish) -> Result<(Token, Life), 
     Ok((token, life))
 }
 
-/// Has one JWT-SVID issued: what the issuer says of it, and the token.
+/// Has one JWT-SVID issued: what the issuer says of it, the token, and what that depends on.
 pub(crate) async fn issue(
     issuance: &Arc<Issuance>,
     select: Select,
     audiences: Vec<String>,
     ttl: Option<Duration>,
     workload: Option<&Value>,
-) -> Result<(Svid, Zeroizing<String>), IssueError> {
+) -> Result<(Svid, Zeroizing<String>, Reads), IssueError> {
     let request = SvidRequest {
         selector: Some(select),
         document: Some(Wanted::Jwt(JwtRequest { audiences })),
@@ -246,14 +248,14 @@ pub(crate) async fn issue(
         image_signatures: image_signatures(workload),
     };
     let answer = issuance.issue(request).await?;
-    let count = answer.svids.len();
+    let (count, reads) = (answer.svids.len(), Reads::of(answer.reads));
     let Ok([mut issued]) = <[_; 1]>::try_from(answer.svids) else {
         return Err(unusable(&format!(
             "it holds {count} JWT-SVIDs, and one is wanted: select it by `name`, or by labels that only one has"
         )));
     };
     match issued.document.take() {
-        Some(Document::Jwt(document)) => Ok((issued, Zeroizing::new(document.token))),
+        Some(Document::Jwt(document)) => Ok((issued, Zeroizing::new(document.token), reads)),
         _ => Err(unusable("it holds no JWT-SVID")),
     }
 }

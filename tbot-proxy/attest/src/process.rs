@@ -123,6 +123,15 @@ impl Process {
         Self::pin(pid, open_pidfd(pid)?, None)
     }
 
+    /// The same, held to the user and group that it has now: once it acts as others, nothing
+    /// that is read of it counts, as with one that has connected itself.
+    pub fn of_pid_as_it_is(pid: u32) -> Result<Self, ProcessError> {
+        let mut process = Self::of_pid(pid)?;
+        let status = process.status()?;
+        process.key.connected_as = Some((status.uid, status.gid));
+        Ok(process)
+    }
+
     /// Opens `/proc/PID` and makes sure that it is of the process of the pidfd.
     fn pin(
         pid: u32,

@@ -60,6 +60,10 @@ impl Members {
 
     pub(super) fn join(&self, workload: &Arc<Workload>) {
         let mut state = self.state();
+        if state.workloads.len() == state.workloads.capacity() {
+            let there = |_: &usize, workload: &mut Weak<Workload>| workload.strong_count() > 0;
+            state.workloads.retain(there);
+        }
         let address = Arc::as_ptr(workload).addr();
         state.workloads.insert(address, Arc::downgrade(workload));
         state.latest = Some(workload.clone());

@@ -7,7 +7,10 @@ use std::{
 
 use futures_util::future::BoxFuture;
 use identity::TrustBundleSet;
-use proto::issue::v1::{Svid, SvidRequest, SvidResult, WitSvid, WorkloadReads, svid::Document};
+use proto::issue::v1::{
+    JwtSvid, Svid, SvidRequest, SvidResult, WitSvid, WorkloadReads, svid::Document,
+    svid_request::Document as Wanted,
+};
 use serde_json::{Value, json};
 
 use super::*;
@@ -25,6 +28,8 @@ struct Issuer {
     issued: AtomicU64,
     is_away: AtomicBool,
     refuses: AtomicBool,
+    /// Whether sets are for everybody. Tokens never are.
+    shares: AtomicBool,
 }
 
 impl Issuer {
@@ -33,6 +38,7 @@ impl Issuer {
             issued: AtomicU64::new(0),
             is_away: AtomicBool::new(false),
             refuses: AtomicBool::new(false),
+            shares: AtomicBool::new(false),
         })
     }
 
@@ -65,19 +71,32 @@ impl Issuer {
             .take_while(char::is_ascii_digit)
             .collect();
         let now = SystemTime::now();
+        let shares = self.shares.load(Ordering::Relaxed);
+        let is_jwt = matches!(request.document, Some(Wanted::Jwt(_)));
+        let document = match is_jwt {
+            true => Document::Jwt(JwtSvid {
+                token: format!("jwt-of-{pid}"),
+                ..JwtSvid::default()
+            }),
+            false => Document::Wit(WitSvid {
+                token: format!("token-{number}"),
+                ..WitSvid::default()
+            }),
+        };
+        let of = if shares { "all" } else { pid.as_str() };
         Ok(SvidResult {
             svids: vec![Svid {
                 workload_identity: "app".to_owned(),
-                spiffe_id: format!("spiffe://one.example/{pid}"),
+                spiffe_id: format!("spiffe://one.example/{of}"),
                 not_before: Some(now.into()),
                 not_after: Some((now + HOUR).into()),
-                document: Some(Document::Wit(WitSvid {
-                    token: format!("token-{number}"),
-                    ..WitSvid::default()
-                })),
+                document: Some(document),
                 ..Svid::default()
             }],
-            reads: Some(reads),
+            reads: Some(match shares && !is_jwt {
+                true => WorkloadReads::default(),
+                false => reads,
+            }),
             ..SvidResult::default()
         })
     }
@@ -249,4 +268,27 @@ async fn all_users_together_have_a_bound_too() {
     tokio::time::advance(Duration::from_secs(61)).await;
     alive.remove(0);
     ask(&cache, 4, 4).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_token_goes_only_to_whom_it_would_be_issued() {
+    let issuer = Issuer::new();
+    issuer.shares.store(true, Ordering::Relaxed);
+    let cache = cache(&issuer, Room::default());
+    let token = async |pid| {
+        let (workload, set, now) = ask(&cache, 7, pid).await.unwrap();
+        let attested = workload
+            .attested_since(std::time::Instant::now())
+            .await
+            .unwrap();
+        let audiences = ["db".to_owned()];
+        let token = set.token(cache.keeping(), &now.svids[0], &audiences, &attested);
+        token.await.unwrap().0
+    };
+    assert_eq!(token(1).await, "jwt-of-1");
+    assert_eq!(token(1).await, "jwt-of-1");
+    assert_eq!(issuer.issued(), 2, "a set, and one token that is kept");
+    // A member of the same set, and not the same in what the token depends on.
+    assert_eq!(token(2).await, "jwt-of-2");
+    assert_eq!(issuer.issued(), 3);
 }

@@ -16,11 +16,14 @@ use crate::{
     kept::{Attested, Keeping, KeptSvid},
     key::time_of,
     metrics::{CACHE, RENEWALS, result},
+    reads::Reads,
     trust::Obtained,
 };
 
 /// Most tokens of one set. More audiences than that are not kept.
 const TOKENS_MAX: usize = 1_024;
+/// Most bytes of the audiences of a token that is kept.
+const AUDIENCES_MAX: usize = 2_048;
 
 /// A workload identity and the audiences, in order, each once.
 type Key = (String, Vec<String>);
@@ -35,6 +38,10 @@ pub(super) struct Tokens {
 
 #[derive(Debug)]
 struct Token {
+    /// What it depends on, and how that was of the workload that asked: under another
+    /// policy than that of the set it may be less than the members of the set agree in.
+    reads: Reads,
+    key: String,
     token: SecretString,
     not_after: SystemTime,
     /// Half of its life.
@@ -65,8 +72,10 @@ impl Tokens {
         let mut audiences = audiences.to_vec();
         audiences.sort_unstable();
         audiences.dedup();
-        let slot = self.slot((svid.workload_identity.clone(), audiences.clone()));
+        let place = (svid.workload_identity.clone(), audiences.clone());
+        let slot = self.slot(&place);
         let mut kept = slot.lock().await;
+        kept.take_if(|token| !token.is_for(attested));
         let order = *keeping.trust.order().borrow();
         if let Some(token) = kept.as_mut() {
             let is_current =
@@ -80,11 +89,13 @@ impl Tokens {
         let issued = issue(keeping, svid, audiences, attested, ttl).await;
         metrics::counter!(RENEWALS, "identity" => "jwt", "result" => result(issued.is_ok()))
             .increment(1);
-        match issued {
-            Ok((token, not_after)) => {
+        let given = match issued {
+            Ok((token, not_after, reads)) => {
                 let now = SystemTime::now();
                 let left = not_after.duration_since(now).unwrap_or_default();
                 let token = Token {
+                    key: reads.key(attested.workload.as_deref()),
+                    reads,
                     token,
                     not_after,
                     renew_at: now + left / 2,
@@ -105,12 +116,26 @@ impl Tokens {
                     Err(TokenError::Unavailable(why))
                 }
             },
+        };
+        if kept.is_none() {
+            // Names that nothing is kept for are not kept either.
+            let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
+            if slots
+                .get(&place)
+                .is_some_and(|other| Arc::ptr_eq(other, &slot))
+            {
+                slots.remove(&place);
+            }
         }
+        given
     }
 
-    fn slot(&self, key: Key) -> Slot {
+    fn slot(&self, key: &Key) -> Slot {
+        if key.1.iter().map(String::len).sum::<usize>() > AUDIENCES_MAX {
+            return Slot::default();
+        }
         let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
-        if slots.len() >= TOKENS_MAX && !slots.contains_key(&key) {
+        if slots.len() >= TOKENS_MAX && !slots.contains_key(key) {
             let now = SystemTime::now();
             // One that is locked is in use.
             slots.retain(|_, slot| match slot.try_lock() {
@@ -121,11 +146,16 @@ impl Tokens {
                 return Slot::default();
             }
         }
-        slots.entry(key).or_default().clone()
+        slots.entry(key.clone()).or_default().clone()
     }
 }
 
 impl Token {
+    /// Whether it would be the same for this workload.
+    fn is_for(&self, attested: &Attested) -> bool {
+        self.reads.key(attested.workload.as_deref()) == self.key
+    }
+
     fn give(&self) -> (String, SystemTime) {
         (self.token.expose_secret().to_owned(), self.not_after)
     }
@@ -137,13 +167,14 @@ async fn issue(
     audiences: Vec<String>,
     attested: &Attested,
     ttl: Duration,
-) -> Result<(SecretString, SystemTime), IssueError> {
+) -> Result<(SecretString, SystemTime, Reads), IssueError> {
     // The service's wish is for X509-SVIDs; a token lives as long as the resource says,
     // and no longer than that.
     let ttl = (ttl < JWT_DEFAULT).then_some(ttl);
     let select = Select::Name(svid.workload_identity.clone());
     let workload = attested.workload.as_deref();
-    let (issued, token) = jwt::issue(&keeping.issuance, select, audiences, ttl, workload).await?;
+    let (issued, token, reads) =
+        jwt::issue(&keeping.issuance, select, audiences, ttl, workload).await?;
     let Some(not_after) = time_of(issued.not_after) else {
         return Err(jwt::unusable("the JWT-SVID has no end"));
     };
@@ -153,7 +184,7 @@ async fn issue(
             "it is for another SPIFFE ID than was granted before",
         ));
     }
-    Ok((SecretString::from(token.as_str()), not_after))
+    Ok((SecretString::from(token.as_str()), not_after, reads))
 }
 
 /// Default life of JWT-SVIDs (DESIGN section 5).

@@ -18,11 +18,17 @@ pub(crate) trait Witness: Send + Sync + 'static {
     fn ended(&self) -> BoxFuture<'static, ()>;
 }
 
-/// It cannot be told who the process is, or it is no more: it gets nothing. A rule that
-/// denies by an attribute would not deny one that has none.
+/// It cannot be told who the workload is: it gets nothing. A rule that denies by an
+/// attribute would not deny one that has none.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("the workload cannot be attested: {0}")]
-pub(crate) struct Unknown(pub(crate) String);
+pub(crate) enum Unknown {
+    /// It is no more, or is not what it was.
+    #[error("the workload cannot be attested: {0}")]
+    Gone(String),
+    /// Who knows cannot be asked now.
+    #[error("the workload cannot be attested now: {0}")]
+    Unavailable(String),
+}
 
 /// One process that has connected, over however many connections.
 pub(crate) struct Workload {

@@ -68,8 +68,8 @@ impl Level {
     }
 
     fn set(&self, level: &str, end: Option<AbortOnDropHandle<()>>) -> Result<(), String> {
-        self.log.set(level).map_err(|error| error.to_string())?;
         let mut now = self.now.lock().unwrap_or_else(PoisonError::into_inner);
+        self.log.set(level).map_err(|error| error.to_string())?;
         (now.text, now.end) = (level.to_owned(), end);
         tracing::warn!(level, "the level of the log was changed");
         Ok(())
@@ -80,11 +80,11 @@ impl Level {
         let level = self.clone();
         AbortOnDropHandle::new(tokio::spawn(async move {
             tokio::time::sleep(time).await;
+            let mut now = level.now.lock().unwrap_or_else(PoisonError::into_inner);
             if let Err(error) = level.log.set(&level.first) {
                 tracing::error!(error = error.to_string(), "the level of the log stays");
                 return;
             }
-            let mut now = level.now.lock().unwrap_or_else(PoisonError::into_inner);
             now.text = level.first.to_string();
             tracing::warn!(level = now.text, "the level of the log is as it was");
         }))

@@ -13,7 +13,7 @@ impl Broker for WorkloadIdentities {
     async fn resolve(&self, reference: &Reference) -> Result<Arc<Caller>, Unresolved> {
         let workload = match reference {
             Reference::Pid(pid) => {
-                let process = Process::of_pid(pid.get()).map_err(|error| match error {
+                let process = Process::of_pid_as_it_is(pid.get()).map_err(|error| match error {
                     ProcessError::NoSuchProcess { .. } | ProcessError::Ended { .. } => {
                         Unresolved::NotFound(error.to_string())
                     }

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use attest::{Attestors, Process};
+use attest::{Attestors, PodError, Process};
 use futures_util::future::BoxFuture;
 use serde_json::Value;
 
@@ -22,7 +22,7 @@ impl Witness for Local {
             if attestation.attributes.get("unix").is_none() {
                 let why = attestation.failures.into_iter().next();
                 let why = why.map_or("it has ended".to_owned(), |failure| failure.reason);
-                return Err(Unknown(why));
+                return Err(Unknown::Gone(why));
             }
             Ok(Some(Arc::new(attestation.attributes)))
         })
@@ -43,7 +43,10 @@ impl Witness for BrokeredPod {
     fn attest(&self) -> BoxFuture<'_, Result<Option<Arc<Value>>, Unknown>> {
         Box::pin(async {
             let attributes = self.attestors.attest_pod(&self.uid).await;
-            let attributes = attributes.map_err(|error| Unknown(error.to_string()))?;
+            let attributes = attributes.map_err(|error| match error {
+                PodError::Unavailable(why) => Unknown::Unavailable(why),
+                error => Unknown::Gone(error.to_string()),
+            })?;
             Ok(Some(Arc::new(attributes)))
         })
     }

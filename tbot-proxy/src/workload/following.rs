@@ -98,5 +98,9 @@ impl Following {
 }
 
 pub(super) fn denied(unknown: Unknown) -> Denied {
-    Denied::NoIdentity(unknown.to_string())
+    let why = unknown.to_string();
+    match unknown {
+        Unknown::Gone(_) => Denied::NoIdentity(why),
+        Unknown::Unavailable(_) => Denied::Unavailable(why),
+    }
 }

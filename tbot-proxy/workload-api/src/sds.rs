@@ -41,6 +41,8 @@ pub const SERVICE: &str = "envoy.service.secret.v3.SecretDiscoveryService";
 pub const SECRET: &str = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret";
 /// Most names that one stream may want.
 const MAX_NAMES: usize = 4096;
+/// Most bytes of names and versions that are kept for a stream.
+const MAX_KEPT: usize = 256 * 1024;
 /// Metadata of an Envoy that wants plain CA certificates; SPIRE has it too.
 const NO_VALIDATOR: &str = "disable_spiffe_cert_validation";
 
@@ -224,7 +226,9 @@ fn check_type(type_url: &str) -> Result<(), Status> {
 }
 
 fn too_many() -> Status {
-    Status::resource_exhausted(format!("a stream may want {MAX_NAMES} names at most"))
+    Status::resource_exhausted(format!(
+        "a stream may want {MAX_NAMES} names of {MAX_KEPT} bytes in all at most"
+    ))
 }
 
 /// Reads requests as a stream does, and answers; for the fuzzer.

@@ -86,7 +86,12 @@ pub(crate) fn reflection(services: &[&'static str]) -> Routes {
     };
     let mut routes = Routes::builder();
     match (builder().build_v1(), builder().build_v1alpha()) {
-        (Ok(v1), Ok(v1alpha)) => drop(routes.add_service(v1).add_service(v1alpha)),
+        (Ok(v1), Ok(v1alpha)) => {
+            // Of an announced message, that much is kept before it is whole.
+            let v1 = v1.max_decoding_message_size(crate::MAX_REQUEST);
+            let v1alpha = v1alpha.max_decoding_message_size(crate::MAX_REQUEST);
+            routes.add_service(v1).add_service(v1alpha);
+        }
         (Err(error), _) | (_, Err(error)) => {
             tracing::error!(%error, "gRPC reflection is not served");
         }

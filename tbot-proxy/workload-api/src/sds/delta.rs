@@ -13,7 +13,7 @@ use proto::envoy::{config::core::v3::Node, service::discovery::v3 as pb};
 use tonic::Status;
 
 use super::{
-    MAX_NAMES, SECRET, check_type,
+    MAX_KEPT, MAX_NAMES, SECRET, check_type,
     resources::Secrets,
     too_many,
     updates::{Pieces, Protocol, nonce, rejected},
@@ -85,7 +85,15 @@ impl Protocol for Delta {
                 return Err(too_many());
             }
         }
-        Ok(())
+        let wanted: usize = self.wanted.iter().map(String::len).sum();
+        let held = self
+            .held
+            .iter()
+            .map(|(name, version)| name.len() + version.len());
+        match wanted + held.sum::<usize>() {
+            0..=MAX_KEPT => Ok(()),
+            _ => Err(too_many()),
+        }
     }
 
     fn answer(&mut self, secrets: &Secrets) -> Option<Vec<Bytes>> {
