@@ -207,7 +207,8 @@ impl FileSet {
         }
         // From here on the new set is in force and nothing of it may be removed.
         fsync(&self.root).map_err(failed("flush", &self.directory))?;
-        self.tidy(Some(&version), before.as_deref(), &names);
+        // What is left over is tried again at the next change.
+        _ = self.tidy(Some(&version), before.as_deref(), &names);
         Ok(())
     }
 
@@ -226,7 +227,7 @@ impl FileSet {
             Mode::empty(),
         )
         .and_then(|set| {
-            let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
             openat(set, name, flags, Mode::empty())
         })
         .map_err(io::Error::from)
@@ -239,15 +240,16 @@ impl FileSet {
     }
 
     /// Removes every file of ours, the set in force first: readers see all of it or nothing.
-    /// The directory itself and what others put there stay.
+    /// The directory itself and what others put there stay. What cannot be removed is an
+    /// error, once the rest is gone.
     pub fn wipe(&self) -> Result<(), FileSetError> {
         let gone = match unlinkat(&self.root, CURRENT, AtFlags::empty()) {
             Ok(()) | Err(Errno::NOENT) => Ok(()),
             Err(error) => Err(failed("remove", &self.directory.join(CURRENT))(error)),
         };
         _ = unlinkat(&self.root, NEXT, AtFlags::empty());
-        self.tidy(None, None, &[]);
-        gone?;
+        let tidied = self.tidy(None, None, &[]);
+        gone.and(tidied)?;
         fsync(&self.root).map_err(failed("flush", &self.directory))
     }
 
@@ -274,19 +276,27 @@ impl FileSet {
             .duration_since(UNIX_EPOCH)
             .map_or(0, |since| since.as_nanos());
         let name = OsString::from(format!("..{nanoseconds:016x}"));
-        let written = self.fill_version(&name, files);
-        match written {
-            Ok(()) => Ok(name),
-            Err(error) => {
-                _ = remove_tree(self.root.as_fd(), &name, DEPTH);
-                Err(error)
-            }
-        }
+        self.write_version_as(&name, files)?;
+        Ok(name)
     }
 
-    fn fill_version(&self, name: &OsStr, files: &[SetFile<'_>]) -> Result<(), FileSetError> {
+    fn write_version_as(&self, name: &OsStr, files: &[SetFile<'_>]) -> Result<(), FileSetError> {
         let path = self.directory.join(name);
-        let version = make_directory(self.root.as_fd(), name, &path)?;
+        mkdirat(&self.root, name, Mode::RWXU).map_err(failed("create directory", &path))?;
+        // From here on it is ours to remove.
+        let written = open_made(self.root.as_fd(), name, &path)
+            .and_then(|version| self.fill_version(&version, &path, files));
+        written.inspect_err(|_| {
+            _ = remove_tree(self.root.as_fd(), name, DEPTH);
+        })
+    }
+
+    fn fill_version(
+        &self,
+        version: &OwnedFd,
+        path: &Path,
+        files: &[SetFile<'_>],
+    ) -> Result<(), FileSetError> {
         let mut folders: Vec<(PathBuf, OwnedFd)> = vec![];
         for file in files {
             let file_path = path.join(file.name);
@@ -307,7 +317,9 @@ impl FileSet {
                     .map_or(version.as_fd(), |(_, folder)| folder.as_fd());
                 at.push(part);
                 if !folders.iter().any(|(folder, _)| *folder == at) {
-                    let made = make_directory(above, part.as_os_str(), &path.join(&at))?;
+                    let (part, path) = (part.as_os_str(), path.join(&at));
+                    mkdirat(above, part, Mode::RWXU).map_err(failed("create directory", &path))?;
+                    let made = open_made(above, part, &path)?;
                     folders.push((at.clone(), made));
                 }
             }
@@ -320,7 +332,7 @@ impl FileSet {
         // From the innermost on: until it is whole, nobody else may enter.
         let folders = folders.iter().rev();
         let directories = folders.map(|(folder, fd)| (path.join(folder), fd));
-        for (path, fd) in directories.chain([(path.clone(), &version)]) {
+        for (path, fd) in directories.chain([(path.to_owned(), version)]) {
             self.options
                 .access
                 .dress_directory(fd.as_fd())
@@ -405,12 +417,16 @@ impl FileSet {
         symlinkat(target, &self.root, NEXT).map_err(failed("create link", &path))
     }
 
-    /// Removes what nobody needs. Its failures leave litter, not harm.
-    fn tidy(&self, version: Option<&OsStr>, before: Option<&OsStr>, names: &[&str]) {
-        let Ok(entries) = Dir::read_from(&self.root) else {
-            return;
-        };
-        for entry in entries.flatten() {
+    /// Removes what nobody needs, as far as it can; the first failure.
+    fn tidy(
+        &self,
+        version: Option<&OsStr>,
+        before: Option<&OsStr>,
+        names: &[&str],
+    ) -> Result<(), FileSetError> {
+        let mut tidied = Ok(());
+        for entry in Dir::read_from(&self.root).map_err(failed("list", &self.directory))? {
+            let entry = entry.map_err(failed("list", &self.directory))?;
             let name = OsStr::from_bytes(entry.file_name().to_bytes()).to_owned();
             let is_version = name.to_str().is_some_and(is_version_name);
             let is_kept = [version, before].contains(&Some(name.as_os_str()));
@@ -419,7 +435,9 @@ impl FileSet {
             };
             match FileType::from_raw_mode(stat.st_mode) {
                 FileType::Directory if is_version && !is_kept => {
-                    _ = remove_tree(self.root.as_fd(), &name, DEPTH);
+                    let removed = remove_tree(self.root.as_fd(), &name, DEPTH)
+                        .map_err(failed("remove", &self.directory.join(&name)));
+                    tidied = tidied.and(removed);
                 }
                 FileType::Symlink if self.options.links == Links::ByName => {
                     let ours = readlinkat(&self.root, &name, vec![]).is_ok_and(|to| {
@@ -432,6 +450,7 @@ impl FileSet {
                 _ => {}
             }
         }
+        tidied
     }
 }
 
@@ -468,18 +487,34 @@ fn refuse_shared(root: &OwnedFd, directory: &Path, access: &Access) -> Result<()
 }
 
 fn lock(root: &OwnedFd, directory: &Path) -> Result<File, FileSetError> {
-    let path = directory.join(LOCK);
-    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let file = openat(root, LOCK, flags, Mode::RUSR | Mode::WUSR).map_err(failed("open", &path))?;
-    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(File::from(file)),
-        Err(Errno::WOULDBLOCK) => {
+    match lock_file(root, OsStr::new(LOCK)) {
+        Ok(lock) => Ok(File::from(lock)),
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
             let message = "another service or another tbot-proxy writes to it: give each a directory of its own, or stop that one";
             let error = io::Error::new(io::ErrorKind::WouldBlock, message);
             Err(failed("use", directory)(error))
         }
-        Err(error) => Err(failed("lock", &path)(error)),
+        Err(error) => Err(failed("lock", &directory.join(LOCK))(error)),
     }
+}
+
+/// Locks a file, made if it is not there, and waits for nothing, whatever the owner of the
+/// directory put in its place: `WouldBlock` if somebody has the lock.
+pub(crate) fn lock_file(directory: &OwnedFd, name: &OsStr) -> io::Result<OwnedFd> {
+    let flags =
+        OFlags::WRONLY | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let not_plain = || io::Error::other("the lock is no plain file: remove it");
+    let lock = match openat(directory, name, flags, Mode::RUSR | Mode::WUSR) {
+        Ok(lock) => lock,
+        // A FIFO that nobody reads.
+        Err(Errno::NXIO) => return Err(not_plain()),
+        Err(error) => return Err(error.into()),
+    };
+    if FileType::from_raw_mode(fstat(&lock)?.st_mode) != FileType::RegularFile {
+        return Err(not_plain());
+    }
+    flock(&lock, FlockOperation::NonBlockingLockExclusive)?;
+    Ok(lock)
 }
 
 fn is_version_name(name: &str) -> bool {
@@ -523,13 +558,8 @@ fn top_names<'a>(files: &[SetFile<'a>]) -> Vec<&'a str> {
     names
 }
 
-/// Makes a directory that only we enter, and opens it.
-fn make_directory(
-    above: BorrowedFd<'_>,
-    name: &OsStr,
-    path: &Path,
-) -> Result<OwnedFd, FileSetError> {
-    mkdirat(above, name, Mode::RWXU).map_err(failed("create directory", path))?;
+/// Opens a directory that we have just made.
+fn open_made(above: BorrowedFd<'_>, name: &OsStr, path: &Path) -> Result<OwnedFd, FileSetError> {
     let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let made = openat(above, name, flags, Mode::empty()).map_err(failed("open", path))?;
     let stat = fstat(&made).map_err(failed("read", path))?;
@@ -540,23 +570,26 @@ fn make_directory(
     Ok(made)
 }
 
-/// Removes a directory with what is in it, following no link.
+/// Removes a directory with what is in it, following no link; what it can, and the first failure.
 fn remove_tree(above: BorrowedFd<'_>, name: &OsStr, depth: usize) -> Result<(), Errno> {
     let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let directory = openat(above, name, flags, Mode::empty())?;
-    for entry in Dir::read_from(&directory)?.flatten() {
+    let mut removed = Ok(());
+    for entry in Dir::read_from(&directory)? {
+        let entry = entry?;
         let entry = entry.file_name();
         if matches!(entry.to_bytes(), b"." | b"..") {
             continue;
         }
-        match unlinkat(&directory, entry, AtFlags::empty()) {
+        removed = removed.and(match unlinkat(&directory, entry, AtFlags::empty()) {
             Err(Errno::ISDIR | Errno::PERM) if depth > 0 => {
                 let entry = OsStr::from_bytes(entry.to_bytes());
-                remove_tree(directory.as_fd(), entry, depth - 1)?;
+                remove_tree(directory.as_fd(), entry, depth - 1)
             }
-            other => other?,
-        }
+            other => other,
+        });
     }
+    removed?;
     unlinkat(above, name, AtFlags::REMOVEDIR)
 }
 

@@ -5,10 +5,15 @@
 
 use std::{fmt, path::PathBuf, time::Duration};
 
+use tokio::time::timeout;
+
 mod command;
 mod signal;
 
 pub use rustix::process::Signal;
+
+/// How long a signal may take: its pid file may be on a file system that does not answer.
+const SIGNAL: Duration = Duration::from_secs(10);
 
 /// What is done after a change.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,8 +38,9 @@ pub enum Hook {
 /// Which process is signalled.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Target {
-    /// The one whose number is in this file. A process that was started after the file was
-    /// written is another one (its number was used again), and is not signalled.
+    /// The one whose number is in this file, a plain one of root, of us, or of the user that
+    /// runs the process. A process that was started after the file was written is another
+    /// one (its number was used again), and is not signalled.
     PidFile(PathBuf),
     /// Those of this name (`/proc/PID/comm`) whose parent has another one.
     Name(String),
@@ -50,8 +56,13 @@ impl Hook {
         match self {
             Self::Signal { target, signal } => {
                 let (target, signal) = (target.clone(), *signal);
-                let sent = tokio::task::spawn_blocking(move || signal::send(&target, signal)).await;
-                sent.unwrap_or_else(|error| Err(HookError(error.to_string())))
+                let send = tokio::task::spawn_blocking(move || signal::send(&target, signal));
+                match timeout(SIGNAL, send).await {
+                    Ok(sent) => sent.unwrap_or_else(|error| Err(HookError(error.to_string()))),
+                    Err(_) => Err(HookError(format!(
+                        "the process to signal was not found within {SIGNAL:?}"
+                    ))),
+                }
             }
             Self::Command { arguments, timeout } => command::run(arguments, *timeout, output).await,
         }

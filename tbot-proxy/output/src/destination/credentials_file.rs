@@ -12,10 +12,12 @@ use std::{
     os::fd::{AsFd, OwnedFd},
     path::PathBuf,
     sync::Arc,
+    thread,
+    time::{Duration, Instant},
 };
 
 use rustix::{
-    fs::{AtFlags, FlockOperation, Mode, OFlags, flock, fsync, openat, renameat, unlinkat},
+    fs::{AtFlags, Mode, OFlags, fsync, openat, renameat, unlinkat},
     io::Errno,
 };
 use zeroize::Zeroizing;
@@ -25,6 +27,12 @@ use crate::{Artifacts, aws::profile, file_set};
 
 /// A larger file is none of credentials.
 const LONGEST: u64 = 1 << 20;
+
+/// How long another output may have the lock: it is held for one write.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Between two tries to lock.
+const PAUSE: Duration = Duration::from_millis(10);
 
 /// One profile of one file.
 #[derive(Debug, Clone)]
@@ -121,11 +129,22 @@ impl CredentialsFile {
     }
 
     fn lock(&self, directory: &OwnedFd) -> io::Result<OwnedFd> {
-        let name = format!("..{}.lock", self.name);
-        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let lock = openat(directory, name, flags, Mode::RUSR | Mode::WUSR)?;
-        flock(&lock, FlockOperation::LockExclusive)?;
-        Ok(lock)
+        let name = OsString::from(format!("..{}.lock", self.name));
+        let until = Instant::now() + PATIENCE;
+        loop {
+            match file_set::lock_file(directory, &name) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    if Instant::now() > until {
+                        return Err(io::Error::other(format!(
+                            "somebody has held the lock {} for {PATIENCE:?}",
+                            name.display()
+                        )));
+                    }
+                    thread::sleep(PAUSE);
+                }
+                other => return other,
+            }
+        }
     }
 
     /// What is there; nothing if there is nothing.

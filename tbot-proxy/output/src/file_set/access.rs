@@ -6,7 +6,7 @@
 use std::{io, os::fd::BorrowedFd};
 
 use rustix::{
-    fs::{Gid, Mode, Uid, XattrFlags, fchmod, fchown, fsetxattr},
+    fs::{Gid, Mode, Uid, XattrFlags, fchmod, fchown, fgetxattr, fsetxattr, fstat},
     io::Errno,
 };
 
@@ -127,7 +127,13 @@ impl Access {
         self.acls != Acls::Off && !self.readers.is_empty()
     }
 
+    /// What is as it should be is not touched: `chmod` would shut out the readers until the
+    /// list is there again.
     fn dress(&self, file: BorrowedFd<'_>, mode: u32, readers: Permissions) -> io::Result<()> {
+        let list = acl::encode(mode, &self.readers, readers);
+        if self.is_dressed(file, mode, &list) {
+            return Ok(());
+        }
         if self.owner != Owner::default() {
             let (uid, gid) = (self.owner.uid, self.owner.gid);
             fchown(file, uid.map(Uid::from_raw), gid.map(Gid::from_raw))
@@ -137,7 +143,6 @@ impl Access {
         if !self.sets_acls() {
             return Ok(());
         }
-        let list = acl::encode(mode, &self.readers, readers);
         match fsetxattr(file, ACL, &list, XattrFlags::empty()) {
             Ok(()) => Ok(()),
             Err(Errno::OPNOTSUPP) if self.acls == Acls::Try => {
@@ -155,6 +160,22 @@ impl Access {
             )),
             Err(error) => Err(error.into()),
         }
+    }
+
+    fn is_dressed(&self, file: BorrowedFd<'_>, mode: u32, list: &[u8]) -> bool {
+        let Ok(stat) = fstat(file) else {
+            return false;
+        };
+        let is_the_owners = self.owner.uid.is_none_or(|uid| uid == stat.st_uid)
+            && self.owner.gid.is_none_or(|gid| gid == stat.st_gid);
+        if !is_the_owners || !self.sets_acls() {
+            return is_the_owners && stat.st_mode & 0o7777 == mode;
+        }
+        let mut there = vec![0; list.len() + 1];
+        // A list holds the permission bits too, but not the special ones.
+        stat.st_mode & 0o7000 == 0
+            && fgetxattr(file, ACL, &mut there)
+                .is_ok_and(|length| there.get(..length) == Some(list))
     }
 
     fn explained(&self, error: Errno) -> io::Error {

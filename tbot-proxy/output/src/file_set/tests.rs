@@ -146,3 +146,48 @@ fn a_wiped_set_leaves_what_is_not_ours() {
     set.replace(&[file("key", "again")]).unwrap();
     assert_eq!(set.read("key").unwrap().unwrap(), b"again");
 }
+
+#[test]
+fn a_lock_that_is_no_plain_file_holds_nobody_up() {
+    let home = tempfile::tempdir().unwrap();
+    let lock = home.path().join(LOCK);
+    let fifo = std::process::Command::new("mkfifo").arg(&lock).status();
+    assert!(fifo.unwrap().success());
+    let refused = || {
+        let error = FileSet::open(home.path(), Links::ByName).unwrap_err();
+        assert!(error.to_string().contains("no plain file"), "{error}");
+    };
+    refused();
+    // With a reader, it can be opened.
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK;
+    let _reader = rustix::fs::open(&lock, flags, Mode::empty()).unwrap();
+    refused();
+}
+
+#[test]
+fn a_wipe_that_leaves_a_key_is_an_error() {
+    let home = tempfile::tempdir().unwrap();
+    let set = open(home.path());
+    set.replace(&[file("key", "secret")]).unwrap();
+    // Deeper than a set of ours.
+    let version = home.path().join("..00000000000000aa");
+    let deep = version.join("1/2/3/4/5/6/7/8/9/10");
+    fs::create_dir_all(&deep).unwrap();
+    fs::write(deep.join("key"), "secret").unwrap();
+    let error = set.wipe().unwrap_err();
+    assert_eq!((error.action, &error.path), ("remove", &version));
+    assert_eq!(versions(home.path()), 1, "all that can be removed is gone");
+}
+
+#[test]
+fn a_directory_that_was_there_before_is_not_cleaned_up() {
+    let home = tempfile::tempdir().unwrap();
+    let set = open(home.path());
+    let name = OsStr::new("..00000000000000aa");
+    let before = home.path().join(name);
+    fs::create_dir(&before).unwrap();
+    fs::write(before.join("key"), "of the set in force").unwrap();
+    let error = set.write_version_as(name, &[file("key", "x")]).unwrap_err();
+    assert_eq!(error.error.kind(), io::ErrorKind::AlreadyExists);
+    assert!(before.join("key").exists());
+}

@@ -1,11 +1,15 @@
 //! Commands: no shell, a bounded time, bounded output.
 
-use std::{env, process::Stdio, time::Duration};
+use std::{env, pin::pin, process::Stdio, time::Duration};
 
-use rustix::process::{Pid, Signal, kill_process_group};
+use rustix::{
+    io::retry_on_intr,
+    process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, waitid},
+};
 use tokio::{
     io::{AsyncRead, AsyncReadExt},
     process::Command,
+    task::spawn_blocking,
     time::timeout,
 };
 
@@ -13,6 +17,10 @@ use super::HookError;
 
 /// How much of its output is told.
 const TOLD: u64 = 1_000;
+
+/// How long is waited, after its end, for what it printed last: what left its process group
+/// may keep the pipes open.
+const MOMENT: Duration = Duration::from_secs(1);
 
 pub(super) async fn run(
     arguments: &[String],
@@ -36,29 +44,62 @@ pub(super) async fn run(
         .kill_on_drop(true)
         .spawn()
         .map_err(|error| failed(format!("it cannot be started: {error}")))?;
-    let group = child
+    let pid = child
         .id()
         .and_then(|id| Pid::from_raw(id.cast_signed()))
-        .map(EndsWith);
+        .ok_or_else(|| failed("it has no number".to_owned()))?;
+    let group = EndsWith(pid);
+    // Not reaped by this.
+    let mut exit = spawn_blocking(move || {
+        let options = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
+        _ = retry_on_intr(|| waitid(WaitId::Pid(pid), options));
+    });
     let (out, err) = (child.stdout.take(), child.stderr.take());
-    let run = async {
-        let (status, out, err) = tokio::join!(child.wait(), beginning(out), beginning(err));
-        (status, if err.is_empty() { out } else { err })
+    let (mut said, mut complained) = (vec![], vec![]);
+    let in_time = {
+        let mut reading = pin!(async {
+            tokio::join!(beginning(out, &mut said), beginning(err, &mut complained))
+        });
+        let ended = async {
+            tokio::select! {
+                biased;
+                _ = &mut exit => false,
+                _ = &mut reading => {
+                    _ = (&mut exit).await;
+                    true
+                }
+            }
+        };
+        let ended = timeout(limit, ended).await;
+        // Before it is reaped: a zombie holds the number of its group.
+        drop(group);
+        if ended == Ok(false) {
+            _ = timeout(MOMENT, reading).await;
+        }
+        ended.is_ok()
     };
-    let ended = timeout(limit, run).await;
-    drop(group);
-    match ended {
-        Ok((Ok(status), _)) if status.success() => Ok(()),
-        Ok((Ok(status), said)) => Err(failed(format!("{status}: {said}"))),
-        Ok((Err(error), _)) => Err(failed(error.to_string())),
-        Err(_) => Err(failed(format!(
+    if !in_time {
+        return Err(failed(format!(
             "it was not done within {limit:?} and has been ended"
-        ))),
+        )));
+    }
+    match timeout(MOMENT, child.wait()).await {
+        Ok(Ok(status)) if status.success() => Ok(()),
+        Ok(Ok(status)) => {
+            let told = if complained.is_empty() {
+                said
+            } else {
+                complained
+            };
+            Err(failed(format!("{status}: {}", one_line(&told))))
+        }
+        Ok(Err(error)) => Err(failed(error.to_string())),
+        Err(_) => Err(failed("its status cannot be had".to_owned())),
     }
 }
 
-/// Ends a process group when dropped. Our child is its leader and not waited for by
-/// anybody else, so that its number is not another's while it runs.
+/// Ends a process group when dropped, which is to be before its leader, our child, is
+/// reaped: from then on the number may be another's.
 struct EndsWith(Pid);
 
 impl Drop for EndsWith {
@@ -67,15 +108,17 @@ impl Drop for EndsWith {
     }
 }
 
-/// The beginning of what it prints, on one line. All of it is read, so that it is never held up.
-async fn beginning(pipe: Option<impl AsyncRead + Unpin>) -> String {
+/// The beginning of what it prints, into `told`. All of it is read, so that it is never held up.
+async fn beginning(pipe: Option<impl AsyncRead + Unpin>, told: &mut Vec<u8>) {
     let Some(mut pipe) = pipe else {
-        return String::new();
+        return;
     };
-    let mut told = vec![];
-    _ = (&mut pipe).take(TOLD).read_to_end(&mut told).await;
+    _ = (&mut pipe).take(TOLD).read_to_end(told).await;
     _ = tokio::io::copy(&mut pipe, &mut tokio::io::sink()).await;
-    let text = String::from_utf8_lossy(&told);
+}
+
+fn one_line(told: &[u8]) -> String {
+    let text = String::from_utf8_lossy(told);
     let line = text.trim().chars();
     line.map(|c| if c.is_control() { ' ' } else { c }).collect()
 }

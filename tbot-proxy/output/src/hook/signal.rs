@@ -3,14 +3,20 @@
 //! The process is pinned first (`pidfd_open`), then looked at, then signalled through the
 //! pidfd. If the signal arrives, the process was alive all the while, so what was looked at
 //! was its own: a number that was used again meanwhile misleads nobody.
+//!
+//! A pid file says whom to signal with our rights, so that its owner counts: root, us, or
+//! whoever runs the process and could signal it without us.
 
 use std::{
-    fs,
+    fs::{self, File},
+    io::{self, Read},
+    os::unix::fs::MetadataExt,
     path::Path,
     time::{Duration, SystemTime},
 };
 
 use rustix::{
+    fs::{Mode, OFlags, open},
     io::Errno,
     process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal},
 };
@@ -19,6 +25,9 @@ use super::{HookError, Target};
 
 /// Ticks a second in `/proc/PID/stat`: the same on every Linux of today (`USER_HZ`).
 const TICKS: u64 = 100;
+
+/// As much of a pid file is read: a number is shorter.
+const LONGEST: u64 = 64;
 
 /// Start times are whole ticks, and `/proc/uptime` has as many digits.
 const ROUNDING: Duration = Duration::from_millis(30);
@@ -32,9 +41,11 @@ pub(super) fn send(target: &Target, signal: Signal) -> Result<(), HookError> {
 
 fn to_pid_of_file(path: &Path, signal: Signal) -> Result<(), HookError> {
     let failed = |why: String| HookError(format!("pid file {}: {why}", path.display()));
-    let (text, written) = fs::read_to_string(path)
-        .and_then(|text| Ok((text, fs::metadata(path)?.modified()?)))
-        .map_err(|error| failed(error.to_string()))?;
+    let PidFile {
+        text,
+        written,
+        owner,
+    } = PidFile::read(path).map_err(|error| failed(error.to_string()))?;
     let first = text.split_whitespace().next().unwrap_or_default();
     let pid = first
         .parse()
@@ -48,6 +59,13 @@ fn to_pid_of_file(path: &Path, signal: Signal) -> Result<(), HookError> {
         Err(Errno::SRCH) => return Err(gone()),
         Err(error) => return Err(failed(format!("process {first} cannot be opened: {error}"))),
     };
+    let may_name_it =
+        owner == 0 || owner == rustix::process::geteuid().as_raw() || Some(owner) == uid_of(pid);
+    if !may_name_it {
+        return Err(failed(format!(
+            "it belongs to uid {owner}, and process {first} does not: only root, the user that runs tbot-proxy and the one that runs the process may say which process is signalled"
+        )));
+    }
     let started = Stat::of(pid)
         .and_then(|stat| stat.started())
         .ok_or_else(gone)?;
@@ -63,6 +81,48 @@ fn to_pid_of_file(path: &Path, signal: Signal) -> Result<(), HookError> {
             "process {first} cannot be signalled: {error}"
         ))),
     }
+}
+
+/// What one look at a pid file says.
+struct PidFile {
+    text: String,
+    written: SystemTime,
+    owner: u32,
+}
+
+impl PidFile {
+    /// Neither waits (a FIFO) nor reads without end (`/dev/zero`).
+    fn read(path: &Path) -> io::Result<Self> {
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let file = match open(path, flags, Mode::empty()) {
+            Ok(file) => File::from(file),
+            Err(Errno::LOOP) => {
+                return Err(io::Error::other(
+                    "it is a symbolic link: name what it leads to",
+                ));
+            }
+            Err(error) => return Err(error.into()),
+        };
+        let metadata = file.metadata()?;
+        if !metadata.is_file() {
+            return Err(io::Error::other("it is no plain file"));
+        }
+        let mut text = vec![];
+        file.take(LONGEST).read_to_end(&mut text)?;
+        Ok(Self {
+            text: String::from_utf8_lossy(&text).into_owned(),
+            written: metadata.modified()?,
+            owner: metadata.uid(),
+        })
+    }
+}
+
+/// Who runs a process: its real uid, which `kill(2)` goes by.
+fn uid_of(pid: Pid) -> Option<u32> {
+    let text = fs::read(format!("/proc/{}/status", pid.as_raw_nonzero())).ok()?;
+    let text = String::from_utf8_lossy(&text);
+    let uids = text.lines().find_map(|line| line.strip_prefix("Uid:"))?;
+    uids.split_whitespace().next()?.parse().ok()
 }
 
 fn to_name(name: &str, signal: Signal) -> Result<(), HookError> {

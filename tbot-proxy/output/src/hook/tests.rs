@@ -74,6 +74,59 @@ async fn a_number_that_was_used_again_is_not_signalled() {
 }
 
 #[tokio::test]
+async fn a_pid_file_that_is_no_plain_file_is_refused_at_once() {
+    let home = tempfile::tempdir().unwrap();
+    let fifo = home.path().join("fifo");
+    let made = Command::new("mkfifo").arg(&fifo).status().unwrap();
+    assert!(made.success());
+    let link = home.path().join("link");
+    std::os::unix::fs::symlink("/proc/self/stat", &link).unwrap();
+    for (path, why) in [
+        (fifo, "no plain file"),
+        (Path::new("/dev/zero").to_owned(), "no plain file"),
+        (home.path().to_owned(), "no plain file"),
+        (link, "symbolic link"),
+    ] {
+        let hook = signal(Target::PidFile(path));
+        let error = hook.run("x").await.unwrap_err().to_string();
+        assert!(error.contains(why), "{error}");
+    }
+    // No more of it is read than a number takes.
+    let long = home.path().join("long");
+    fs::write(&long, format!("{}1", " ".repeat(64))).unwrap();
+    let error = signal(Target::PidFile(long)).run("x").await.unwrap_err();
+    assert!(error.to_string().contains("number of a process"), "{error}");
+}
+
+#[tokio::test]
+async fn whoever_could_not_signal_a_process_has_it_not_signalled_by_a_pid_file() {
+    const OTHER: u32 = 54_321;
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("SKIPPED: a pid file of another user needs root");
+        return;
+    }
+    let home = tempfile::tempdir().unwrap();
+    let path = home.path().join("pid");
+    let mut ours = sleeper(Path::new("sleep"));
+    fs::write(&path, ours.id().to_string()).unwrap();
+    std::os::unix::fs::chown(&path, Some(OTHER), None).unwrap();
+    let hook = signal(Target::PidFile(path.clone()));
+    let error = hook.run("x").await.unwrap_err().to_string();
+    assert!(error.contains("belongs to uid 54321"), "{error}");
+    assert!(ours.try_wait().unwrap().is_none(), "it was signalled");
+    ours.kill().unwrap();
+    ours.wait().unwrap();
+
+    let theirs = std::os::unix::process::CommandExt::uid(&mut Command::new("sleep"), OTHER)
+        .arg("600")
+        .spawn()
+        .unwrap();
+    fs::write(&path, theirs.id().to_string()).unwrap();
+    hook.run("x").await.unwrap();
+    assert_eq!(ended_by(theirs), Some(Signal::USR1.as_raw()));
+}
+
+#[tokio::test]
 async fn processes_of_a_name_are_signalled_and_no_others() {
     let home = tempfile::tempdir().unwrap();
     let program = home.path().join("hook-target");
@@ -177,6 +230,21 @@ async fn a_command_that_takes_too_long_is_ended_with_what_it_started() {
         assert!(Instant::now() < patience, "the grandchild still runs");
         tokio::task::yield_now().await;
     }
+}
+
+#[tokio::test]
+async fn what_keeps_the_pipes_open_does_not_change_the_verdict() {
+    // It leaves the process group, keeps the pipes, and ends by itself.
+    let beside = "setsid sleep 30 & until [ \"$(cat /proc/$!/comm)\" = sleep ]; do :; done; ";
+    let limit = Duration::from_secs(20);
+    let ok = command(&["sh", "-c", &format!("{beside} exit 0")], limit);
+    ok.run("x").await.unwrap();
+    let bad = command(
+        &["sh", "-c", &format!("{beside} echo why >&2; exit 3")],
+        limit,
+    );
+    let error = bad.run("x").await.unwrap_err().to_string();
+    assert!(error.contains("exit status: 3: why"), "{error}");
 }
 
 #[test]

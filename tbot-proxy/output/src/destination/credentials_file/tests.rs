@@ -94,3 +94,14 @@ async fn what_is_no_file_of_credentials_is_left_alone() {
         "{error}"
     );
 }
+
+#[tokio::test]
+async fn a_lock_that_is_no_plain_file_holds_nobody_up() {
+    let home = tempfile::tempdir().unwrap();
+    let lock = home.path().join(format!("..{AWS_CREDENTIALS}.lock"));
+    let fifo = std::process::Command::new("mkfifo").arg(&lock).status();
+    assert!(fifo.unwrap().success());
+    let ours = file(home.path(), "p", false);
+    let error = ours.write(section("p", "K")).await.unwrap_err();
+    assert!(error.to_string().contains("no plain file"), "{error}");
+}

@@ -1,3 +1,7 @@
+use std::{fs, os::fd::AsFd};
+
+use rustix::fs::inotify;
+
 use super::*;
 
 #[test]
@@ -44,4 +48,36 @@ fn the_list_is_as_the_kernel_orders_it() {
         expected.extend(u32::to_le_bytes(id));
     }
     assert_eq!(list, expected);
+}
+
+#[test]
+fn what_is_as_it_should_be_is_not_touched() {
+    let home = tempfile::tempdir().unwrap();
+    let directory = fs::File::open(home.path()).unwrap();
+    let access = Access {
+        readers: vec![Reader::Group(7), Reader::User(9), Reader::User(5)],
+        acls: Acls::Required,
+        ..Access::default()
+    };
+    let dress = |access: &Access| access.dress_directory(directory.as_fd());
+    if let Err(error) = dress(&access) {
+        assert_eq!(error.kind(), io::ErrorKind::Unsupported, "{error}");
+        eprintln!(
+            "SKIPPED: {} has no access control lists",
+            home.path().display()
+        );
+        return;
+    }
+    let changes = inotify::init(inotify::CreateFlags::NONBLOCK).unwrap();
+    inotify::add_watch(&changes, home.path(), inotify::WatchFlags::ATTRIB).unwrap();
+    let mut event = [0_u8; 512];
+    dress(&access).unwrap();
+    assert_eq!(rustix::io::read(&changes, &mut event), Err(Errno::AGAIN));
+    // Another list is set.
+    let other = Access {
+        readers: vec![Reader::User(5)],
+        ..access
+    };
+    dress(&other).unwrap();
+    assert!(rustix::io::read(&changes, &mut event).is_ok());
 }
