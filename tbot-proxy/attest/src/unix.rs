@@ -8,7 +8,7 @@
 use std::{io, os::unix::fs::MetadataExt, path::Path, sync::Arc, time::Instant};
 
 use serde_json::{Map, Value, json};
-use tokio::{sync::Semaphore, task::spawn_blocking, time::timeout_at};
+use tokio::{task::spawn_blocking, time::timeout_at};
 
 use crate::{
     attestor::Found,
@@ -17,14 +17,22 @@ use crate::{
 
 mod executable;
 mod hash;
+mod places;
 #[cfg(test)]
 mod tests;
 
-use self::{executable::Executable, hash::Hashes};
+use self::{
+    executable::Executable,
+    hash::Hashes,
+    places::{Place, Places},
+};
 
-/// Executables looked at at one time. One on a file system that hangs holds its place
-/// until it answers; the others go on.
-const AT_ONCE: usize = 16;
+/// Executables looked at at one time, of all users and of one. One on a file system
+/// that hangs holds its place until it answers; the others go on.
+const LOOKS: (usize, usize) = (16, 4);
+/// Executables hashed at one time, of all users and of one. A user can make large ones
+/// that are never known: they take the time of his own other processes only.
+const HASHED: (usize, usize) = (16, 2);
 
 /// How a process itself is attested.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -58,14 +66,16 @@ impl Default for UnixConfig {
 pub(crate) struct Unix {
     config: UnixConfig,
     hashes: Arc<Hashes>,
-    places: Arc<Semaphore>,
+    looks: Places,
+    hashed: Places,
 }
 
 impl Unix {
     pub(crate) fn new(config: UnixConfig) -> Self {
         Self {
             hashes: Arc::new(Hashes::new(config.kept_hashes, config.max_hashed)),
-            places: Arc::new(Semaphore::new(AT_ONCE)),
+            looks: Places::new(LOOKS.0, LOOKS.1),
+            hashed: Places::new(HASHED.0, HASHED.1),
             config,
         }
     }
@@ -92,7 +102,7 @@ impl Unix {
             }
             Err(reason) => failures.push(format!("{name}: {reason}")),
         };
-        match self.executable(process, deadline).await {
+        match self.executable(process, status.uid, deadline).await {
             Ok(executable) => {
                 set("binary_path", executable.path);
                 if let Some(hash) = executable.hash {
@@ -115,32 +125,62 @@ impl Unix {
     }
 
     /// Looks at the executable on a thread that may block, until shortly before the
-    /// deadline: the rest of the facts must not be lost with it.
-    async fn executable(&self, process: &Process, deadline: Instant) -> Result<Seen, String> {
+    /// deadline: the rest of the facts must not be lost with it, nor the path with the
+    /// hash.
+    async fn executable(
+        &self,
+        process: &Process,
+        uid: u32,
+        deadline: Instant,
+    ) -> Result<Seen, String> {
         let now = Instant::now();
         let limit = deadline.saturating_duration_since(now).mul_f32(0.9);
         let deadline = tokio::time::Instant::from_std(now + limit);
-        let late = || format!("its file system gave no answer within {limit:?}");
-        let place = timeout_at(deadline, Arc::clone(&self.places).acquire_owned())
-            .await
-            .map_err(|_| late())?
-            .map_err(|error| error.to_string())?;
+        let late = |_| {
+            format!(
+                "no answer within {limit:?}: its file system hangs, or other executables of its \
+                 user take the time"
+            )
+        };
         let (directory, pid) = (process.directory(), process.pid());
         let (config, hashes) = (self.config.clone(), Arc::clone(&self.hashes));
-        let look = spawn_blocking(move || {
-            let _place = place;
+        let look = in_place(&self.looks, uid, move || {
             let executable = Executable::open(&directory, pid)?;
-            Ok(Seen {
-                path: path(&directory, pid, &executable, config.foreign_paths),
-                hash: config.hash.then(|| hashes.hash(&executable)),
-            })
+            let path = path(&directory, pid, &executable, config.foreign_paths);
+            let known = match config.hash {
+                true => hashes.known(&executable).transpose(),
+                false => None,
+            };
+            Ok((path, known, (config.hash).then_some(executable)))
         });
-        match timeout_at(deadline, look).await {
-            Ok(Ok(seen)) => seen,
-            Ok(Err(error)) => Err(error.to_string()),
-            Err(_) => Err(late()),
-        }
+        let (path, known, executable) = timeout_at(deadline, look).await.map_err(late)??;
+        let (None, Some(executable)) = (&known, executable) else {
+            return Ok(Seen { path, hash: known });
+        };
+        let hashes = Arc::clone(&self.hashes);
+        let hash = in_place(&self.hashed, uid, move || hashes.hash(&executable));
+        let hash = timeout_at(deadline, hash).await.map_err(late);
+        Ok(Seen {
+            path,
+            hash: Some(hash.flatten()),
+        })
     }
+}
+
+/// Does this on a thread that may block, in one of the user's places. Who stops to wait
+/// before it has begun has not begun it; afterwards it keeps its place until it ends.
+async fn in_place<T: Send + 'static>(
+    places: &Places,
+    uid: u32,
+    work: impl FnOnce() -> Result<T, String> + Send + 'static,
+) -> Result<T, String> {
+    let place: Place = (places.take(uid).await).map_err(|error| error.to_string())?;
+    spawn_blocking(move || {
+        let _place = place;
+        work()
+    })
+    .await
+    .map_err(|error| error.to_string())?
 }
 
 /// What is known of an executable.

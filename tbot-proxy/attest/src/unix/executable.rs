@@ -6,7 +6,7 @@ use std::{
 };
 
 use rustix::{
-    fs::{Mode, OFlags, openat},
+    fs::{AtFlags, Mode, OFlags, StatxFlags, openat, statx},
     io::Errno,
 };
 
@@ -14,7 +14,13 @@ use rustix::{
 pub(super) struct Executable {
     pub(super) opened: File,
     pub(super) metadata: Metadata,
+    /// The mount that it is on. Since Linux 6.8 no other has this id until the machine
+    /// is started again; before 5.8 it is 0.
+    pub(super) mount: u64,
 }
+
+/// `STATX_MNT_ID_UNIQUE`; a kernel without it goes by `STATX_MNT_ID`.
+const MOUNT: StatxFlags = StatxFlags::MNT_ID.union(StatxFlags::from_bits_retain(0x4000));
 
 impl Executable {
     /// Opens `exe` below `/proc/PID`: the file that runs, not what is at its path.
@@ -32,8 +38,18 @@ impl Executable {
             format!("/proc/{pid}/exe cannot be opened: {error}{what}")
         })?;
         let opened = File::from(opened);
+        let mount = statx(&opened, "", AtFlags::EMPTY_PATH, MOUNT).map_or(0, |file| {
+            match StatxFlags::from_bits_retain(file.stx_mask).intersects(MOUNT) {
+                true => file.stx_mnt_id,
+                false => 0,
+            }
+        });
         match opened.metadata() {
-            Ok(metadata) if metadata.is_file() => Ok(Self { opened, metadata }),
+            Ok(metadata) if metadata.is_file() => Ok(Self {
+                opened,
+                metadata,
+                mount,
+            }),
             Ok(_) => Err(format!("/proc/{pid}/exe is not a regular file")),
             Err(error) => Err(format!("/proc/{pid}/exe: {error}")),
         }

@@ -1,7 +1,9 @@
 //! SHA-256 of executables, each computed once.
 //!
-//! A hash is kept for a file as it was: device, inode, size, and both times of change
-//! to the nanosecond. The kernel sets the time of a change on a clock of some
+//! A hash is kept for a file as it was: mount, device, inode, size, and both times of
+//! change to the nanosecond. A device alone does not do: its number is given again when
+//! a file system without a disk is unmounted, which every user can bring about in a
+//! mount namespace of his own, and so choose all the rest. The kernel sets the time of a change on a clock of some
 //! milliseconds, so a file that changed a moment before it was hashed could change
 //! again and look the same: such a hash is answered and not kept. A file that changes
 //! while it is read has none.
@@ -11,7 +13,7 @@ use std::{
     fs::Metadata,
     io::{self, Read, Take},
     os::unix::fs::MetadataExt,
-    sync::{Mutex, PoisonError},
+    sync::{Mutex, MutexGuard, PoisonError},
     time::{Duration, SystemTime},
 };
 
@@ -30,6 +32,7 @@ const FUSE: FsWord = 0x6573_5546;
 /// The file, as it was.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 struct Version {
+    mount: u64,
     device: u64,
     inode: u64,
     size: u64,
@@ -38,8 +41,9 @@ struct Version {
 }
 
 impl Version {
-    fn of(metadata: &Metadata) -> Self {
+    fn of(mount: u64, metadata: &Metadata) -> Self {
         Self {
+            mount,
             device: metadata.dev(),
             inode: metadata.ino(),
             size: metadata.size(),
@@ -71,20 +75,16 @@ impl Hashes {
         }
     }
 
-    /// SHA-256 in hex, or why there is none. Blocks.
-    pub(super) fn hash(&self, executable: &Executable) -> Result<String, String> {
-        let version = Version::of(&executable.metadata);
+    /// SHA-256 in hex if it is known already, or why there is none.
+    pub(super) fn known(&self, executable: &Executable) -> Result<Option<String>, String> {
+        let version = Version::of(executable.mount, &executable.metadata);
         if version.size > self.max_size {
             return Err(format!(
                 "the executable has {} bytes, more than the {} that are hashed",
                 version.size, self.max_size
             ));
         }
-        let kept = || self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(hash) = kept().get(&version) {
-            return Ok(hex::encode(hash));
-        }
-        let failed = |error: io::Error| format!("the executable cannot be read: {error}");
+        // First of all: such a file system says of its files what it likes.
         let file_system = fstatfs(&executable.opened).map_err(|error| failed(error.into()))?;
         if file_system.f_type == FUSE {
             return Err(
@@ -93,15 +93,29 @@ impl Hashes {
                     .to_owned(),
             );
         }
+        Ok(self.lock().get(&version).map(hex::encode))
+    }
+
+    /// SHA-256 in hex, or why there is none. Blocks, for long if the file is large.
+    pub(super) fn hash(&self, executable: &Executable) -> Result<String, String> {
+        // Another process of the file may have been hashed meanwhile.
+        if let Some(hash) = self.known(executable)? {
+            return Ok(hash);
+        }
+        let version = Version::of(executable.mount, &executable.metadata);
         let hash = sha256((&executable.opened).take(version.size)).map_err(failed)?;
         let after = executable.opened.metadata().map_err(failed)?;
-        if Version::of(&after) != version {
+        if Version::of(executable.mount, &after) != version {
             return Err("the executable was changed while it was hashed".to_owned());
         }
         if version.is_settled() {
-            kept().insert(version, hash);
+            self.lock().insert(version, hash);
         }
         Ok(hex::encode(hash))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, LruCache<Version, [u8; 32]>> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     #[cfg(test)]
@@ -116,6 +130,10 @@ impl fmt::Debug for Hashes {
             .field("max_size", &self.max_size)
             .finish_non_exhaustive()
     }
+}
+
+fn failed(error: io::Error) -> String {
+    format!("the executable cannot be read: {error}")
 }
 
 fn sha256(mut file: Take<impl Read>) -> io::Result<[u8; 32]> {

@@ -159,21 +159,46 @@ async fn a_hash_is_kept_only_of_a_file_that_has_settled() {
 }
 
 #[tokio::test]
+async fn a_hash_is_that_of_a_file_on_one_mount() {
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("SKIPPED: it needs root to make a mount namespace");
+        return;
+    }
+    // The same file, with the same device and number, on two mounts.
+    let unix = Unix::new(UnixConfig::default());
+    let sleep = fs::canonicalize("/bin/sleep").unwrap();
+    for (kept, program) in [(1, &["sleep"][..]), (2, &["unshare", "--mount", "sleep"])] {
+        let mut command = Command::new(program[0]);
+        let mut child = command.args(&program[1..]).arg("1000").spawn().unwrap();
+        let exe = format!("/proc/{}/exe", child.id());
+        while fs::read_link(&exe).ok().as_ref() != Some(&sleep) {
+            std::thread::yield_now();
+        }
+        let (found, _) = attest(&unix, child.id()).await;
+        assert_eq!(found["binary_hash"], json!(sha256_of(&sleep)));
+        assert_eq!(unix.hashes.kept(), kept);
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+}
+
+#[tokio::test]
 async fn executables_that_hang_cost_only_themselves() {
     let unix = Unix::new(UnixConfig::default());
-    let all = Arc::clone(&unix.places)
-        .acquire_many_owned(AT_ONCE as u32)
-        .await
-        .unwrap();
+    let uid = rustix::process::geteuid().as_raw();
+    let soon = |millis| Instant::now() + Duration::from_millis(millis);
     let process = Process::of_pid(std::process::id()).unwrap();
-    let found = unix
-        .attest(&process, Instant::now() + Duration::from_millis(50))
-        .await;
+    let fill = async |places: &Places, per_user| {
+        let mut held = Vec::new();
+        for _ in 0..per_user {
+            held.push(places.take(uid).await.unwrap());
+        }
+        held
+    };
+    let all = fill(&unix.looks, LOOKS.1).await;
+    let found = unix.attest(&process, soon(50)).await;
     let attributes = found.attributes.unwrap();
-    assert_eq!(
-        attributes["uid"],
-        json!(rustix::process::geteuid().as_raw())
-    );
+    assert_eq!(attributes["uid"], json!(uid));
     assert_eq!(attributes.get("binary_hash"), None);
     assert!(
         found.failures[0].contains("no answer"),
@@ -181,6 +206,34 @@ async fn executables_that_hang_cost_only_themselves() {
         found.failures
     );
     drop(all);
+    // Large ones that are hashed do not cost the path.
+    let all = fill(&unix.hashed, HASHED.1).await;
+    let found = unix.attest(&process, soon(2000)).await;
+    let attributes = found.attributes.unwrap();
+    assert!(attributes.get("binary_path").is_some(), "{attributes}");
+    assert_eq!(attributes.get("binary_hash"), None);
+    let reason = &found.failures[0];
+    assert!(reason.starts_with("binary_hash: no answer"), "{reason}");
+    drop(all);
     let (found, failures) = attest(&unix, std::process::id()).await;
     assert!(found.get("binary_hash").is_some(), "{failures:?}");
+}
+
+#[tokio::test]
+async fn a_user_who_waits_does_not_keep_others_waiting() {
+    let places = Arc::new(Places::new(3, 2));
+    let held = [places.take(1).await.unwrap(), places.take(1).await.unwrap()];
+    let mut waiting = tokio::spawn({
+        let places = Arc::clone(&places);
+        async move { places.take(1).await.unwrap() }
+    });
+    tokio::task::yield_now().await;
+    let other = tokio::time::timeout(LIMIT, places.take(2)).await.unwrap();
+    assert!(!waiting.is_finished());
+    drop(held);
+    tokio::time::timeout(LIMIT, &mut waiting)
+        .await
+        .unwrap()
+        .unwrap();
+    drop(other);
 }
