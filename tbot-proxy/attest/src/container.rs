@@ -6,9 +6,11 @@
 //! are another container's. But part of the tree of cgroups may be *delegated* to
 //! somebody without privilege (a user's service manager, a container with a writable
 //! cgroup file system), who names cgroups there as he likes. So of several containers
-//! on one path the outermost counts, one below a delegated unit is marked
-//! ([`Container::below_unit`]), and who relies on the answer asks for more: the
-//! engine where the container is, Kubernetes that nothing is delegated above.
+//! on one path the outermost counts, one whose name may be somebody else's is marked
+//! ([`Container::delegated`]), and who relies on the answer asks for more: the
+//! engine where the container is, Kubernetes that nothing is delegated above. Root in
+//! a container of LXC, whose cgroup has a name and no id, is such a somebody too: for a
+//! pod, every name on the path must be one that the kubelet or systemd gives.
 //!
 //! Layouts: v1, v2 and both at once; names by systemd or by plain paths; seen from
 //! the host or, with `..`, from inside another cgroup namespace.
@@ -45,9 +47,10 @@ pub struct Container {
     /// Whether the path is that of a pod of Kubernetes: the pod is below `kubepods`, or
     /// seen from the inside of another pod.
     pub in_kubernetes: bool,
-    /// Whether it is below a systemd service or scope, where whoever runs that unit may
-    /// be the one who named it.
-    pub below_unit: bool,
+    /// Whether somebody else may have named it: it is below a systemd service or scope,
+    /// so whoever runs that unit; or it is that of a pod, below a name that neither the
+    /// kubelet nor systemd gives, so whoever runs what has that name.
+    pub delegated: bool,
     /// Its cgroup in each hierarchy that names it.
     pub cgroups: Vec<(u32, String)>,
 }
@@ -80,10 +83,16 @@ impl Container {
                             other: format!("{} in pod {:?}", new.id, new.pod_uid),
                         });
                     }
-                    there.pod_uid = there.pod_uid.take().or(new.pod_uid);
+                    // One hierarchy that is out of reach of users vouches for all, and one that
+                    // knows nothing of pods not for a pod.
+                    let is_pod = |path: &Self| path.in_kubernetes && !path.delegated;
+                    let vouched = is_pod(there) || is_pod(&new);
                     there.in_kubernetes |= new.in_kubernetes;
-                    // One hierarchy that is out of reach of users vouches for all.
-                    there.below_unit &= new.below_unit;
+                    there.delegated = match there.in_kubernetes {
+                        true => !vouched,
+                        false => there.delegated && new.delegated,
+                    };
+                    there.pod_uid = there.pod_uid.take().or(new.pod_uid);
                     there.cgroups.extend(new.cgroups);
                 }
             }
@@ -126,7 +135,8 @@ impl Container {
     /// The outermost container on one path.
     fn on(path: &CgroupPath) -> Option<Self> {
         let mut pod_uid = None;
-        let (mut below_kubepods, mut below_unit) = (path.path.starts_with("/../"), false);
+        let from_inside = path.path.starts_with("/../");
+        let (mut below_kubepods, mut below_unit, mut below_other) = (from_inside, false, false);
         let mut end = 0;
         for name in path.path.split('/').skip(1) {
             end += 1 + name.len();
@@ -140,16 +150,17 @@ impl Container {
                 pod_uid = pod_of(slice);
             }
             if let Some(id) = id_of(id) {
+                let in_kubernetes = below_kubepods && (pod_uid.is_some() || from_inside);
                 return Some(Self {
                     id: id.to_owned(),
-                    in_kubernetes: below_kubepods
-                        && (pod_uid.is_some() || path.path.starts_with("/../")),
+                    in_kubernetes,
                     pod_uid,
-                    below_unit,
+                    delegated: below_unit || (in_kubernetes && below_other),
                     cgroups: vec![(path.hierarchy, path.path[..end].to_owned())],
                 });
             }
             below_unit |= name.ends_with(".service") || name.ends_with(".scope");
+            below_other |= !leads_to_pod(name);
         }
         None
     }
@@ -215,6 +226,14 @@ fn is_id(text: &str) -> bool {
         && text
             .bytes()
             .all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+}
+
+/// Whether the kubelet, or systemd for it, gives this name to a cgroup that has pods
+/// below it.
+fn leads_to_pod(name: &str) -> bool {
+    name.ends_with(".slice")
+        || ["..", "kubelet", "kubepods", "burstable", "besteffort"].contains(&name)
+        || pod_of(name).is_some()
 }
 
 /// The UID in the name of a pod's cgroup: `podUID`, or `kubepods-CLASS-podUID.slice`

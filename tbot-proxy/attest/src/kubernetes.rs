@@ -3,7 +3,7 @@
 //! The kubelet is the only one that is asked, not the API server: it knows what runs
 //! on its node and answers while the API server is away. A pod's cgroup is believed
 //! only where nobody but the kubelet and root can have made it: below `kubepods`, with
-//! no unit above that systemd may have delegated to somebody.
+//! nothing above but slices of systemd and the kubelet's own cgroup.
 
 use std::{
     path::PathBuf,
@@ -96,10 +96,10 @@ impl Kubernetes {
             Ok(_) => return Found::not_applicable("the process is in no pod"),
             Err(error) => return Found::failed(error),
         };
-        if container.below_unit {
+        if container.delegated {
             return Found::failed(format!(
-                "the process is in a cgroup named as a pod's, below a systemd unit, where the \
-                 kubelet is not the only one to make cgroups: {:?}",
+                "the process is in a cgroup named as a pod's, below a systemd unit or a name that \
+                 is not the kubelet's, where others may make cgroups: {:?}",
                 container.cgroups
             ));
         }

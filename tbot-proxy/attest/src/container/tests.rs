@@ -49,7 +49,7 @@ fn the_container_is_found_in_every_layout() {
         let found = of(&file).unwrap().unwrap();
         assert_eq!(found.id, ID, "{file}");
         assert_eq!(found.pod_uid, None, "{file}");
-        assert!(!found.below_unit, "{file}");
+        assert!(!found.delegated, "{file}");
         assert_eq!(
             found.in_kubernetes,
             file.contains(".."),
@@ -62,7 +62,7 @@ fn the_container_is_found_in_every_layout() {
     let rootless = "0::/user.slice/user-1000.slice/user@1000.service/user.slice/\
          libpod-ID.scope/container\n";
     let found = of(rootless).unwrap().unwrap();
-    assert!(found.below_unit && !found.in_kubernetes && found.id == ID);
+    assert!(found.delegated && !found.in_kubernetes && found.id == ID);
 }
 
 #[test]
@@ -92,7 +92,7 @@ fn pods_are_found_in_every_layout() {
             (ID, Some(POD)),
             "{file}"
         );
-        assert!(found.in_kubernetes && !found.below_unit, "{file}");
+        assert!(found.in_kubernetes && !found.delegated, "{file}");
     }
     // A pod of a file: the UID is a hash.
     let hash = "5c1d2e3f40516273849506a7b8c9d0e1";
@@ -164,7 +164,7 @@ fn a_container_that_holds_the_agent_too_is_the_machine() {
     ));
     let found = Container::beside(&workload, &agent).unwrap().unwrap();
     assert_eq!((&*found.id, found.pod_uid.as_deref()), (ID, Some(POD)));
-    assert!(found.in_kubernetes && !found.below_unit);
+    assert!(found.in_kubernetes && !found.delegated);
     // Seen from the host, and from another node, it is the node.
     for agent in [
         "0::/system.slice/agent.service\n",
@@ -187,12 +187,34 @@ fn below_a_unit_cgroups_are_whoever_s() {
         "0::/system.slice/ci-runner.service/kubepods.slice/kubepods-podP_D.slice/crio-ID.scope\n",
         "0::/user.slice/user-1000.slice/session-3.scope/docker/ID\n",
     ] {
-        assert!(of(file).unwrap().unwrap().below_unit, "{file}");
+        assert!(of(file).unwrap().unwrap().delegated, "{file}");
     }
     // One hierarchy that is not delegated vouches for the container.
     let both =
         "4:memory:/kubepods/podPOD/ID\n1:name=systemd:/user.slice/user@1.service/podPOD/ID\n";
-    assert!(!of(both).unwrap().unwrap().below_unit);
+    assert!(!of(both).unwrap().unwrap().delegated);
+}
+
+#[test]
+fn a_pod_below_a_name_that_is_not_the_kubelet_s_is_whoever_s() {
+    for file in [
+        // Root in an unprivileged container of LXC, LXD and Incus, and in older ones.
+        "0::/lxc.payload.c1/kubepods/podPOD/ID\n",
+        "0::/lxc.payload.c1/kubepods.slice/kubepods-podP_D.slice/cri-containerd-ID.scope\n",
+        "0::/lxc.payload.c1/system.slice/kubepods-burstable-podP_D.slice:cri-containerd:ID\n",
+        "12:pids:/lxc/c1/kubepods/burstable/podPOD/ID\n1:name=systemd:/lxc/c1/kubepods/burstable/podPOD/ID\n",
+        "0::/lxc.payload.kubepods/podPOD/ID\n",
+        "0::/kubepods/lxc.payload.c1/podPOD/ID\n",
+        // The same, for an agent in a cgroup namespace of its own.
+        "0::/../../../../lxc.payload.c1/kubepods/podPOD/ID\n",
+        "0::/../../../../lxc.payload.c1/podPOD/ID\n",
+        "0::/../../../../lxc.payload.c1/cri-containerd-ID.scope\n",
+        // A hierarchy that names the container and no pod does not vouch for one.
+        "4:memory:/user.slice/user-1.slice/user@1.service/kubepods/podPOD/ID\n0::/lxc.payload.c1/ID\n",
+    ] {
+        let found = of(file).unwrap().unwrap();
+        assert!(found.in_kubernetes && found.delegated, "{file}");
+    }
 }
 
 #[test]

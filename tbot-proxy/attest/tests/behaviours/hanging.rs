@@ -34,7 +34,7 @@ async fn an_attestor_that_hangs_ends_at_its_limit_and_the_others_answer() {
     let id = "a".repeat(64);
     let child = Running::sleep();
     let pod = "6e0d1c4e-5f5a-4b7c-9e0d-2f3a4b5c6d7e";
-    let cgroup = Cgroup::new(&root, &format!("/N/kubepods/pod{pod}/{id}"));
+    let cgroup = Cgroup::new(&root, &format!("/N.slice/kubepods/pod{pod}/{id}"));
     cgroup.hold(child.pid());
 
     let start = Instant::now();

@@ -29,7 +29,7 @@ impl InPod {
     fn new(root: &Path, uid: &str, digit: char) -> Self {
         let id: String = std::iter::repeat_n(digit, 64).collect();
         let child = Running::sleep();
-        let path = format!("/N/kubepods/burstable/pod{uid}/{id}");
+        let path = format!("/N.slice/kubepods/burstable/pod{uid}/{id}");
         let cgroup = Cgroup::new(root, &path);
         cgroup.hold(child.pid());
         Self {
@@ -296,9 +296,14 @@ async fn a_pod_s_cgroup_below_a_unit_or_of_another_pod_proves_nothing() {
             format!("/N/ci.service/kubepods.slice/kubepods-pod{UID}.slice/crio-{id}.scope"),
             "below a systemd unit",
         ),
+        // In an unprivileged container of LXC, whose root makes cgroups.
+        (
+            format!("/lxc.payload.c1/N/kubepods/pod{UID}/{id}"),
+            "a name that is not the kubelet's",
+        ),
         // The container's id in another pod's cgroup.
         (
-            format!("/N/kubepods/pod99999999-2222-3333-4444-555555555555/{id}"),
+            format!("/N.slice/kubepods/pod99999999-2222-3333-4444-555555555555/{id}"),
             "lists no pod",
         ),
         // Not below `kubepods`.
