@@ -185,7 +185,8 @@ impl Pods {
     }
 
     /// The pod that is meant, if it has not finished; both parts of a reference must hold
-    /// (SPIFFE Broker API, BA-07).
+    /// (SPIFFE Broker API, BA-07). None if a name is that of two: one of a StatefulSet
+    /// that ends and the next; the UID tells them apart.
     pub fn pod(&self, reference: &PodReference) -> Option<&Arc<Pod>> {
         let is_meant = |pod: &&Arc<Pod>| {
             let key = reference.key.as_ref();
@@ -194,7 +195,10 @@ impl Pods {
         };
         match &reference.uid {
             Some(uid) => self.pods.get(uid).filter(is_meant),
-            None => self.pods.values().find(is_meant),
+            None => {
+                let mut found = self.pods.values().filter(is_meant);
+                found.next().filter(|_| found.next().is_none())
+            }
         }
     }
 }
@@ -211,7 +215,8 @@ fn digest(image_id: &str) -> Option<String> {
 
 #[derive(Deserialize)]
 struct List {
-    // `null` if there are none, as Go writes it. Absent in what is no list.
+    // `null` if there are none, as Go writes it. Absent in what is no list: an error.
+    #[serde(deserialize_with = "Option::deserialize")]
     items: Option<Vec<Item>>,
 }
 

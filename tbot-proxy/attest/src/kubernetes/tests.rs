@@ -113,11 +113,35 @@ fn a_pod_is_found_by_what_names_it_while_it_runs() {
 }
 
 #[test]
+fn a_name_that_two_running_pods_have_is_nobody_s() {
+    let other = "11111111-2222-3333-4444-777777777777";
+    let mut list: serde_json::Value = serde_json::from_str(LIST).unwrap();
+    let items = list["items"].as_array_mut().unwrap();
+    let mut next = items
+        .iter()
+        .find(|item| item["metadata"]["uid"] == POD)
+        .unwrap()
+        .clone();
+    next["metadata"]["uid"] = other.into();
+    items.push(next);
+    let pods = Pods::read(list.to_string().as_bytes()).unwrap();
+    let key = Some(("shop".to_owned(), "api-6d4b75cb6d-x2x7q".to_owned()));
+    let mut reference = PodReference { key, uid: None };
+    assert_eq!(pods.pod(&reference), None);
+    for uid in [POD, other] {
+        reference.uid = Some(uid.to_owned());
+        assert_eq!(pods.pod(&reference).unwrap().uid, uid);
+    }
+}
+
+#[test]
 fn what_is_no_list_is_an_error() {
     for bytes in [
         &b""[..],
         b"[]",
         b"null",
+        b"{}",
+        b"{\"kind\":\"Status\",\"code\":403}",
         b"Unauthorized",
         b"{\"items\":[{}]}",
         b"{\"items\":[{\"metadata\":{\"name\":\"x\",\"uid\":7},\"spec\":{}}]}",
