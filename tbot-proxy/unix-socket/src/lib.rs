@@ -2,18 +2,24 @@
 //!
 //! A Unix socket belongs to whoever bound it: one that another process answers on is refused; one that a
 //! dead process left behind is replaced; and at the end only our own file is removed, told by its inode,
-//! so that a successor that has taken the path over keeps it. The file has its mode before `listen`, and
+//! so that a successor that has taken the path over keeps it. Two that start at once take turns, by a lock
+//! on `PATH.lock` from the look at the path to the end of the bind. The file has its mode before `listen`, and
 //! before `listen` nobody can connect: there is no moment at which others could.
 
 use std::{
-    fs, io,
-    os::unix::{
-        fs::{FileTypeExt, MetadataExt, PermissionsExt},
-        net::UnixListener,
+    fs::{self, File},
+    io,
+    os::{
+        fd::AsRawFd,
+        unix::{
+            fs::{FileTypeExt, MetadataExt, PermissionsExt},
+            net::UnixListener,
+        },
     },
     path::{Path, PathBuf},
 };
 
+use rustix::fs::{CWD, Mode, OFlags, openat};
 use socket2::{Domain, SockAddr, Socket, Type};
 
 /// Connections that the kernel holds for us until we accept them; it caps this at `net.core.somaxconn`.
@@ -78,8 +84,11 @@ impl Drop for SocketFile {
 /// Binds and listens on `path`, without blocking, in place of what a dead process left there. The file has
 /// the permission bits `mode`: everyone who can connect *is* the workload.
 pub fn bind(path: &Path, mode: u32) -> Result<(UnixListener, SocketFile), BindError> {
-    make_way(path)?;
-    listen(path, mode).map_err(|source| match source.kind() {
+    if !path.parent().is_some_and(Path::is_dir) {
+        let path = path.to_owned();
+        return Err(BindError::NoFolder { path });
+    }
+    let failed = |source: io::Error| match source.kind() {
         io::ErrorKind::AddrInUse => BindError::InUse {
             path: path.to_owned(),
         },
@@ -87,15 +96,53 @@ pub fn bind(path: &Path, mode: u32) -> Result<(UnixListener, SocketFile), BindEr
             path: path.to_owned(),
             source,
         },
-    })
+    };
+    let _turn = Turn::take(path).map_err(failed)?;
+    make_way(path)?;
+    listen(path, mode).map_err(failed)
+}
+
+/// The right to replace what is at a path, which one process at a time has; its file is
+/// removed when dropped.
+struct Turn {
+    path: PathBuf,
+    _locked: File,
+}
+
+impl Turn {
+    fn take(socket: &Path) -> io::Result<Self> {
+        let mut path = socket.as_os_str().to_owned();
+        path.push(".lock");
+        let path = PathBuf::from(path);
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        loop {
+            let locked = File::from(openat(CWD, &path, flags, Mode::RUSR | Mode::WUSR)?);
+            locked.lock()?;
+            // Whoever had the turn before has removed the file: the lock is on the one that
+            // is there now, or on none.
+            let ours = locked.metadata()?;
+            let is_there = fs::symlink_metadata(&path)
+                .is_ok_and(|there| (there.dev(), there.ino()) == (ours.dev(), ours.ino()));
+            if is_there {
+                return Ok(Self {
+                    path,
+                    _locked: locked,
+                });
+            }
+        }
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        // One that stays is taken by the next.
+        let _ = fs::remove_file(&self.path);
+    }
 }
 
 /// Removes the socket that a dead process left at `path`; refuses anything else that is there.
 fn make_way(path: &Path) -> Result<(), BindError> {
     let path_of = || path.to_owned();
-    if !path.parent().is_some_and(Path::is_dir) {
-        return Err(BindError::NoFolder { path: path_of() });
-    }
     let Ok(found) = fs::symlink_metadata(path) else {
         return Ok(());
     };
@@ -121,13 +168,20 @@ fn make_way(path: &Path) -> Result<(), BindError> {
 fn listen(path: &Path, mode: u32) -> io::Result<(UnixListener, SocketFile)> {
     let socket = Socket::new(Domain::UNIX, Type::STREAM.nonblocking(), None)?;
     socket.bind(&SockAddr::unix(path)?)?;
-    let bound = fs::symlink_metadata(path)?;
+    // The file itself, not what a link in its place leads to.
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let opened = File::from(openat(CWD, path, flags, Mode::empty())?);
+    let bound = opened.metadata()?;
+    if !bound.file_type().is_socket() {
+        return Err(io::Error::other("it was replaced while it was bound"));
+    }
     let file = SocketFile {
         path: path.to_owned(),
         device: bound.dev(),
         inode: bound.ino(),
     };
-    fs::set_permissions(path, fs::Permissions::from_mode(mode))?;
+    let opened = format!("/proc/self/fd/{}", opened.as_raw_fd());
+    fs::set_permissions(opened, fs::Permissions::from_mode(mode))?;
     socket.listen(BACKLOG)?;
     Ok((socket.into(), file))
 }

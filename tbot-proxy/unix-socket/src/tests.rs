@@ -42,3 +42,26 @@ fn a_dead_processes_socket_is_replaced() {
     let _bound = bind(&path, 0o600).unwrap();
     UnixStream::connect(&path).unwrap();
 }
+
+#[test]
+fn of_many_that_start_at_once_one_has_the_path() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("app.sock");
+    for _ in 0..200 {
+        drop(UnixListener::bind(&path).unwrap());
+        let start = std::sync::Barrier::new(4);
+        let bound: Vec<_> = std::thread::scope(|scope| {
+            let one = || {
+                start.wait();
+                bind(&path, 0o600).ok()
+            };
+            let all = [(); 4].map(|()| scope.spawn(one));
+            all.into_iter()
+                .filter_map(|one| one.join().unwrap())
+                .collect()
+        });
+        assert_eq!(bound.len(), 1);
+        let names: Vec<_> = fs::read_dir(dir.path()).unwrap().collect();
+        assert_eq!(names.len(), 1, "{names:?}");
+    }
+}
