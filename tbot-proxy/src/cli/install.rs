@@ -114,14 +114,17 @@ impl Systemd {
     }
 
     fn service(&self, program: &Path) -> String {
+        // With a dash: one that is not there (a disk, a folder below /run) costs what is
+        // written to it, not the agent.
         let writable: String = self
             .writable
             .iter()
-            .map(|path| format!("ReadWritePaths={}\n", path.display()))
+            .map(|path| format!("ReadWritePaths=-{}\n", path.display()))
             .collect();
         let (user, group) = (&self.user, &self.group);
         let (program, config) = (program.display(), self.config.display());
-        // What the attestors read of others: /proc, and files that are executed.
+        // What the attestors read of others: /proc, and files that are executed. The runtime
+        // directory stays: systemd's socket is in it while the agent is away.
         format!(
             "[Unit]
 Description=Workload identity agent (tbot-proxy)
@@ -144,6 +147,7 @@ LimitNOFILE=524288
 LimitCORE=0
 RuntimeDirectory=tbot-proxy
 RuntimeDirectoryMode=0755
+RuntimeDirectoryPreserve=yes
 StateDirectory=tbot-proxy
 StateDirectoryMode=0700
 UMask=0077
