@@ -15,6 +15,9 @@ use crate::{
     debug::PROFILE_MAX,
 };
 
+#[cfg(test)]
+mod tests;
+
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub(super) enum Debug {
@@ -27,12 +30,12 @@ pub(super) enum Debug {
 /// Where a running agent is debugged.
 #[derive(Debug, Args)]
 struct Socket {
-    /// Configuration of the agent.
+    /// Configuration of the agent, which names its debug socket.
     #[arg(short, long, env = "TBOT_CONFIG", value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Its debug socket, if that is not known from a configuration
+    /// Its debug socket, whatever a configuration says
     /// [default: /var/lib/tbot-proxy/debug.sock].
-    #[arg(long, value_name = "PATH", conflicts_with = "config")]
+    #[arg(long, value_name = "PATH")]
     socket: Option<PathBuf>,
 }
 
@@ -138,9 +141,11 @@ impl Profile {
 
 impl Socket {
     fn path(&self) -> anyhow::Result<PathBuf> {
+        if let Some(socket) = &self.socket {
+            return Ok(socket.clone());
+        }
         let Some(file) = &self.config else {
-            let default = || PathBuf::from("/var/lib/tbot-proxy/debug.sock");
-            return Ok(self.socket.clone().unwrap_or_else(default));
+            return Ok(PathBuf::from("/var/lib/tbot-proxy/debug.sock"));
         };
         let configuration =
             Configuration::read(&Source::File(file.clone()), &Overrides::default())?;

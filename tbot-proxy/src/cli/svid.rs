@@ -99,7 +99,7 @@ async fn show(args: &Show) -> anyhow::Result<()> {
             .collect();
         bail!(
             "this process has no X509-SVID of {id}; it has {}",
-            held.join(", ")
+            terminal::plain(&held.join(", "))
         );
     }
     let described = wanted.iter().map(|svid| described(svid));
@@ -118,7 +118,10 @@ async fn show(args: &Show) -> anyhow::Result<()> {
                 (_, Value::String(text)) => {
                     terminal::print(&format!("{name:<16} {}\n", terminal::plain(text)))?;
                 }
-                (_, value) => terminal::print(&format!("{name:<16} {value}\n"))?,
+                (_, value) => {
+                    let value = terminal::plain(&value.to_string());
+                    terminal::print(&format!("{name:<16} {value}\n"))?;
+                }
             }
         }
         terminal::print(&pem)?;
@@ -146,6 +149,7 @@ async fn watch(args: &List) -> anyhow::Result<()> {
         }
         for svid in &message.svids {
             let [id, _, expires, serial] = row(svid)?.try_into().unwrap_or_default();
+            let id = terminal::plain(&id);
             terminal::print(&format!("{now} {id} expires {expires} serial {serial}\n"))?;
         }
     }
@@ -267,7 +271,7 @@ impl BundleShow {
         if let (true, Some(wanted)) = (bundles.is_empty(), &self.trust_domain) {
             bail!(
                 "no trust bundle of {wanted} is known here; known are {}",
-                known.join(", ")
+                terminal::plain(&known.join(", "))
             );
         }
         if self.jwt || self.output == Format::Json {
