@@ -6,10 +6,10 @@
 //! on. What has expired stays, unless it is to be removed: software that still runs may
 //! rather fail at a peer than for want of a file.
 
-use std::{path::PathBuf, time::Duration};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use ::output::{
-    Destination, DestinationError, Written,
+    Artifacts, Destination, DestinationError, Written,
     destination::{CredentialsFile, Directory, Memory, MemoryOutputs},
     hook::Hook,
 };
@@ -150,6 +150,8 @@ struct Last {
     failure: Option<String>,
     /// What is not as it should be, though the set is in force.
     warning: Option<String>,
+    /// The hooks of the first set run: whoever waits for the output waits for them too.
+    is_starting: bool,
 }
 
 impl Output {
@@ -160,16 +162,22 @@ impl Output {
         loop {
             let made = self.maker.made.borrow_and_update().clone();
             let mut retry = None;
+            let mut hooks_are_due = false;
             if let Some(set) = &made.set
                 && (last.written != Some(set.number) || look)
             {
                 let is_new = last.written != Some(set.number);
-                match self.write(&made, is_new).await {
-                    Ok(warning) => {
+                match self.write(set.artifacts.clone()).await {
+                    Ok(written) => {
+                        hooks_are_due = is_new && written == Written::InForce;
                         last = Last {
+                            is_starting: last.written.is_none() && hooks_are_due,
                             written: Some(set.number),
                             failure: None,
-                            warning,
+                            warning: match written {
+                                Written::InForce => None,
+                                Written::NewerIsThere(who) => Some(who),
+                            },
                         };
                         backoff.reset();
                     }
@@ -198,6 +206,16 @@ impl Output {
                     }
                 }
             }
+            if hooks_are_due && !self.hooks.is_empty() {
+                // They may take their time.
+                self.tell(&made, &last);
+                tokio::select! {
+                    biased;
+                    at_end = &mut stopped => return self.end(at_end.ok()).await,
+                    warning = self.run_hooks() => last.warning = warning,
+                }
+            }
+            last.is_starting = false;
             self.tell(&made, &last);
             let next_look = match (retry, self.destination.is_shared()) {
                 (Some(retry), _) => Some(retry),
@@ -206,39 +224,22 @@ impl Output {
             };
             tokio::select! {
                 biased;
-                at_end = &mut stopped => {
-                    if at_end == Ok(AtEnd::Remove) {
-                        self.remove().await;
-                    }
-                    return;
-                }
+                at_end = &mut stopped => return self.end(at_end.ok()).await,
                 () = sleep(next_look) => look = retry.is_none(),
                 Ok(()) = self.maker.made.changed() => look = false,
             }
         }
     }
 
-    /// Writes, and runs the hooks if the set `is_new`; what is worth a warning.
-    async fn write(
-        &mut self,
-        made: &Made,
-        is_new: bool,
-    ) -> Result<Option<String>, DestinationError> {
-        let Some(set) = &made.set else {
-            return Ok(None);
-        };
-        let written = self.destination.write(set.artifacts.clone()).await;
+    async fn write(&mut self, artifacts: Arc<Artifacts>) -> Result<Written, DestinationError> {
+        let written = self.destination.write(artifacts).await;
         metrics::counter!(
             OUTPUT_WRITES,
             "service" => self.name.clone(),
             "result" => result(written.is_ok()),
         )
         .increment(1);
-        match written? {
-            Written::InForce if is_new => Ok(self.run_hooks().await),
-            Written::InForce => Ok(None),
-            Written::NewerIsThere(who) => Ok(Some(who)),
-        }
+        written
     }
 
     /// What failed of them.
@@ -260,7 +261,10 @@ impl Output {
         (!failures.is_empty()).then(|| failures.join("; "))
     }
 
-    async fn remove(&mut self) {
+    async fn end(&mut self, at_end: Option<AtEnd>) {
+        if at_end != Some(AtEnd::Remove) {
+            return;
+        }
         match self.destination.remove().await {
             Ok(()) => tracing::info!(service = self.name, "what was written is removed"),
             Err(error) => tracing::error!(service = self.name, %error, "output not removed"),
@@ -274,6 +278,11 @@ impl Output {
             Some(failure) => {
                 self.health.not_ready(&self.name, failure);
                 Progress::Failed(failure.clone())
+            }
+            None if last.is_starting => {
+                let reason = "it is in force, and its hooks still run";
+                self.health.not_ready(&self.name, reason);
+                Progress::Waiting(reason.to_owned())
             }
             None if held && in_force => {
                 let warning = last.warning.clone().or(reason);

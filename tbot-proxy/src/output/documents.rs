@@ -14,6 +14,7 @@ use super::aws;
 use crate::{
     configuration::{Document, Output, PasswordSource},
     jwt::KeptToken,
+    schedule::{Backoff, sleep},
     served::Served,
     state::IdentityState,
 };
@@ -88,18 +89,27 @@ async fn of_identity(
 ) {
     let mut failure: Option<String> = None;
     let mut set: Option<MadeSet> = None;
+    let mut backoff = Backoff::default();
     loop {
         let identity = changes.borrow_and_update().clone();
         let known = set.as_ref().map(|set| set.number);
+        let mut retry = None;
         if identity.svid.is_none() {
-            set = None;
+            (set, failure) = (None, None);
         } else if known != Some(identity.generation) {
             let (document, names, identity) = (document.clone(), names.clone(), identity.clone());
             // Keystores take a while: thousands of rounds for a key from a password.
             let result = tokio::task::spawn_blocking(move || of_svid(&identity, &document, &names));
             match result.await.unwrap_or_else(|error| Err(error.to_string())) {
-                Ok(new) => (set, failure) = (new, None),
-                Err(error) => failure = Some(error),
+                Ok(new) => {
+                    (set, failure) = (new, None);
+                    backoff.reset();
+                }
+                // It may be mended: the file of a password appears.
+                Err(error) => {
+                    failure = Some(error);
+                    retry = Some(backoff.next());
+                }
             }
         }
         let IdentityState { held, reason } = state.borrow_and_update().clone();
@@ -113,6 +123,7 @@ async fn of_identity(
         tokio::select! {
             Ok(()) = state.changed() => {}
             Ok(()) = changes.changed() => {}
+            () = sleep(retry), if retry.is_some() => {}
             else => return,
         }
     }

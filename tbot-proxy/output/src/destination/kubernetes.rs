@@ -3,7 +3,7 @@
 //! Several replicas may keep one Secret. Each write carries the `resourceVersion` that was
 //! looked at, so that nobody's write is lost unseen, and the Secret says when its set was
 //! issued (annotation [`ISSUED_AT`], by the issuer's clock): a set that was issued earlier
-//! never replaces one that was issued later. Keys, labels and annotations of others stay;
+//! never replaces one that was issued later, unless that lies in the future. Keys, labels and annotations of others stay;
 //! a key that somebody else has set to another value is a conflict, which is told, and
 //! taken over only with `force`.
 //!
@@ -43,6 +43,10 @@ pub const ISSUED_AT: &str = "tbot-proxy/issued-at";
 
 /// How often others may be first before we give up for now.
 const ATTEMPTS: usize = 8;
+
+/// How far a set may be issued in the future, by the clocks of ours and of its issuer: one
+/// that says more was issued by a wrong clock, and would stay for good.
+const SKEW: Duration = Duration::from_secs(300);
 
 /// How long one call may take.
 const CALL: Duration = Duration::from_secs(10);
@@ -243,6 +247,7 @@ impl KubernetesSecret {
         let ours = artifacts.issued.map(whole_seconds);
         if let (Some(theirs), Some(ours)) = (issued_at(&found), ours)
             && theirs > ours
+            && theirs <= ours.max(SystemTime::now()) + SKEW
         {
             let when = found.metadata.annotations.as_ref();
             let when = when.and_then(|all| all.get(ISSUED_AT)).cloned();
@@ -312,7 +317,7 @@ impl KubernetesSecret {
     /// Turns what an update of ours owns into what an apply of ours owns. The version of
     /// the Secret then; `None`: it was changed meanwhile.
     async fn own_by_apply(
-        &self,
+        &mut self,
         connected: &Connected,
         secret: &Secret,
     ) -> Result<Option<String>, DestinationError> {
@@ -349,7 +354,7 @@ impl KubernetesSecret {
         }
     }
 
-    async fn get(&self, connected: &Connected) -> Result<Option<Secret>, DestinationError> {
+    async fn get(&mut self, connected: &Connected) -> Result<Option<Secret>, DestinationError> {
         let found = connected.secrets.get_opt(&self.config.name).await;
         found.map_err(|error| self.error(&connected.namespace, "read", error))
     }
@@ -405,7 +410,11 @@ impl KubernetesSecret {
         self.last = Some(Last::of(secret, keys.collect()));
     }
 
-    fn error(&self, namespace: &str, action: &str, error: kube::Error) -> DestinationError {
+    fn error(&mut self, namespace: &str, action: &str, error: kube::Error) -> DestinationError {
+        // The next write begins with a new look at the cluster's address and credentials.
+        if !matches!(&error, kube::Error::Api(status) if status.code != 401) {
+            self.api = None;
+        }
         // In trouble, or not there at all.
         let is_away = match &error {
             kube::Error::Api(status) => status.code >= 500 || status.code == 429,
@@ -421,7 +430,6 @@ impl KubernetesSecret {
                     code => format!("cannot {action} it: {what} ({code})"),
                 }
             }
-            // The next write begins with a new look at the cluster's address and credentials.
             error => format!("cannot {action} it: {}", one_line(&error.to_string())),
         };
         DestinationError {

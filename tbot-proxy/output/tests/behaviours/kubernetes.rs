@@ -79,7 +79,7 @@ fn set(number: u64, more: &[&str]) -> Arc<Artifacts> {
         files: names
             .map(|name| Artifact::new(*name, format!("{name} {number}")))
             .collect(),
-        issued: Some(SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000 + number)),
+        issued: Some(SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000 + number)),
     })
 }
 
@@ -109,7 +109,7 @@ async fn a_secret_is_created_whole_changed_and_its_old_keys_go() {
     assert_eq!(secret["metadata"]["labels"]["app"], "web");
     assert_eq!(
         secret["metadata"]["annotations"][ISSUED_AT],
-        "2027-01-15T08:00:01Z"
+        "2023-11-14T22:13:21Z"
     );
     let managed = secret["metadata"]["managedFields"].as_array().unwrap();
     let owners: Vec<_> = managed
@@ -164,6 +164,36 @@ async fn an_older_set_never_replaces_a_newer_one() {
     assert!(cluster.data().contains_key("federated.x.pem"));
 }
 
+#[tokio::test]
+async fn a_set_from_the_future_does_not_freeze_the_secret() {
+    let cluster = Cluster::start().await;
+    let mut replica = cluster.replica();
+    replica.write(set(1, &[])).await.unwrap();
+    cluster.api.edit("web", "tbot-proxy", |secret| {
+        secret["metadata"]["annotations"][ISSUED_AT] = "9000-01-01T00:00:00Z".into();
+    });
+    assert_eq!(replica.write(set(2, &[])).await.unwrap(), Written::InForce);
+    assert_eq!(cluster.data()["tls.crt"], "svid.pem 2");
+}
+
+#[tokio::test]
+async fn an_address_or_token_that_changed_is_used_at_the_next_write() {
+    let cluster = Cluster::start().await;
+    let good = std::fs::read_to_string(&cluster.kubeconfig).unwrap();
+    let (before, after) = good.split_once("127.0.0.1:").unwrap();
+    let (_, after) = after.split_once('\'').unwrap();
+    for bad in [
+        format!("{before}127.0.0.1:1'{after}"),
+        good.replace("token: ", "token: old-"),
+    ] {
+        std::fs::write(&cluster.kubeconfig, bad).unwrap();
+        let mut replica = cluster.replica();
+        replica.write(set(1, &[])).await.unwrap_err();
+        std::fs::write(&cluster.kubeconfig, &good).unwrap();
+        replica.write(set(1, &[])).await.unwrap();
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn whoever_is_first_between_look_and_write_is_seen() {
     let cluster = Cluster::start().await;
@@ -188,7 +218,7 @@ async fn whoever_is_first_between_look_and_write_is_seen() {
     // Between a look and an apply.
     *cluster.api.before_change.lock().unwrap() = Some(Box::new(|api: &FakeApi| {
         api.edit("web", "tbot-proxy", |secret| {
-            secret["metadata"]["annotations"][ISSUED_AT] = "2030-01-01T00:00:00Z".into();
+            secret["metadata"]["annotations"][ISSUED_AT] = "2023-12-01T00:00:00Z".into();
         });
     }));
     let written = replica.write(set(10, &[])).await.unwrap();
