@@ -75,6 +75,8 @@ fn the_table_has_what_is_measured_and_nothing_else() {
     let mut names = BTreeSet::new();
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
     measured(&source, &mut names);
+    // A key of a resource.
+    names.remove("issuer_regex");
     // The table's own module sets it.
     names.insert("issuer_build_info".to_owned());
     let table: BTreeSet<_> = METRICS
