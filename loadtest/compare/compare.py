@@ -13,25 +13,22 @@ which noise disturbs least.
 Standard library only. Nothing leaves the loopback interface; whatever is started is stopped.
 """
 
-import argparse
 import contextlib
-import ctypes
 import datetime
 import json
 import os
 import pathlib
-import platform
 import re
 import shutil
-import signal
-import socket
 import statistics
 import subprocess
 import sys
 import tempfile
-import time
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
+import harness
+from harness import (RELEASE, ROOT, Failed, Report, built, conduct, die_with_parent, find, first_line, free_ports,
+                     machine, running, say, wait_for_quiet, wait_until_listening)
+
 OURS = "tbot-proxy"
 TRUST_DOMAIN = "bench.test"
 CLIENT_ID = f"spiffe://{TRUST_DOMAIN}/client"
@@ -39,9 +36,6 @@ SERVER_ID = f"spiffe://{TRUST_DOMAIN}/server"
 BACKENDS = ("echo", "sink", "source")
 WORKERS = 2
 MARKERS = ("<!-- compare:begin -->", "<!-- compare:end -->")
-START_SECONDS = 15
-STOP_SECONDS = 5
-QUIET = 0.1
 IDLE_ROUNDS = 2  # memory hardly varies
 
 
@@ -65,10 +59,6 @@ METRICS = (
     Metric("p50", "latency at a fixed rate, p50", "µs", 0),
     Metric("p99", "latency at a fixed rate, p99", "µs", 0),
 )
-
-
-class Failed(Exception):
-    """Something did not work; the message says what and what to do."""
 
 
 # -- the proxies --------------------------------------------------------------------------------
@@ -297,124 +287,6 @@ stream {{
 PROXIES = (TbotProxy, Envoy, HaProxy, Nginx)
 
 
-def find(program):
-    """Finds a program; administrators' programs too, which are not on everyone's path."""
-    return shutil.which(program, path=os.environ.get("PATH", "") + ":/usr/sbin:/usr/local/sbin")
-
-
-def first_line(command):
-    done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
-    lines = (done.stdout + done.stderr).strip().splitlines()
-    return lines[0] if lines else "unknown"
-
-
-# -- processes ----------------------------------------------------------------------------------
-
-
-def die_with_parent():
-    """Runs in the child: it ends when this script does, however that ends."""
-    pr_set_pdeathsig = 1
-    ctypes.CDLL(None, use_errno=True).prctl(pr_set_pdeathsig, signal.SIGTERM)
-
-
-def share_of_processor():
-    """The weight of this session among those that share the processor (Linux autogroup); None if there is none."""
-    with contextlib.suppress(OSError, ValueError, IndexError):
-        return int(pathlib.Path("/proc/self/autogroup").read_text().split()[-1])
-    return None
-
-
-class Child:
-    """A process in a session of its own, ended with all that it started."""
-
-    def __init__(self, command, log):
-        self.log = log
-        share = share_of_processor()
-
-        def prepare():
-            die_with_parent()
-            # Its session is as heavy as ours: else the load is measured, which is in ours.
-            with contextlib.suppress(OSError):
-                if share:
-                    pathlib.Path("/proc/self/autogroup").write_text(str(share))
-
-        with open(log, "ab") as sink:
-            self.process = subprocess.Popen(command, stdout=sink, stderr=sink, stdin=subprocess.DEVNULL,
-                                            start_new_session=True, preexec_fn=prepare)
-
-    @property
-    def pid(self):
-        return self.process.pid
-
-    def last_words(self):
-        text = pathlib.Path(self.log).read_text(errors="replace").strip()
-        return "\n".join(text.splitlines()[-8:]) or "(it said nothing)"
-
-    def stop(self):
-        for sign in (signal.SIGTERM, signal.SIGKILL):
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(self.pid, sign)
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                self.process.wait(STOP_SECONDS)
-                break
-        # What it left in its session goes too.
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self.pid, signal.SIGKILL)
-
-
-@contextlib.contextmanager
-def running(command, log):
-    child = Child(command, log)
-    try:
-        yield child
-    finally:
-        child.stop()
-
-
-def free_ports(count):
-    """Ports that were free a moment ago, all different."""
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for sock in sockets:
-            sock.bind(("127.0.0.1", 0))
-        return [sock.getsockname()[1] for sock in sockets]
-
-
-def wait_until_listening(child, ports):
-    """Waits until every port accepts; says what the process said if it does not come to that."""
-    deadline = time.monotonic() + START_SECONDS
-    for port in ports:
-        while True:
-            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
-                break
-            if child.process.poll() is not None:
-                raise Failed(f"ended with status {child.process.returncode} at its start:\n{child.last_words()}")
-            if time.monotonic() > deadline:
-                raise Failed(f"does not listen on port {port} after {START_SECONDS} s:\n{child.last_words()}")
-            time.sleep(0.05)
-
-
-def others_busy(seconds=0.4):
-    """Share of all cores that other programs use now, from 0 to 1 (ours must be at rest)."""
-    def busy_and_total():
-        with open("/proc/stat", encoding="ascii") as stat:
-            ticks = [int(field) for field in stat.readline().split()[1:9]]
-        return sum(ticks) - ticks[3] - ticks[4], sum(ticks)
-
-    busy, total = busy_and_total()
-    time.sleep(seconds)
-    busy_then, total_then = busy_and_total()
-    return (busy_then - busy) / max(1, total_then - total)
-
-
-def wait_for_quiet(patience):
-    """Waits until others leave the machine alone, up to `patience` seconds; returns their share."""
-    deadline = time.monotonic() + patience
-    while (share := others_busy()) > QUIET and time.monotonic() < deadline:
-        pass
-    return share
-
-
 # -- loads --------------------------------------------------------------------------------------
 
 
@@ -579,32 +451,12 @@ def as_markdown(rows, run):
     return "\n".join([about, "", line(head), align, *map(line, body)])
 
 
-def write_between_markers(path, markdown, markers=MARKERS):
-    text = path.read_text()
-    begin, end = markers
-    if text.count(begin) != 1 or text.count(end) != 1 or text.index(begin) > text.index(end):
-        raise Failed(f"{path}: {begin} and {end} must stand in it once each, in this order")
-    head, rest = text.split(begin)
-    tail = rest.split(end)[1]
-    temporary = path.with_suffix(path.suffix + ".new")
-    temporary.write_text(f"{head}{begin}\n{markdown}\n{end}{tail}")
-    temporary.replace(path)
-
-
-def machine():
-    model = re.search(r"model name\s*: (.*)", pathlib.Path("/proc/cpuinfo").read_text())
-    gib = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    name = " ".join(model.group(1).split()) if model else platform.machine()
-    return f"{os.cpu_count()} × {name}, {gib:.0f} GiB, Linux {platform.release()}"
-
-
 # -- the run ------------------------------------------------------------------------------------
 
 
 def arguments():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=7, help="rounds, in each of which all take turns (7)")
-    parser.add_argument("--seconds", type=float, default=2, help="measured seconds of each load (2)")
+    parser = harness.parser(__doc__, "compare", rounds=(7, "rounds, in each of which all take turns"),
+                            seconds=(2, "measured seconds of each load"), minutes=30)
     parser.add_argument("--warmup", type=float, default=0.5, help="seconds before each load that do not count (0.5)")
     parser.add_argument("--idle", type=int, default=2000, help="idle connections (2000)")
     parser.add_argument("--rate", type=int, default=5000, help="requests per second where latency is measured (5000)")
@@ -612,16 +464,7 @@ def arguments():
                         help="TLS session tickets, for all alike (on, as all have it by default)")
     parser.add_argument("--only", nargs="+", metavar="NAME", help="only these of: " +
                         ", ".join(proxy.name for proxy in PROXIES))
-    parser.add_argument("--patience", type=float, default=5,
-                        help="seconds to wait before each load for other programs to leave the machine alone (5)")
-    parser.add_argument("--minutes", type=float, default=30, help="end after this time at the latest (30)")
-    parser.add_argument("--json", type=pathlib.Path, default=ROOT / "target/bench/compare.json",
-                        help="where all figures go (target/bench/compare.json)")
-    parser.add_argument("--write", type=pathlib.Path, metavar="FILE",
-                        help="put the table between the markers of this Markdown file")
-    release = ROOT / "target/release"
-    parser.add_argument("--loadtest", type=pathlib.Path, default=release / "loadtest")
-    parser.add_argument("--inbound", type=pathlib.Path, default=release / "examples/inbound")
+    parser.add_argument("--inbound", type=pathlib.Path, default=RELEASE / "examples/inbound")
     parser.add_argument("--envoy", help="Envoy binary (the one in target/peers)")
     options = parser.parse_args()
     if options.rounds < 1 or options.seconds <= 0 or options.warmup < 0 or options.idle < 1 or options.rate < 1:
@@ -634,21 +477,8 @@ def arguments():
     return options
 
 
-def say(text):
-    print(text, file=sys.stderr, flush=True)
-
-
-def too_long(_signal, _frame):
-    raise Failed("the time of --minutes is over")
-
-
-def stopped(_signal, _frame):
-    raise KeyboardInterrupt
-
-
 def compare(options, stack):
-    if not os.access(options.loadtest, os.X_OK):
-        raise Failed(f"{options.loadtest} is missing: cargo build --release -p loadtest")
+    built([options.loadtest], ["loadtest"])
     work = pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="compare-")))
     certs = work / "certs"
     subprocess.run([options.loadtest, "certs", "--out", certs, "--trust-domain", TRUST_DOMAIN],
@@ -691,7 +521,9 @@ def compare(options, stack):
         "workers": WORKERS,
         "others_busy": statistics.median(others),
     }
-    return run, results
+    summary = summarise(results)
+    rows = table(summary, list(results))
+    return Report({"run": run, "summary": summary, "rounds": results}, as_text(rows), as_markdown(rows, run))
 
 
 @contextlib.contextmanager
@@ -703,31 +535,5 @@ def naming(proxy):
         raise Failed(f"{proxy.name}: {error}") from error
 
 
-def main():
-    options = arguments()
-    signal.signal(signal.SIGALRM, too_long)
-    signal.signal(signal.SIGTERM, stopped)
-    signal.setitimer(signal.ITIMER_REAL, options.minutes * 60)
-    try:
-        with contextlib.ExitStack() as stack:
-            run, results = compare(options, stack)
-        summary = summarise(results)
-        rows = table(summary, list(results))
-        options.json.parent.mkdir(parents=True, exist_ok=True)
-        options.json.write_text(json.dumps({"run": run, "summary": summary, "rounds": results}, indent=1) + "\n")
-        print(as_text(rows))
-        say(f"all figures: {options.json}")
-        if options.write:
-            write_between_markers(options.write, as_markdown(rows, run))
-            say(f"table written to {options.write}")
-    except Failed as error:
-        say(f"compare: {error}")
-        return 1
-    except KeyboardInterrupt:
-        say("compare: stopped")
-        return 130
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(conduct("compare", MARKERS, arguments(), compare))

@@ -13,7 +13,6 @@ side by side, with the same load at the same time.
 Standard library only. Nothing leaves the loopback interface; whatever is started is stopped.
 """
 
-import argparse
 import contextlib
 import datetime
 import json
@@ -21,7 +20,6 @@ import os
 import pathlib
 import pwd
 import re
-import signal
 import statistics
 import subprocess
 import sys
@@ -29,13 +27,13 @@ import tempfile
 import time
 import urllib.request
 
-from compare import (ROOT, Failed, die_with_parent, first_line, free_ports, machine, running, say,
-                     share_of_processor, stopped, too_long, wait_for_quiet, wait_until_listening, write_between_markers)
+import harness
+from harness import (CALL_SECONDS, OTHERS, RELEASE, ROOT, Failed, Report, begun, built, call, conduct, ended, first_line,
+                     free_ports, machine, running, say, wait_for_quiet, wait_until_listening, weigh)
 
 MARKERS = ("<!-- issuance:begin -->", "<!-- issuance:end -->")
 CHUNK = 1000  # resources applied in one call
 START_SECONDS = 120
-CALL_SECONDS = 120  # a call of a tool: apply, initdb, a load
 
 # Targets of the issue: at least or at most.
 SUSTAINED = 3000
@@ -55,91 +53,6 @@ def resources(first, last):
 
 ROLE = ("kind: role\nversion: v1\nmetadata: { name: load }\n"
         "spec: { allow: { workload_identity_labels: { tier: [load] } } }\n")
-
-
-def call(command, name, text=None, **more):
-    """Runs a tool to its end; what it printed. Says what it said if it fails."""
-    with begun(command, name, **more) as tool:
-        return ended(tool, name, text)
-
-
-@contextlib.contextmanager
-def begun(command, name, **more):
-    """A tool under way; killed if it is not at its end when this is left."""
-    pipe = subprocess.PIPE
-    try:
-        tool = subprocess.Popen([str(part) for part in command], stdin=pipe, stdout=pipe, stderr=pipe, text=True,
-                                preexec_fn=die_with_parent, **more)
-    except OSError as error:
-        raise Failed(f"{name} cannot be started: {error}") from None
-    try:
-        yield tool
-    finally:
-        tool.kill()
-        tool.communicate()
-
-
-def ended(tool, name, text=None):
-    """What a tool printed until its end."""
-    try:
-        out, errors = tool.communicate(text, timeout=CALL_SECONDS)
-    except subprocess.TimeoutExpired:
-        raise Failed(f"{name} has not ended after {CALL_SECONDS} s") from None
-    if tool.returncode:
-        said = "\n".join((errors.strip() or out.strip()).splitlines()[-8:])
-        raise Failed(f"{name} failed with status {tool.returncode}: {said or '(it said nothing)'}")
-    return out
-
-
-def family(pids):
-    """These processes and their children: directory in `/proc`, and the fields of `stat` from the third on."""
-    for directory in pathlib.Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):
-            fields = (directory / "stat").read_text().rsplit(")", 1)[1].split()
-            if int(directory.name) in pids or int(fields[1]) in pids:
-                yield directory, fields
-
-
-def cpu_of(pids):
-    """CPU seconds that these processes and their children have used so far."""
-    return sum(int(fields[11]) + int(fields[12]) for _, fields in family(pids)) / os.sysconf("SC_CLK_TCK")
-
-
-def weigh(pids):
-    """Makes their sessions as heavy as ours: each process of PostgreSQL has one of its own."""
-    if share := share_of_processor():
-        for directory, _ in family(pids):
-            with contextlib.suppress(OSError):
-                (directory / "autogroup").write_text(str(share))
-
-
-def machine_busy():
-    """CPU seconds that all programs have used so far, and those that there were."""
-    with open("/proc/stat", encoding="ascii") as stat:
-        ticks = [int(field) / os.sysconf("SC_CLK_TCK") for field in stat.readline().split()[1:9]]
-    return sum(ticks) - ticks[3] - ticks[4], sum(ticks)
-
-
-class Others:
-    """What other programs use while a load runs, as a share of all cores, from 0 to 1."""
-
-    def __init__(self):
-        self.shares = []
-
-    @contextlib.contextmanager
-    def beside(self, pids):
-        own = lambda: cpu_of(pids) + sum(os.times()[2:4])
-        (busy, total), ours = machine_busy(), own()
-        yield
-        (busy_then, total_then), ours_then = machine_busy(), own()
-        share = (busy_then - busy - (ours_then - ours)) / max(0.01, total_then - total)
-        self.shares.append(max(0.0, share))
-
-    def median(self):
-        return statistics.median(self.shares) if self.shares else 0.0
-
-
-OTHERS = Others()
 
 
 class Issuer:
@@ -413,24 +326,13 @@ def as_markdown(run):
 
 
 def arguments():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=3, help="rounds (3)")
-    parser.add_argument("--seconds", type=float, default=4, help="measured seconds of each load (4)")
+    parser = harness.parser(__doc__, "issuance", rounds=(3, "rounds"), seconds=(4, "measured seconds of each load"), minutes=30)
     parser.add_argument("--agents", type=int, default=128, help="agents where nothing else is said (128)")
     parser.add_argument("--many", type=int, default=100_000, help="resources of the large issuer (100000)")
     parser.add_argument("--scale-rate", type=int, default=500, help="calls a second where few and many are compared (500)")
     parser.add_argument("--only", choices=("sqlite", "postgres", "scale"), help="only this part (prints, writes no table)")
-    parser.add_argument("--patience", type=float, default=5,
-                        help="seconds to wait before each load for other programs to leave the machine alone (5)")
-    parser.add_argument("--minutes", type=float, default=30, help="end after this time at the latest (30)")
     parser.add_argument("--config", type=pathlib.Path, help="configuration file for the issuer")
-    parser.add_argument("--json", type=pathlib.Path, default=ROOT / "target/bench/issuance.json",
-                        help="where all figures go (target/bench/issuance.json)")
-    parser.add_argument("--write", type=pathlib.Path, metavar="FILE",
-                        help="put the tables between the markers of this Markdown file")
-    release = ROOT / "target/release"
-    parser.add_argument("--loadtest", type=pathlib.Path, default=release / "loadtest")
-    parser.add_argument("--issuer", type=pathlib.Path, default=release / "issuer")
+    parser.add_argument("--issuer", type=pathlib.Path, default=RELEASE / "issuer")
     options = parser.parse_args()
     if min(options.rounds, options.agents, options.many, options.scale_rate) < 1 or options.seconds <= 0:
         parser.error("rounds, seconds, agents, resources and rate must be positive")
@@ -438,9 +340,7 @@ def arguments():
 
 
 def measure(options, stack):
-    for program in (options.loadtest, options.issuer):
-        if not os.access(program, os.X_OK):
-            raise Failed(f"{program} is missing: cargo build --release -p issuer -p loadtest")
+    built([options.loadtest, options.issuer], ["issuer", "loadtest"])
     work = pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="issuance-")))
     wanted = lambda part: options.only in (None, part)
     run = {
@@ -473,33 +373,9 @@ def measure(options, stack):
         run["few_rss"], run["many_rss"] = few.rss(), many.rss()
         say(f"resident {run['few_rss']:.0f} MiB and {run['many_rss']:.0f} MiB")
     run["others_busy"] = OTHERS.median()
-    return run
-
-
-def main():
-    options = arguments()
-    signal.signal(signal.SIGALRM, too_long)
-    signal.signal(signal.SIGTERM, stopped)
-    signal.setitimer(signal.ITIMER_REAL, options.minutes * 60)
-    try:
-        with contextlib.ExitStack() as stack:
-            run = measure(options, stack)
-        options.json.parent.mkdir(parents=True, exist_ok=True)
-        options.json.write_text(json.dumps(run, indent=1) + "\n")
-        say(f"all figures: {options.json}")
-        if options.only is None:
-            print(as_markdown(run))
-            if options.write:
-                write_between_markers(options.write, as_markdown(run), MARKERS)
-                say(f"tables written to {options.write}")
-    except Failed as error:
-        say(f"issuance: {error}")
-        return 1
-    except KeyboardInterrupt:
-        say("issuance: stopped")
-        return 130
-    return 0
+    tables = as_markdown(run) if options.only is None else None
+    return Report(run, tables or "", tables)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(conduct("issuance", MARKERS, arguments(), measure))

@@ -10,24 +10,22 @@ A real issuer and real agents; all workloads are `loadtest`. All of them share t
 Standard library only. Nothing leaves the loopback interface; whatever is started is stopped.
 """
 
-import argparse
 import contextlib
 import datetime
 import json
 import os
 import pathlib
 import resource
-import signal
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
 import urllib.request
 
-from compare import (ROOT, Failed, die_with_parent, first_line, free_ports, machine, running, say, stopped, too_long,
-                     wait_for_quiet, write_between_markers)
-from issuance import OTHERS, Issuer, call
+import harness
+from harness import (OTHERS, RELEASE, ROOT, Failed, Report, built, call, conduct, first_line, free_ports, machine,
+                     running, say, wait_for_quiet)
+from issuance import Issuer
 
 MARKERS = ("<!-- streams:begin -->", "<!-- streams:end -->")
 IDENTITIES = 100
@@ -142,9 +140,7 @@ def idle(options, issuer, home, seconds):
 
 
 def measure(options, stack):
-    for program in (options.loadtest, options.issuer, options.agent):
-        if not os.access(program, os.X_OK):
-            raise Failed(f"{program} is missing: cargo build --release -p issuer -p tbot-proxy -p loadtest")
+    built([options.loadtest, options.issuer, options.agent], ["issuer", "tbot-proxy", "loadtest"])
     work = pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="streams-")))
     work.chmod(0o755)
     issuer = Issuer(options, stack, work, "issuer", count=IDENTITIES)
@@ -164,7 +160,7 @@ def measure(options, stack):
                 say(f"round {number + 1}  {load[0]}: {row['kib']:.1f} KiB, rotated after {row['rotated_s']:.2f} s "
                     f"(spread {row['spread_s']:.2f} s)")
     run["others_busy"] = OTHERS.median()
-    return run
+    return Report(run, as_markdown(run), as_markdown(run) if options.only is None else None)
 
 
 def as_markdown(run):
@@ -193,54 +189,20 @@ def as_markdown(run):
 
 
 def arguments():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=3, help="rounds, of which medians are shown (3)")
-    parser.add_argument("--seconds", type=float, default=10, help="how long the idle agent is watched (10)")
+    parser = harness.parser(__doc__, "streams", rounds=(3, "rounds, of which medians are shown"),
+                            seconds=(10, "how long the idle agent is watched"), minutes=8)
     parser.add_argument("--only", choices=("idle", "streams"), help="only this part (prints, writes no table)")
-    parser.add_argument("--patience", type=float, default=5,
-                        help="seconds to wait before each load for other programs to leave the machine alone (5)")
-    parser.add_argument("--minutes", type=float, default=8, help="end after this time at the latest (8)")
     parser.add_argument("--config", type=pathlib.Path, help="configuration file for the issuer")
-    parser.add_argument("--json", type=pathlib.Path, default=ROOT / "target/bench/streams.json",
-                        help="where all figures go (target/bench/streams.json)")
-    parser.add_argument("--write", type=pathlib.Path, metavar="FILE",
-                        help="put the table between the markers of this Markdown file")
-    release = ROOT / "target/release"
-    parser.add_argument("--loadtest", type=pathlib.Path, default=release / "loadtest")
-    parser.add_argument("--issuer", type=pathlib.Path, default=release / "issuer")
-    parser.add_argument("--agent", type=pathlib.Path, default=release / "tbot-proxy")
+    parser.add_argument("--issuer", type=pathlib.Path, default=RELEASE / "issuer")
+    parser.add_argument("--agent", type=pathlib.Path, default=RELEASE / "tbot-proxy")
     options = parser.parse_args()
     if options.rounds < 1 or options.seconds <= 0:
         parser.error("rounds and seconds must be positive")
     return options
 
 
-def main():
-    options = arguments()
-    signal.signal(signal.SIGALRM, too_long)
-    signal.signal(signal.SIGTERM, stopped)
-    signal.setitimer(signal.ITIMER_REAL, options.minutes * 60)
+if __name__ == "__main__":
     # A connection is a descriptor of both ends, and what is started inherits the limit.
     most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-    try:
-        with contextlib.ExitStack() as stack:
-            run = measure(options, stack)
-        options.json.parent.mkdir(parents=True, exist_ok=True)
-        options.json.write_text(json.dumps(run, indent=1) + "\n")
-        say(f"all figures: {options.json}")
-        print(as_markdown(run))
-        if options.write and options.only is None:
-            write_between_markers(options.write, as_markdown(run), MARKERS)
-            say(f"table written to {options.write}")
-    except Failed as error:
-        say(f"streams: {error}")
-        return 1
-    except KeyboardInterrupt:
-        say("streams: stopped")
-        return 130
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(conduct("streams", MARKERS, arguments(), measure))
