@@ -19,10 +19,8 @@ use rustls_pki_types::{
 };
 use time::OffsetDateTime;
 
-mod any_server;
 mod token;
 
-pub use any_server::AnyServer;
 pub use token::TokenSigner;
 
 use crate::{Serial, SpiffeId, TrustBundle, TrustDomain, X509Svid};

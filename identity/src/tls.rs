@@ -36,12 +36,14 @@ use rustls::{
 
 use crate::{Identity, IdentitySource, PeerIdentity, VerifyError, X509Svid};
 
+mod any_server;
 mod error;
 mod generation;
 mod pin;
 mod pinned;
 mod verifier;
 
+pub use any_server::AnyServer;
 pub use error::TlsError;
 use generation::PerGeneration;
 pub use pin::{CaPin, PinError};

@@ -13,8 +13,7 @@ use std::{
 
 use identity::{
     ClientOptions, ClientTls, IdentitySource, ServerOptions, ServerTls, TlsError, TrustBundleSet,
-    VerifyError,
-    testing::{AnyServer, TestCa},
+    VerifyError, testing::TestCa, tls::AnyServer,
 };
 use pipe::Failure;
 use rustls::{CipherSuite, NamedGroup, ProtocolVersion};

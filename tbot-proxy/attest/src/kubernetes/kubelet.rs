@@ -13,12 +13,9 @@ use std::{
 };
 
 use http_client::Client;
-use rustls::{
-    ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme,
-    client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
-    crypto::{WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature},
-};
-use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime, pem::PemObject};
+use identity::tls::AnyServer;
+use rustls::{ClientConfig, RootCertStore};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
 use tokio::{
     sync::OwnedMutexGuard,
     time::{sleep_until, timeout_at},
@@ -282,7 +279,6 @@ impl Kubelet {
 fn tls(ca: Option<&[u8]>, identity: Option<&(Vec<u8>, Vec<u8>)>) -> Result<ClientConfig, String> {
     let text = |what: &str, error: &dyn std::fmt::Display| format!("{what}: {error}");
     let provider = identity::tls::provider();
-    let algorithms = provider.signature_verification_algorithms;
     let builder = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .map_err(|error| text("TLS", &error))?;
@@ -302,7 +298,7 @@ fn tls(ca: Option<&[u8]>, identity: Option<&(Vec<u8>, Vec<u8>)>) -> Result<Clien
         }
         None => builder
             .dangerous()
-            .with_custom_certificate_verifier(Arc::new(Anyone { algorithms })),
+            .with_custom_certificate_verifier(Arc::new(AnyServer)),
     };
     let Some((certificate, key)) = identity else {
         return Ok(builder.with_no_client_auth());
@@ -315,46 +311,4 @@ fn tls(ca: Option<&[u8]>, identity: Option<&(Vec<u8>, Vec<u8>)>) -> Result<Clien
     builder
         .with_client_auth_cert(chain, key)
         .map_err(|error| text("the certificate for the kubelet", &error))
-}
-
-/// Takes any certificate, as configured by [`KubeletVerification::None`]. Whoever has
-/// the connection to the kubelet's port then says which pods there are.
-#[derive(Debug)]
-struct Anyone {
-    algorithms: WebPkiSupportedAlgorithms,
-}
-
-impl ServerCertVerifier for Anyone {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls12_signature(message, certificate, signature, &self.algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls13_signature(message, certificate, signature, &self.algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.algorithms.supported_schemes()
-    }
 }

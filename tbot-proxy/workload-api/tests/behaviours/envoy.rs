@@ -13,8 +13,8 @@ use std::{
 };
 
 use identity::{
-    ClientOptions, ClientTls, IdentitySource, Serial, TrustBundle, TrustBundleSet,
-    testing::{AnyServer, TestCa},
+    ClientOptions, ClientTls, IdentitySource, Serial, TrustBundle, TrustBundleSet, testing::TestCa,
+    tls::AnyServer,
 };
 use serde_json::{Value, json};
 use tokio::{
