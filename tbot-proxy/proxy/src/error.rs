@@ -79,6 +79,14 @@ pub enum StartError {
         /// Path of the socket.
         path: PathBuf,
     },
+    /// The file by which processes take turns at a Unix socket.
+    #[error("service {service:?}: {why}")]
+    Turn {
+        /// Service name.
+        service: String,
+        /// What is wrong with it, and what to do.
+        why: String,
+    },
     /// The kernel refused.
     #[error(
         "service {service:?}: cannot listen on {address}: {source}; {}",
@@ -123,6 +131,10 @@ impl StartError {
                 service,
                 address: Address::Unix(path),
                 source,
+            },
+            BindError::Turn { .. } => Self::Turn {
+                service,
+                why: error.to_string(),
             },
         }
     }

@@ -3,27 +3,37 @@
 //! A Unix socket belongs to whoever bound it: one that another process answers on is refused; one that a
 //! dead process left behind is replaced; and at the end only our own file is removed, told by its inode,
 //! so that a successor that has taken the path over keeps it. Two that start at once take turns, by a lock
-//! on `PATH.lock` from the look at the path to the end of the bind. The file has its mode before `listen`, and
+//! on a file of our own beside it (`.NAME.tbot-turn`) from the look at the path to the end of the bind. The file has its mode before `listen`, and
 //! before `listen` nobody can connect: there is no moment at which others could.
 
 use std::{
-    fs::{self, File},
+    ffi::OsStr,
+    fs::{self, File, TryLockError},
     io,
     os::{
         fd::AsRawFd,
         unix::{
+            ffi::OsStrExt,
             fs::{FileTypeExt, MetadataExt, PermissionsExt},
             net::UnixListener,
         },
     },
     path::{Path, PathBuf},
+    thread::sleep,
+    time::{Duration, Instant},
 };
 
-use rustix::fs::{CWD, Mode, OFlags, openat};
+use rustix::{
+    fs::{CWD, Mode, OFlags, openat},
+    process::geteuid,
+};
 use socket2::{Domain, SockAddr, Socket, Type};
 
 /// Connections that the kernel holds for us until we accept them; it caps this at `net.core.somaxconn`.
 const BACKLOG: i32 = 4096;
+
+/// How long another may have its turn: it takes a few system calls.
+const TURN: Duration = Duration::from_secs(1);
 
 /// Why a socket could not be bound.
 #[derive(Debug, thiserror::Error)]
@@ -39,6 +49,16 @@ pub enum BindError {
     NotASocket {
         /// The file.
         path: PathBuf,
+    },
+    /// The file by which processes take turns is not ours, or somebody keeps it locked.
+    #[error("cannot listen on {}: {} {why}: stop who made it, and remove it", path.display(), lock.display())]
+    Turn {
+        /// The socket.
+        path: PathBuf,
+        /// The file.
+        lock: PathBuf,
+        /// What is wrong with it.
+        why: &'static str,
     },
     /// The folder is not there.
     #[error("cannot listen on {}: its folder is not there: make it", path.display())]
@@ -97,7 +117,7 @@ pub fn bind(path: &Path, mode: u32) -> Result<(UnixListener, SocketFile), BindEr
             source,
         },
     };
-    let _turn = Turn::take(path).map_err(failed)?;
+    let _turn = Turn::take(path)?;
     make_way(path)?;
     listen(path, mode).map_err(failed)
 }
@@ -110,19 +130,50 @@ struct Turn {
 }
 
 impl Turn {
-    fn take(socket: &Path) -> io::Result<Self> {
-        let mut path = socket.as_os_str().to_owned();
-        path.push(".lock");
-        let path = PathBuf::from(path);
-        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    /// Waits for [`TURN`] at most.
+    fn take(socket: &Path) -> Result<Self, BindError> {
+        let failed = |source| BindError::Listen {
+            path: socket.to_owned(),
+            source,
+        };
+        let name = socket.file_name().unwrap_or_default().as_bytes();
+        let name = [b".", name, b".tbot-turn"].concat();
+        let path = socket.with_file_name(OsStr::from_bytes(&name));
+        let refused = |why| BindError::Turn {
+            path: socket.to_owned(),
+            lock: path.clone(),
+            why,
+        };
+        // A FIFO of somebody else's keeps nobody waiting.
+        let flags =
+            OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let deadline = Instant::now() + TURN;
         loop {
-            let locked = File::from(openat(CWD, &path, flags, Mode::RUSR | Mode::WUSR)?);
-            locked.lock()?;
+            let locked = openat(CWD, &path, flags, Mode::RUSR | Mode::WUSR);
+            let locked = File::from(locked.map_err(|error| failed(error.into()))?);
+            let found = locked.metadata().map_err(failed)?;
+            let is_ours = found.is_file()
+                && found.uid() == geteuid().as_raw()
+                && found.len() == 0
+                && found.mode() & 0o077 == 0;
+            if !is_ours {
+                return Err(refused("is not ours"));
+            }
+            match locked.try_lock() {
+                Ok(()) => {}
+                Err(TryLockError::WouldBlock) if Instant::now() > deadline => {
+                    return Err(refused("is locked by another process"));
+                }
+                Err(TryLockError::WouldBlock) => {
+                    sleep(Duration::from_millis(2));
+                    continue;
+                }
+                Err(TryLockError::Error(error)) => return Err(failed(error)),
+            }
             // Whoever had the turn before has removed the file: the lock is on the one that
             // is there now, or on none.
-            let ours = locked.metadata()?;
             let is_there = fs::symlink_metadata(&path)
-                .is_ok_and(|there| (there.dev(), there.ino()) == (ours.dev(), ours.ino()));
+                .is_ok_and(|there| (there.dev(), there.ino()) == (found.dev(), found.ino()));
             if is_there {
                 return Ok(Self {
                     path,

@@ -65,3 +65,39 @@ fn of_many_that_start_at_once_one_has_the_path() {
         assert_eq!(names.len(), 1, "{names:?}");
     }
 }
+
+/// PostgreSQL and MySQL call their own interlock so; it must outlive us.
+#[test]
+fn a_lock_of_another_program_beside_the_socket_is_left_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join(".s.PGSQL.5432");
+    let lock = dir.path().join(".s.PGSQL.5432.lock");
+    fs::write(&lock, "4711\n").unwrap();
+    let listener = UnixListener::bind(&path).unwrap();
+    let error = bind(&path, 0o600).unwrap_err();
+    assert!(matches!(error, BindError::InUse { .. }), "{error}");
+    drop(listener);
+    bind(&path, 0o600).unwrap();
+    assert_eq!(fs::read_to_string(&lock).unwrap(), "4711\n");
+}
+
+#[test]
+fn who_keeps_the_turn_to_himself_is_told_of() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("app.sock");
+    let lock = dir.path().join(".app.sock.tbot-turn");
+    let held = fs::File::create(&lock).unwrap();
+    held.set_permissions(fs::Permissions::from_mode(0o600))
+        .unwrap();
+    held.lock().unwrap();
+    let error = bind(&path, 0o600).unwrap_err().to_string();
+    assert!(error.contains(".app.sock.tbot-turn is locked"), "{error}");
+    drop(held);
+    bind(&path, 0o600).unwrap();
+    assert!(!lock.exists());
+
+    fs::write(&lock, "somebody's").unwrap();
+    let error = bind(&path, 0o600).unwrap_err().to_string();
+    assert!(error.contains(".app.sock.tbot-turn is not ours"), "{error}");
+    assert_eq!(fs::read_to_string(&lock).unwrap(), "somebody's");
+}
