@@ -17,6 +17,9 @@ pub mod join {
 pub mod issue {
     pub mod v1 {
         tonic::include_proto!("tbot.issue.v1");
+
+        /// Largest `IssueSvidsRequest` that an issuer reads, encoded, in bytes.
+        pub const ISSUE_MAX: usize = 1024 * 1024;
     }
 }
 

@@ -12,7 +12,7 @@ use std::{
 
 use prost::Message;
 use proto::issue::v1::{
-    ImageSignature, IssueSvidsRequest, SvidRequest, SvidResult, WorkloadReads,
+    ISSUE_MAX, ImageSignature, IssueSvidsRequest, SvidRequest, SvidResult, WorkloadReads,
     issue_service_client::IssueServiceClient,
 };
 use serde_json::Value;
@@ -31,9 +31,8 @@ const GATHERING: Duration = Duration::from_millis(10);
 /// Most items of one call; the issuer takes 1,000.
 const BATCH_MAX: usize = 500;
 
-/// Most bytes of signatures of images in one call, unless one item has more: the issuer
-/// reads 4 MiB.
-const SIGNATURES_MAX: usize = 2 * 1024 * 1024;
+/// Most bytes of one item: that, and what is around it, is what the issuer reads.
+const ITEM_MAX: usize = ISSUE_MAX - 16;
 
 /// See the module.
 #[derive(Debug)]
@@ -68,7 +67,16 @@ impl Issuance {
     ) -> Result<SvidResult, IssueError> {
         #[cfg(test)]
         if let Some(script) = &self.script {
-            return script.answer(request);
+            return script.answer(request).await;
+        }
+        let bytes = request.encoded_len();
+        if bytes > ITEM_MAX {
+            return Err(IssueError::Refused {
+                message: format!(
+                    "what is known of the workload, with the signatures of its image, takes {bytes} bytes; the issuer reads {ITEM_MAX}"
+                ),
+                reads: Reads::All,
+            });
         }
         let (answer, answered) = oneshot::channel();
         let is_first = {
@@ -96,7 +104,7 @@ impl Issuance {
         // Those that nobody waits for any more are not issued.
         waiting.retain(|one| !one.answer.is_closed());
         while !waiting.is_empty() {
-            let rest = waiting.split_off(fitting(&waiting));
+            let rest = waiting.split_off(fitting(waiting.iter().map(|one| &one.request)));
             let batch = std::mem::replace(&mut waiting, rest);
             tokio::spawn(self.clone().call(batch));
         }
@@ -141,12 +149,12 @@ impl Issuance {
 }
 
 /// How many of the first items go in one call; at least one.
-fn fitting(waiting: &[Waiting]) -> usize {
+fn fitting<'a>(items: impl Iterator<Item = &'a SvidRequest>) -> usize {
     let mut bytes = 0;
-    let fits = waiting.iter().take(BATCH_MAX).take_while(|one| {
-        let signatures = one.request.image_signatures.iter();
-        bytes += signatures.map(Message::encoded_len).sum::<usize>();
-        bytes <= SIGNATURES_MAX
+    let fits = items.take(BATCH_MAX).take_while(|item| {
+        let item = item.encoded_len();
+        bytes += 1 + prost::length_delimiter_len(item) + item;
+        bytes <= ISSUE_MAX
     });
     fits.count().max(1)
 }
@@ -195,6 +203,15 @@ pub(crate) enum IssueError {
 impl IssueError {
     fn of_item(error: CallError, reads: Option<WorkloadReads>) -> Self {
         match &error {
+            // What was asked was not understood: that is so of this workload, whatever an
+            // issuer says that it depends on.
+            CallError::Refused {
+                code: Code::InvalidArgument,
+                ..
+            } => Self::Refused {
+                message: error.to_string(),
+                reads: Reads::All,
+            },
             CallError::Refused { .. } => Self::Refused {
                 message: error.to_string(),
                 reads: Reads::of(reads),
@@ -222,23 +239,27 @@ impl From<CallError> for IssueError {
 }
 
 #[cfg(test)]
+mod tests;
+
+#[cfg(test)]
 pub(crate) mod testing {
     //! An issuer that answers as a test says.
 
     use std::{fmt, sync::Arc};
 
+    use futures_util::future::BoxFuture;
     use identity::IdentitySource;
     use proto::issue::v1::{SvidRequest, SvidResult};
 
     use super::{Issuance, IssueError, IssuerLink};
     use crate::{configuration::HostPort, link::Addresses};
 
-    type Answer = dyn Fn(SvidRequest) -> Result<SvidResult, IssueError> + Send + Sync;
+    type Answer = Result<SvidResult, IssueError>;
 
-    pub(crate) struct Script(Box<Answer>);
+    pub(crate) struct Script(Box<dyn Fn(SvidRequest) -> BoxFuture<'static, Answer> + Send + Sync>);
 
     impl Script {
-        pub(super) fn answer(&self, request: SvidRequest) -> Result<SvidResult, IssueError> {
+        pub(super) fn answer(&self, request: SvidRequest) -> BoxFuture<'static, Answer> {
             (self.0)(request)
         }
     }
@@ -251,7 +272,7 @@ pub(crate) mod testing {
 
     impl Issuance {
         pub(crate) fn scripted(
-            answer: impl Fn(SvidRequest) -> Result<SvidResult, IssueError> + Send + Sync + 'static,
+            answer: impl Fn(SvidRequest) -> BoxFuture<'static, Answer> + Send + Sync + 'static,
         ) -> Arc<Self> {
             let nowhere = HostPort::parse("127.0.0.1:1").unwrap();
             let addresses = Addresses::new(vec![nowhere]);

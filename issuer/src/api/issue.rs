@@ -193,9 +193,9 @@ fn results(bot: &SpiffeId, names: &[String], outcomes: Vec<Outcome>) -> Vec<pb::
             }),
             next_after: outcome.next_after,
             remaining: outcome.remaining,
-            reads: Some(pb::WorkloadReads {
-                attributes: outcome.reads.attributes().map(str::to_owned).collect(),
-                groups: outcome.reads.groups().map(str::to_owned).collect(),
+            reads: outcome.reads.map(|reads| pb::WorkloadReads {
+                attributes: reads.attributes().map(str::to_owned).collect(),
+                groups: reads.groups().map(str::to_owned).collect(),
             }),
         });
     }

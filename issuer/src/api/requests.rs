@@ -47,7 +47,7 @@ pub fn request_max(method: &str) -> usize {
         // A certificate request of 16 KiB and what is around it.
         "tbot.join.v1.JoinService/Join" | "tbot.join.v1.JoinService/Renew" => super::REQUEST_MAX,
         // A thousand items with keys and attributes.
-        "tbot.issue.v1.IssueService/IssueSvids" => 1024 * 1024,
+        "tbot.issue.v1.IssueService/IssueSvids" => proto::issue::v1::ISSUE_MAX,
         // A hundred, of anybody.
         "tbot.issue.v1.IssueService/JoinAndIssue" => 256 * 1024,
         "tbot.issue.v1.IssueService/Watch" => 1024,

@@ -63,8 +63,8 @@ pub struct Outcome {
     pub next_after: String,
     /// By labels: how many more there may be.
     pub remaining: u64,
-    /// What of the workload it can depend on.
-    pub reads: WorkloadReads,
+    /// What of the workload it can depend on; `None`: on everything, it was not read.
+    pub reads: Option<WorkloadReads>,
 }
 
 /// A batch as it was decided.
@@ -87,7 +87,7 @@ struct Planned {
     refused: Option<Refused>,
     next_after: String,
     remaining: u64,
-    reads: WorkloadReads,
+    reads: Option<WorkloadReads>,
 }
 
 struct Decided {
@@ -212,7 +212,7 @@ impl Batch {
         }
         Planned {
             refused: decision.verdict.as_ref().err().cloned(),
-            reads: decision.reads,
+            reads: Some(decision.reads),
             decided: vec![Decided::new(ask, decision)],
             ..Planned::default()
         }
@@ -231,6 +231,7 @@ impl Batch {
     ) -> Planned {
         let mut planned = Planned {
             selector: Some((selector.clone(), item.wanted.kind())),
+            reads: Some(WorkloadReads::default()),
             ..Planned::default()
         };
         let checked = standing
@@ -265,7 +266,7 @@ impl Batch {
                 room.decisions -= 1;
                 let ask = item.ask_for(candidate.name);
                 let mut decision = standing.decide(catalog, &self.keyring, &ask, self.now, &mut ());
-                planned.reads = planned.reads | decision.reads;
+                planned.reads = planned.reads.map(|reads| reads | decision.reads);
                 match &mut decision.verdict {
                     Ok(approved) => {
                         // The same for each of the item.

@@ -271,3 +271,26 @@ fn a_flood_of_unknown_attributes_is_read_at_once() {
         assert!(took < std::time::Duration::from_secs(10), "{took:?}");
     });
 }
+
+/// The agent shares an answer among all workloads that agree in what it depends on: what
+/// is wrong with one of them alone must not be everybody's.
+#[test]
+fn too_many_attributes_of_one_workload_are_its_own_trouble() {
+    block_on(async {
+        let (issuer, bot) = world(&[]).await;
+        let labels: serde_json::Map<_, _> = (0..700)
+            .map(|number| (format!("label-{number:0100}"), json!("yes")))
+            .collect();
+        let flood = json!({ "kubernetes": { "labels": labels } });
+        let requests = vec![
+            by_name("plain", jwt(&["a"]), flood),
+            by_name("plain", jwt(&["a"]), json!({})),
+        ];
+        let results = issuer.issue_all(&bot, requests).await.unwrap();
+        let refusal = results[0].refusal.as_ref().unwrap();
+        assert_eq!(refusal.code, i32::from(Code::InvalidArgument));
+        assert_eq!(results[0].reads, None);
+        assert_eq!(results[1].svids.len(), 1);
+        assert!(results[1].reads.is_some());
+    });
+}

@@ -2,6 +2,11 @@
 
 use super::{ParseError, number};
 
+/// Most supplementary groups of a process that is told who it is. Whoever has a range of
+/// subordinate ids can have 65,536, twice the same among them: megabytes to keep, which no
+/// rule reads.
+const GROUPS_MAX: usize = 1_024;
+
 /// Who a process acts as.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Status {
@@ -41,9 +46,11 @@ pub fn status(bytes: &[u8]) -> Result<Status, ParseError> {
             b"Groups" => groups
                 .replace(
                     values
+                        .take(GROUPS_MAX + 1)
                         .map(number)
                         .collect::<Option<Vec<u32>>>()
-                        .ok_or_else(|| error("Groups"))?,
+                        .filter(|groups| groups.len() <= GROUPS_MAX)
+                        .ok_or_else(|| error("Groups: more than 1,024, or not numbers"))?,
                 )
                 .is_some(),
             _ => false,

@@ -60,6 +60,21 @@ fn status_gives_effective_ids_and_groups() {
     assert_eq!(status(none.as_bytes()), Ok(expected));
 }
 
+/// With subordinate ids there can be 65,536, and each costs memory for as long as the
+/// process is connected.
+#[test]
+fn a_process_of_too_many_groups_is_nobody() {
+    let file = |groups: usize| {
+        let groups = "4294967294 ".repeat(groups);
+        format!("Uid:\t0\t0\t0\t0\nGid:\t0\t0\t0\t0\nGroups:\t{groups}\n")
+    };
+    assert_eq!(status(file(1_024).as_bytes()).unwrap().groups.len(), 1_024);
+    for groups in [1_025, 65_536] {
+        let error = status(file(groups).as_bytes()).unwrap_err();
+        assert!(error.to_string().contains("more than 1,024"), "{error}");
+    }
+}
+
 #[test]
 fn a_status_that_is_cut_or_odd_is_an_error() {
     for file in [
