@@ -98,11 +98,13 @@ impl WorkloadIdentities {
         let mut following = self.follow(caller, SetKind::X509);
         match tokio::time::timeout(PATIENCE, following.next()).await {
             Ok(now) => now,
-            Err(_) => Err(Denied::Unavailable(
-                "the issuer has not answered yet: try again".to_owned(),
-            )),
+            Err(_) => Err(not_yet()),
         }
     }
+}
+
+fn not_yet() -> Denied {
+    Denied::Unavailable("the issuer has not answered yet: try again".to_owned())
 }
 
 impl Backend for WorkloadIdentities {
@@ -151,7 +153,10 @@ impl Backend for WorkloadIdentities {
             .filter(|svid| id.is_none_or(|id| svid.id == *id));
         let tokens = wanted.map(async |svid| {
             let keeping = self.cache.keeping();
-            let token = set.token(keeping, svid, audiences, &attested).await;
+            let token = set.token(keeping, svid, audiences, &attested);
+            let Ok(token) = tokio::time::timeout(PATIENCE, token).await else {
+                return Err(not_yet());
+            };
             let (token, not_after) = match token {
                 Ok(issued) => issued,
                 // Granted as an X509-SVID, and not as this.

@@ -30,7 +30,14 @@ struct Issuer {
     refuses: AtomicBool,
     /// Whether sets are for everybody. Tokens never are.
     shares: AtomicBool,
+    /// What is sent to it is lost.
+    hangs: AtomicBool,
 }
+
+/// A process whose attributes the issuer does not take.
+const NOT_UNDERSTOOD: u64 = 666;
+/// How long a lost call is waited for.
+const CALL: Duration = Duration::from_secs(20);
 
 impl Issuer {
     fn new() -> Arc<Self> {
@@ -39,11 +46,20 @@ impl Issuer {
             is_away: AtomicBool::new(false),
             refuses: AtomicBool::new(false),
             shares: AtomicBool::new(false),
+            hangs: AtomicBool::new(false),
         })
     }
 
     fn issued(&self) -> u64 {
         self.issued.load(Ordering::Relaxed)
+    }
+
+    async fn answer_in_time(&self, request: SvidRequest) -> Result<SvidResult, IssueError> {
+        if self.hangs.load(Ordering::Relaxed) {
+            tokio::time::sleep(CALL).await;
+            return Err(IssueError::Unavailable("no answer".to_owned()));
+        }
+        self.answer(request)
     }
 
     fn answer(&self, request: SvidRequest) -> Result<SvidResult, IssueError> {
@@ -70,6 +86,12 @@ impl Issuer {
             .chars()
             .take_while(char::is_ascii_digit)
             .collect();
+        if pid == NOT_UNDERSTOOD.to_string() {
+            return Err(IssueError::Refused {
+                message: "too many attributes".to_owned(),
+                reads: Reads::All,
+            });
+        }
         let now = SystemTime::now();
         let shares = self.shares.load(Ordering::Relaxed);
         let is_jwt = matches!(request.document, Some(Wanted::Jwt(_)));
@@ -108,7 +130,10 @@ fn cache(issuer: &Arc<Issuer>, room: Room) -> Arc<Cache> {
     trust.order_now();
     let issuer = issuer.clone();
     let keeping = Keeping {
-        issuance: Issuance::scripted(move |request| issuer.answer(request)),
+        issuance: Issuance::scripted(move |request| {
+            let issuer = issuer.clone();
+            Box::pin(async move { issuer.answer_in_time(request).await })
+        }),
         trust,
         bot: watch::channel(IdentityState::held()).1,
         roll: Arc::default(),
@@ -205,6 +230,25 @@ async fn a_refusal_is_shared_by_those_whom_it_concerns() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_is_wrong_with_one_workload_is_not_everybodys() {
+    let issuer = Issuer::new();
+    issuer.shares.store(true, Ordering::Relaxed);
+    let cache = cache(&issuer, Room::default());
+    let before = ask(&cache, 7, NOT_UNDERSTOOD).await.unwrap();
+    assert_eq!(before.2.outcome, Outcome::Refused);
+    let held = ask(&cache, 7, 1).await.unwrap();
+    assert_eq!(held.2.outcome, Outcome::Held);
+    let other = ask(&cache, 7, 2).await.unwrap();
+    assert_eq!(other.2.outcome, Outcome::Held);
+    assert_eq!(
+        issuer.issued(),
+        2,
+        "one that was not understood, one for all others"
+    );
+    drop(before);
+}
+
+#[tokio::test(start_paused = true)]
 async fn nothing_is_known_while_the_issuer_is_away_and_then_it_is() {
     let issuer = Issuer::new();
     let cache = cache(&issuer, Room::default());
@@ -291,4 +335,126 @@ async fn a_token_goes_only_to_whom_it_would_be_issued() {
     // A member of the same set, and not the same in what the token depends on.
     assert_eq!(token(2).await, "jwt-of-2");
     assert_eq!(issuer.issued(), 3);
+}
+
+/// A workload that asks for tokens of a set for everybody.
+struct Asker {
+    cache: Arc<Cache>,
+    set: Arc<WorkloadSet>,
+    now: Arc<SetNow>,
+    attested: Attested,
+    _workload: Arc<Workload>,
+}
+
+impl Asker {
+    async fn new(issuer: &Arc<Issuer>) -> Arc<Self> {
+        issuer.shares.store(true, Ordering::Relaxed);
+        let cache = cache(issuer, Room::default());
+        let (workload, set, now) = ask(&cache, 7, 1).await.unwrap();
+        let attested = workload.attested_since(std::time::Instant::now()).await;
+        Arc::new(Self {
+            cache,
+            set,
+            now,
+            attested: attested.unwrap(),
+            _workload: workload,
+        })
+    }
+
+    async fn token(&self) -> Result<String, TokenError> {
+        let audiences = ["db".to_owned()];
+        let svid = &self.now.svids[0];
+        let token = self
+            .set
+            .token(self.cache.keeping(), svid, &audiences, &self.attested);
+        token.await.map(|(token, _)| token)
+    }
+
+    /// How long so many take who ask at one time.
+    async fn all(self: &Arc<Self>, count: usize) -> Duration {
+        let begun = Instant::now();
+        let all: Vec<_> = (0..count)
+            .map(|_| {
+                let asker = self.clone();
+                tokio::spawn(async move { asker.token().await })
+            })
+            .collect();
+        for one in all {
+            assert_eq!(one.await.unwrap().unwrap(), "jwt-of-1");
+        }
+        begun.elapsed()
+    }
+}
+
+/// By the clock that nobody sets.
+const HALF_LIFE: Duration = Duration::from_secs(31 * 60);
+
+#[tokio::test(start_paused = true)]
+async fn a_token_is_served_at_once_while_packets_to_the_issuer_are_lost() {
+    let issuer = Issuer::new();
+    let asker = Asker::new(&issuer).await;
+    asker.token().await.unwrap();
+    issuer.hangs.store(true, Ordering::Relaxed);
+    tokio::time::advance(HALF_LIFE).await;
+    // Those who ask first wait for the renewal a little; they do so side by side.
+    assert!(asker.all(20).await <= Duration::from_secs(1));
+    // The others do not, neither while it goes on nor for a while after it has failed.
+    assert_eq!(asker.all(20).await, Duration::ZERO);
+    tokio::time::advance(CALL).await;
+    assert_eq!(asker.all(20).await, Duration::ZERO);
+    // It is there again.
+    issuer.hangs.store(false, Ordering::Relaxed);
+    let issued = issuer.issued();
+    tokio::time::advance(Duration::from_secs(2)).await;
+    assert_eq!(asker.all(20).await, Duration::ZERO);
+    assert_eq!(issuer.issued(), issued + 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_token_is_served_beyond_its_life_by_whichever_clock() {
+    let issuer = Issuer::new();
+    let asker = Asker::new(&issuer).await;
+    asker.token().await.unwrap();
+    issuer.is_away.store(true, Ordering::Relaxed);
+    // The wall clock of this test does not move: it is as one that is set back.
+    tokio::time::advance(HOUR).await;
+    let error = asker.token().await.unwrap_err();
+    assert!(matches!(error, TokenError::Unavailable(_)), "{error}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_token_that_nobody_waits_for_any_more_is_had_all_the_same() {
+    let issuer = Issuer::new();
+    let asker = Asker::new(&issuer).await;
+    let issued = issuer.issued();
+    // It gives up before the issuer has answered.
+    assert!(futures_util::FutureExt::now_or_never(asker.token()).is_none());
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    assert_eq!(issuer.issued(), issued + 1);
+    asker.token().await.unwrap();
+    assert_eq!(issuer.issued(), issued + 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn after_an_order_the_issuer_is_asked_although_there_is_a_token() {
+    let issuer = Issuer::new();
+    let asker = Asker::new(&issuer).await;
+    asker.token().await.unwrap();
+    let order = || asker.cache.keeping().trust.order_now();
+    issuer.refuses.store(true, Ordering::Relaxed);
+    order();
+    let error = asker.token().await.unwrap_err();
+    assert!(matches!(error, TokenError::Refused(_)), "{error}");
+
+    issuer.refuses.store(false, Ordering::Relaxed);
+    asker.token().await.unwrap();
+    // It is away, and then it orders: it can be asked.
+    issuer.is_away.store(true, Ordering::Relaxed);
+    order();
+    asker.token().await.unwrap();
+    issuer.is_away.store(false, Ordering::Relaxed);
+    issuer.refuses.store(true, Ordering::Relaxed);
+    order();
+    let error = asker.token().await.unwrap_err();
+    assert!(matches!(error, TokenError::Refused(_)), "{error}");
 }
