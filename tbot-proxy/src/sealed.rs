@@ -21,7 +21,7 @@ use std::{
 };
 
 use identity::SpiffeId;
-use sealed_store::{SealedStore, StoreError};
+use sealed_store::{KeyError, SealedStore, StoreError};
 use tokio::sync::watch;
 use tokio_util::task::AbortOnDropHandle;
 use zeroize::Zeroizing;
@@ -69,7 +69,14 @@ impl Sealed {
         config: &SealedStoreConfig,
         bot: Option<BotName>,
     ) -> Result<Self, StoreError> {
-        let store = SealedStore::open(&config.path, &config.key)?;
+        let store = match SealedStore::open(&config.path, &config.key) {
+            // Nothing of it is lost.
+            Err(StoreError::Key(error @ KeyError::Missing { .. })) => {
+                tracing::error!(%error, "there is no sealed store until the next start");
+                return Ok(Self::default());
+            }
+            store => store?,
+        };
         let contents = store.contents()?;
         let path = config.path.display();
         if contents.of_another_key > 0 {

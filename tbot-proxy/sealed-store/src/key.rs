@@ -28,7 +28,8 @@ pub(crate) type KeyBytes = Zeroizing<[u8; LENGTH]>;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum KeySource {
     /// A file with 64 hexadecimal digits, of this user alone: on another disk than the
-    /// store, or in memory.
+    /// store, or in memory. On a disk it is made for an empty store only: where it is
+    /// missing, the disk may not be mounted yet.
     File(PathBuf),
     /// The keyring of this user in the kernel (keyrings(7)): processes of this user can have
     /// it, and it is gone after a reboot. One a directory.
@@ -53,6 +54,16 @@ pub enum KeyError {
         path: PathBuf,
         /// What is wrong, and what to do.
         why: String,
+    },
+    /// There are entries, and the key that they were sealed under is not there.
+    #[error(
+        "the key file {} is not there, and {} holds what was sealed under it: is its disk mounted? To begin anew, remove that directory", path.display(), store.display()
+    )]
+    Missing {
+        /// The file.
+        path: PathBuf,
+        /// The store.
+        store: PathBuf,
     },
     /// The kernel says no.
     #[error(
@@ -80,10 +91,14 @@ pub enum KeyError {
 }
 
 impl KeySource {
-    /// The key of the store in this directory.
-    pub(crate) fn key(&self, directory: &Path) -> Result<SealingKey, KeyError> {
+    /// The key of the store in this directory, which holds entries or does not.
+    pub(crate) fn key(
+        &self,
+        directory: &Path,
+        holds_entries: bool,
+    ) -> Result<SealingKey, KeyError> {
         let bytes = match self {
-            Self::File(path) => file::key(path)?,
+            Self::File(path) => file::key(path, holds_entries.then_some(directory))?,
             Self::Keyring => keyring::key(directory)?,
             Self::Tpm { address, pcrs } => tpm::key(directory, address, pcrs)?,
         };

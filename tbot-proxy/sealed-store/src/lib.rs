@@ -118,7 +118,12 @@ impl SealedStore {
             }
             Err(error) => return Err(failed("lock", &path, error.into())),
         }
-        let key = source.key(directory)?;
+        let list = fs::read_dir(directory).map_err(|source| failed("read", directory, source))?;
+        let is_entry = |file: io::Result<fs::DirEntry>| {
+            file.is_ok_and(|file| file.path().extension() == Some(SUFFIX[1..].as_ref()))
+        };
+        let holds_entries = list.into_iter().any(is_entry);
+        let key = source.key(directory, holds_entries)?;
         Ok(Self {
             directory: directory.to_owned(),
             key,
@@ -196,23 +201,29 @@ impl SealedStore {
             failed("write", &path, source)
         })?;
         fs::rename(&next, &path).map_err(|source| failed("write", &path, source))?;
-        let directory = File::open(&self.directory).and_then(|directory| directory.sync_all());
-        directory.map_err(|source| failed("flush", &self.directory, source))
+        self.flush()
     }
 
-    /// Removes an entry; without effect if there is none.
+    /// Removes an entry; without effect if there is none. It does not come back, also if the
+    /// power fails when this has returned.
     ///
     /// # Errors
     ///
-    /// If it is there still.
+    /// If it is there still, or may be again.
     pub fn remove(&self, name: &str) -> Result<(), StoreError> {
         let path = self.path(name)?;
         match fs::remove_file(&path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                Err(failed("remove", &path, error))
-            }
-            _ => Ok(()),
+            Ok(()) => self.flush(),
+            // A removal before may not have been flushed.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => self.flush(),
+            Err(error) => Err(failed("remove", &path, error)),
         }
+    }
+
+    /// Which files there are, is on the disk.
+    fn flush(&self) -> Result<(), StoreError> {
+        let directory = File::open(&self.directory).and_then(|directory| directory.sync_all());
+        directory.map_err(|source| failed("flush", &self.directory, source))
     }
 
     fn path(&self, name: &str) -> Result<PathBuf, StoreError> {

@@ -12,7 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use sealed_store::{KeySource, SealedStore, StoreError, TpmAddress};
+use sealed_store::{KeyError, KeySource, SealedStore, StoreError, TpmAddress};
 
 /// A folder with room for a store and its key.
 struct Place(tempfile::TempDir);
@@ -112,11 +112,51 @@ fn another_key_reads_nothing() {
     open(&place, &place.by_file("key"))
         .put("one", b"1")
         .unwrap();
-    let store = open(&place, &place.by_file("other"));
+    let elsewhere = Place::new();
+    let other = elsewhere.by_file("other");
+    drop(open(&elsewhere, &other));
+    let store = open(&place, &other);
     let contents = store.contents().unwrap();
     assert_eq!((contents.of_another_key, contents.entries.len()), (1, 0));
     assert!(contents.damaged.is_empty());
     assert!(!place.file("one.sealed").exists());
+}
+
+/// As of a disk that is not mounted yet. The build is on a disk, and `/dev/shm` is in memory.
+#[test]
+fn a_key_that_is_missing_is_made_anew_only_where_it_goes_with_a_reboot() {
+    let on = |folder: &str| {
+        let place = Place(tempfile::tempdir_in(folder).unwrap());
+        let key = place.by_file("keys/of/tbot");
+        let store = open(&place, &key);
+        store.put("one", b"1").unwrap();
+        drop(store);
+        let KeySource::File(path) = &key else {
+            unreachable!()
+        };
+        let kept = fs::read(path).unwrap();
+        fs::remove_dir_all(place.0.path().join("keys")).unwrap();
+        (SealedStore::open(&place.store(), &key), kept, place, key)
+    };
+    let (store, _, _place, _) = on("/dev/shm");
+    assert_eq!(store.unwrap().contents().unwrap().of_another_key, 1);
+
+    let (store, kept, place, key) = on(env!("CARGO_TARGET_TMPDIR"));
+    let error = store.unwrap_err();
+    assert!(
+        matches!(error, StoreError::Key(KeyError::Missing { .. })),
+        "{error}"
+    );
+    assert!(!place.0.path().join("keys").exists());
+    assert!(place.file("one.sealed").exists());
+    // It is mounted.
+    let KeySource::File(path) = &key else {
+        unreachable!()
+    };
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    fs::write(path, kept).unwrap();
+    fs::set_permissions(path, fs::Permissions::from_mode(0o600)).unwrap();
+    assert_eq!(names(&open(&place, &key)), ["one"]);
 }
 
 #[test]

@@ -2,9 +2,9 @@
 
 use std::{
     fmt::Write as _,
-    fs::{self, File, OpenOptions},
+    fs::{self, DirBuilder, File, OpenOptions},
     io::{self, Read as _, Write as _},
-    os::unix::fs::{MetadataExt as _, OpenOptionsExt as _},
+    os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _},
     path::Path,
 };
 
@@ -12,10 +12,13 @@ use zeroize::Zeroizing;
 
 use super::{KeyBytes, KeyError, generate, told};
 
+/// File systems in memory (statfs(2)): tmpfs and ramfs.
+const IN_MEMORY: [u64; 2] = [0x0102_1994, 0x8584_58f6];
 /// Longest content: 64 digits and a line end.
 const LONGEST: u64 = 66;
 
-pub(super) fn key(path: &Path) -> Result<KeyBytes, KeyError> {
+/// `store`: a directory with what was sealed under it.
+pub(super) fn key(path: &Path, store: Option<&Path>) -> Result<KeyBytes, KeyError> {
     let failed = |why: String| KeyError::File {
         path: path.to_owned(),
         why,
@@ -23,6 +26,14 @@ pub(super) fn key(path: &Path) -> Result<KeyBytes, KeyError> {
     match File::open(path) {
         Ok(file) => read(file).map_err(failed),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            if let Some(store) = store
+                && !is_in_memory(path)
+            {
+                return Err(KeyError::Missing {
+                    path: path.to_owned(),
+                    store: store.to_owned(),
+                });
+            }
             create(path, &generate()?).map_err(|error| failed(told(&error)))?;
             // Another agent may have been first: what is there counts.
             File::open(path)
@@ -68,10 +79,11 @@ fn create(path: &Path, key: &KeyBytes) -> io::Result<()> {
         _ = write!(text, "{byte:02x}");
     }
     text.push('\n');
-    let folder = match path.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => folder,
-        _ => Path::new("."),
-    };
+    let folder = folder_of(path);
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(folder)?;
     let next = folder.join(format!(".sealing-key.{}.tmp", std::process::id()));
     _ = fs::remove_file(&next);
     let mut file = OpenOptions::new()
@@ -94,4 +106,18 @@ fn create(path: &Path, key: &KeyBytes) -> io::Result<()> {
     fs::remove_file(&next)?;
     linked?;
     File::open(folder)?.sync_all()
+}
+
+fn folder_of(path: &Path) -> &Path {
+    match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    }
+}
+
+/// Whether what is there goes with a reboot, so that it is no wonder that it is not there.
+fn is_in_memory(path: &Path) -> bool {
+    let there = folder_of(path).ancestors().find(|folder| folder.exists());
+    let there = there.unwrap_or(Path::new("."));
+    rustix::fs::statfs(there).is_ok_and(|system| IN_MEMORY.contains(&system.f_type.cast_unsigned()))
 }

@@ -6,13 +6,16 @@ use super::*;
 fn a_key_file_is_made_once_and_told_the_same_again() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("key");
-    let made = file::key(&path).unwrap();
-    assert_eq!(*file::key(&path).unwrap(), *made);
+    let made = file::key(&path, None).unwrap();
+    assert_eq!(*file::key(&path, None).unwrap(), *made);
     assert_eq!(
         fs::metadata(&path).unwrap().permissions().mode() & 0o777,
         0o600
     );
-    assert_ne!(*file::key(&folder.path().join("other")).unwrap(), *made);
+    assert_ne!(
+        *file::key(&folder.path().join("other"), None).unwrap(),
+        *made
+    );
 }
 
 #[test]
@@ -22,7 +25,7 @@ fn a_key_file_that_others_read_or_that_holds_no_key_is_refused() {
     let write = |text: &str, mode: u32| {
         fs::write(&path, text).unwrap();
         fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
-        file::key(&path)
+        file::key(&path, None)
             .map(|_| ())
             .map_err(|error| error.to_string())
     };
