@@ -5,11 +5,15 @@
 //! container it claims is proved by the kernel: the container's first process, which
 //! the engine names, must be in the very cgroup that the process's path leads
 //! through. A cgroup of the right name somewhere else proves nothing.
+//!
+//! What an engine said of a container is used for a while longer if it cannot be asked
+//! again: one that is restarted takes no identity from containers that run on. Image and
+//! labels of a container do not change.
 
 use std::{
     fmt,
     path::PathBuf,
-    sync::{Arc, Mutex, OnceLock, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -17,7 +21,7 @@ use bytes::Bytes;
 use hashlink::LruCache;
 use http_client::Client;
 use serde_json::{Value, json};
-use tokio::sync::Semaphore;
+use tokio::{sync::Semaphore, time::timeout};
 
 use crate::{
     attestor::Found,
@@ -36,6 +40,8 @@ use self::inspect::Inspected;
 const AT_ONCE: usize = 8;
 /// The largest answer, in bytes.
 const MAX_ANSWER: usize = 4 << 20;
+/// How long an engine is waited for that is asked again about a container.
+const AGAIN: Duration = Duration::from_secs(1);
 /// The cgroup namespace of the host (`PROC_CGROUP_INIT_INO` of the kernel).
 const HOST_CGROUPS: &str = "cgroup:[4026531835]";
 
@@ -48,6 +54,9 @@ pub struct EngineConfig {
     pub socket: PathBuf,
     /// How long an answer about a container is used. Default: 10 s.
     pub kept_for: Duration,
+    /// How long an answer about a container is used while the engine gives no other.
+    /// Default: 10 min.
+    pub kept_when_away: Duration,
     /// About how many containers answers are kept. Default: 1,024.
     pub kept: usize,
 }
@@ -58,6 +67,7 @@ impl EngineConfig {
         Self {
             socket: socket.into(),
             kept_for: Duration::from_secs(10),
+            kept_when_away: Duration::from_secs(600),
             kept: 1024,
         }
     }
@@ -93,13 +103,38 @@ pub(crate) struct Engine {
     kind: Kind,
     client: Client,
     kept_for: Duration,
-    kept: Mutex<LruCache<String, (Instant, Answer)>>,
+    kept_when_away: Duration,
+    kept: Mutex<LruCache<String, Kept>>,
     places: Semaphore,
     own: OnceLock<Option<String>>,
 }
 
 /// A container, or that the engine has none of this id.
 type Answer = Option<Arc<Facts>>;
+
+/// An answer, when it was asked for, and when it was asked for again in vain.
+#[derive(Clone)]
+struct Kept {
+    answer: Answer,
+    asked: Instant,
+    tried: Instant,
+}
+
+/// Why an engine's word is not known.
+struct Failure {
+    why: String,
+    /// It gave no answer; the one before may be used.
+    is_away: bool,
+}
+
+impl From<String> for Failure {
+    fn from(why: String) -> Self {
+        Self {
+            why,
+            is_away: false,
+        }
+    }
+}
 
 /// What an engine said of a container, once it was checked.
 struct Facts {
@@ -118,6 +153,7 @@ impl Engine {
                 .time_limit(time_limit)
                 .max_body(MAX_ANSWER),
             kept_for: config.kept_for,
+            kept_when_away: config.kept_when_away,
             kept: Mutex::new(LruCache::new(config.kept)),
             places: Semaphore::new(AT_ONCE),
             own: OnceLock::new(),
@@ -161,13 +197,45 @@ impl Engine {
         if let Some(kept) = self.kept(id).filter(&fits) {
             return Ok(kept);
         }
+        let before = self.all_kept().get(id).cloned().filter(|before| {
+            before.answer.is_some()
+                && fits(&before.answer)
+                && before.asked.elapsed() < self.kept_when_away
+        });
         let asked = Instant::now();
-        let answer = self.ask(id).await?.map(Arc::new);
+        let answer = match &before {
+            None => self.ask(id).await,
+            Some(_) => timeout(AGAIN, self.ask(id)).await.unwrap_or_else(|_| {
+                Err(Failure {
+                    why: format!("no answer within {AGAIN:?}"),
+                    is_away: true,
+                })
+            }),
+        };
+        let answer = match (answer, before) {
+            (Ok(answer), _) => answer.map(Arc::new),
+            (Err(failure), Some(before)) if failure.is_away => {
+                tracing::warn!(
+                    engine = %self.kind,
+                    container = id,
+                    error = failure.why,
+                    "what was known of the container is used"
+                );
+                let answer = before.answer.clone();
+                let tried = Instant::now();
+                let kept = Kept { tried, ..before };
+                self.all_kept().insert(id.to_owned(), kept);
+                return Ok(answer);
+            }
+            (Err(failure), _) => return Err(failure.why),
+        };
         let fits = fits(&answer);
-        self.kept
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .insert(id.to_owned(), (asked, answer.clone()));
+        let kept = Kept {
+            answer: answer.clone(),
+            asked,
+            tried: asked,
+        };
+        self.all_kept().insert(id.to_owned(), kept);
         if fits {
             Ok(answer)
         } else {
@@ -179,30 +247,43 @@ impl Engine {
         }
     }
 
+    fn all_kept(&self) -> MutexGuard<'_, LruCache<String, Kept>> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn kept(&self, id: &str) -> Option<Answer> {
-        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        let (asked, answer) = kept.get(id)?;
-        (asked.elapsed() < self.kept_for).then(|| answer.clone())
+        let mut all = self.all_kept();
+        let kept = all.get(id)?;
+        let is_current =
+            kept.tried.elapsed() < self.kept_for && kept.asked.elapsed() < self.longest();
+        is_current.then(|| kept.answer.clone())
+    }
+
+    /// Nothing is used for longer.
+    fn longest(&self) -> Duration {
+        self.kept_when_away.max(self.kept_for)
     }
 
     /// The engine's word about a container; none if it has none of this id.
-    async fn ask(&self, id: &str) -> Result<Option<Facts>, String> {
+    async fn ask(&self, id: &str) -> Result<Option<Facts>, Failure> {
         let text = |error: &dyn fmt::Display| error.to_string();
         let Some(bytes) = self.get(&format!("containers/{id}/json")).await? else {
             return Ok(None);
         };
         let inspected = inspect::container(&bytes).map_err(|error| text(&error))?;
         if inspected.id != id {
-            return Err(format!(
+            let why = format!(
                 "{} was asked for container {id} and answered with {}",
                 self.kind, inspected.id
-            ));
+            );
+            return Err(why.into());
         }
         let mut failures = Vec::new();
         let digest = match self.digest(&inspected).await {
             Ok(digest) => digest,
-            Err(reason) => {
-                failures.push(format!("image_digest: {reason}"));
+            Err(failure) if failure.is_away => return Err(failure),
+            Err(failure) => {
+                failures.push(format!("image_digest: {}", failure.why));
                 None
             }
         };
@@ -228,7 +309,7 @@ impl Engine {
         }))
     }
 
-    async fn digest(&self, inspected: &Inspected) -> Result<Option<String>, String> {
+    async fn digest(&self, inspected: &Inspected) -> Result<Option<String>, Failure> {
         if self.kind == Kind::Podman || inspected.image_digest.is_some() {
             return Ok(inspected.image_digest.clone());
         }
@@ -239,8 +320,8 @@ impl Engine {
             Some(bytes) => inspect::image_digest(&bytes, &inspected.image)
                 .map_err(|error| error.to_string())?
                 .map(Some)
-                .ok_or_else(|| "no registry knows the image".to_owned()),
-            None => Err("the image is not there any more".to_owned()),
+                .ok_or_else(|| "no registry knows the image".to_owned().into()),
+            None => Err("the image is not there any more".to_owned().into()),
         }
     }
 
@@ -269,7 +350,8 @@ impl Engine {
         })
     }
 
-    async fn get(&self, path: &str) -> Result<Option<Bytes>, String> {
+    async fn get(&self, path: &str) -> Result<Option<Bytes>, Failure> {
+        let away = |why| Failure { why, is_away: true };
         let uri = match self.kind {
             Kind::Docker => format!("http://docker/{path}"),
             Kind::Podman => format!("http://podman/v3.0.0/libpod/{path}"),
@@ -278,11 +360,14 @@ impl Engine {
             .client
             .get(&uri, None)
             .await
-            .map_err(|error| error.to_string())?;
+            .map_err(|error| away(error.to_string()))?;
         match answer.status().as_u16() {
             200 => Ok(Some(answer.into_body())),
             404 => Ok(None),
-            status => Err(format!("{} answered {uri} with status {status}", self.kind)),
+            status => Err(away(format!(
+                "{} answered {uri} with status {status}",
+                self.kind
+            ))),
         }
     }
 

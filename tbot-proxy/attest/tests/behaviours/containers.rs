@@ -153,6 +153,50 @@ async fn what_is_known_of_a_container_is_kept_for_a_while() {
     assert!(new.attributes["unix"]["attested"] == json!(true));
 }
 
+/// Whose engine is restarted, or hangs, is who it was.
+#[tokio::test]
+async fn what_is_known_of_a_container_outlives_its_engine_for_a_while() {
+    let Some(mut podman) = Podman::start() else {
+        return;
+    };
+    let listener = Listener::new();
+    let id = start(&podman, &listener, &["--name=outlives"], STAY);
+    let process = Process::of_peer(listener.accept()).unwrap();
+    let mut config = Config::default();
+    let mut engine = EngineConfig::new(podman.socket());
+    engine.kept_for = Duration::ZERO;
+    config.podman = Some(engine.clone());
+    let attestors = Attestors::new(config.clone());
+    engine.kept_when_away = Duration::ZERO;
+    config.podman = Some(engine);
+    let forgetful = Attestors::new(config);
+    let first = attestors.attest(&process).await;
+    assert_eq!(first.attributes["podman"]["container"]["name"], "outlives");
+    assert!(forgetful.attest(&process).await.attributes["podman"].is_object());
+
+    podman.end_service();
+    let again = attestors.attest(&process).await;
+    assert_eq!(again.attributes["podman"], first.attributes["podman"]);
+    let forgot = forgetful.attest(&process).await;
+    assert_eq!(forgot.attributes.get("podman"), None);
+
+    // One that takes connections and does not answer.
+    _ = fs::remove_file(podman.socket());
+    let _hanging = std::os::unix::net::UnixListener::bind(podman.socket()).unwrap();
+    let again = attestors.attest(&process).await;
+    assert_eq!(again.attributes["podman"], first.attributes["podman"]);
+
+    // Of a container that it has not told of, nothing is known.
+    let other = start(&podman, &listener, &["--name=other"], STAY);
+    assert_ne!(other, id);
+    let process = Process::of_peer(listener.accept()).unwrap();
+    let mut config = Config::default();
+    config.podman = Some(EngineConfig::new(podman.socket()));
+    config.time_limit = Duration::from_millis(300);
+    let unknown = Attestors::new(config).attest(&process).await;
+    assert_eq!(unknown.attributes.get("podman"), None);
+}
+
 /// A cgroup of the right name somewhere else: who has a part of the tree of cgroups can
 /// make it.
 #[tokio::test]
