@@ -130,7 +130,7 @@ impl Services {
         let writers: Vec<_> = changes
             .stops
             .iter()
-            .filter_map(|name| self.stop(name, grace, AtEnd::Keep))
+            .filter_map(|name| self.stop(name, grace, self.at_end(name, wanted)))
             .collect();
         for running in started {
             self.running.insert(running.service.name.clone(), running);
@@ -145,6 +145,23 @@ impl Services {
             }
         }
         Ok(failures)
+    }
+
+    /// What becomes of what a service wrote that `wanted` has not: if nothing is to be left
+    /// when the process ends, nothing is left in places that it gives up before.
+    fn at_end(&self, name: &str, wanted: &[Service]) -> AtEnd {
+        let old = self.running.get(name).map(|running| &running.service.kind);
+        let Some(ServiceKind::Output(old)) = old.filter(|_| self.wipe_on_exit) else {
+            return AtEnd::Keep;
+        };
+        let has_heir = wanted.iter().any(|service| match &service.kind {
+            ServiceKind::Output(new) => new.takes_the_place_of(old),
+            _ => false,
+        });
+        match has_heir {
+            true => AtEnd::Keep,
+            false => AtEnd::Remove,
+        }
     }
 
     /// Removes from the sealed store what no service would use.

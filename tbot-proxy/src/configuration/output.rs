@@ -127,6 +127,27 @@ impl Output {
         }
     }
 
+    /// Whether it writes where `other` did.
+    pub(crate) fn takes_the_place_of(&self, other: &Self) -> bool {
+        match (&self.destination, &other.destination) {
+            (DestinationConfig::Memory, DestinationConfig::Memory) => true,
+            #[cfg(feature = "kubernetes")]
+            (
+                DestinationConfig::KubernetesSecret(one),
+                DestinationConfig::KubernetesSecret(other),
+            ) => {
+                (&one.name, &one.namespace, &one.kubeconfig, &one.context)
+                    == (
+                        &other.name,
+                        &other.namespace,
+                        &other.kubeconfig,
+                        &other.context,
+                    )
+            }
+            _ => self.place().is_some() && self.place() == other.place(),
+        }
+    }
+
     /// Whether two places are one, or one is in the other.
     pub(super) fn clash(one: &Path, other: &Path) -> bool {
         let is_file_of = |file: &Path, place: &Path| {
