@@ -400,3 +400,6 @@ fn token(text: &str) -> Result<SecretString, std::convert::Infallible> {
 fn log_level(text: &str) -> Result<String, TelemetryError> {
     LogLevel::check(text).map(|()| text.to_owned())
 }
+
+#[cfg(test)]
+mod tests;

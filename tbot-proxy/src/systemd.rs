@@ -8,14 +8,22 @@ use std::{
     io,
     os::unix::net::UnixListener,
     path::{Path, PathBuf},
-    sync::OnceLock,
+    sync::{
+        OnceLock,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use sd_notify::NotifyState;
 use tokio_util::task::AbortOnDropHandle;
 
 /// Sockets that systemd listens on, by path; it goes on to do so while we restart.
-static SOCKETS: OnceLock<HashMap<PathBuf, UnixListener>> = OnceLock::new();
+static SOCKETS: OnceLock<HashMap<PathBuf, Held>> = OnceLock::new();
+
+struct Held {
+    listener: UnixListener,
+    is_used: AtomicBool,
+}
 
 /// Takes over the sockets that systemd hands us. To be called once, first of all.
 pub(crate) fn take_sockets() {
@@ -29,7 +37,8 @@ pub(crate) fn take_sockets() {
                 let listener = UnixListener::from(socket);
                 let path = listener.local_addr().ok();
                 if let Some(path) = path.as_ref().and_then(|path| path.as_pathname()) {
-                    sockets.insert(path.to_owned(), listener);
+                    let is_used = AtomicBool::new(false);
+                    sockets.insert(real(path), Held { listener, is_used });
                 }
             }
         }
@@ -40,12 +49,30 @@ pub(crate) fn take_sockets() {
 
 /// The socket that systemd holds at this path, if it does.
 pub(crate) fn socket(path: &Path) -> Option<io::Result<UnixListener>> {
-    let held = SOCKETS.get()?.get(path)?;
-    Some(held.try_clone())
+    let held = SOCKETS.get()?.get(&real(path))?;
+    held.is_used.store(true, Ordering::Relaxed);
+    Some(held.listener.try_clone())
+}
+
+/// The path without the links that lead to its folder: `/var/run` is `/run`.
+fn real(path: &Path) -> PathBuf {
+    let folder = path.parent().and_then(|folder| folder.canonicalize().ok());
+    match (folder, path.file_name()) {
+        (Some(folder), Some(name)) => folder.join(name),
+        _ => path.to_owned(),
+    }
 }
 
 /// Everything listens.
 pub(crate) fn ready() {
+    for (path, held) in SOCKETS.get().into_iter().flatten() {
+        if !held.is_used.load(Ordering::Relaxed) {
+            tracing::warn!(
+                path = %path.display(),
+                "systemd listens here for this agent, and no service does: whoever connects waits in vain; set a service's `listen` to it, or stop the socket's unit"
+            );
+        }
+    }
     notify(&[NotifyState::Ready, NotifyState::Status("serving")]);
 }
 

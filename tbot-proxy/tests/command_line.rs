@@ -300,7 +300,9 @@ fn systemd_is_told_when_it_is_ready_and_keeps_the_socket() {
     let home = tempfile::tempdir().unwrap();
     let path = |name: &str| home.path().join(name).display().to_string();
     let told = UnixDatagram::bind(home.path().join("notify")).unwrap();
-    let socket = format!("unix://{}", path("wl.sock"));
+    // As `/var/run` leads to `/run`.
+    std::os::unix::fs::symlink(home.path(), home.path().join("var")).unwrap();
+    let socket = format!("unix://{}", path("var/wl.sock"));
     let diagnostics = format!("127.0.0.1:{}", free_port());
     let start = [
         &binary("tbot-proxy").display().to_string(),
@@ -329,7 +331,7 @@ fn systemd_is_told_when_it_is_ready_and_keeps_the_socket() {
     }
     let mut command = Command::new("systemd-socket-activate");
     command
-        .args(["-l", &path("wl.sock")])
+        .args(["-l", &path("wl.sock"), "-l", &path("nobodys.sock")])
         .args([
             "-E",
             "TBOT_TOKEN",
@@ -360,4 +362,9 @@ fn systemd_is_told_when_it_is_ready_and_keeps_the_socket() {
         seen.push_str(&String::from_utf8_lossy(&message[..length]));
         seen.push('\n');
     }
+    let said = std::fs::read_to_string(&log).unwrap();
+    let waits_in_vain = |line: &&str| line.contains("waits in vain");
+    let lines: Vec<_> = said.lines().filter(waits_in_vain).collect();
+    assert_eq!(lines.len(), 1, "{said}");
+    assert!(lines[0].contains("nobodys.sock"), "{said}");
 }
