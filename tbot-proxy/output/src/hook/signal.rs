@@ -19,6 +19,7 @@ use rustix::{
     fs::{Mode, OFlags, open},
     io::Errno,
     process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal},
+    time::{ClockId, clock_gettime},
 };
 
 use super::{HookError, Target};
@@ -29,7 +30,7 @@ const TICKS: u64 = 100;
 /// As much of a pid file is read: a number is shorter.
 const LONGEST: u64 = 64;
 
-/// Start times are whole ticks, and `/proc/uptime` has as many digits.
+/// Start times are whole ticks, and a file's time is that of the last tick.
 const ROUNDING: Duration = Duration::from_millis(30);
 
 pub(super) fn send(target: &Target, signal: Signal) -> Result<(), HookError> {
@@ -195,14 +196,18 @@ impl Stat {
         self.name.as_bytes() == name.as_bytes().get(..15).unwrap_or(name.as_bytes())
     }
 
-    /// By the wall clock.
+    /// By the wall clock. Not by `/proc/uptime`: a container may be shown its own there
+    /// (lxcfs), while its processes count from the start of the machine.
     fn started(&self) -> Option<SystemTime> {
-        let uptime = fs::read_to_string("/proc/uptime").ok()?;
-        let seconds: f64 = uptime.split(' ').next()?.parse().ok()?;
-        let now = SystemTime::now();
-        let uptime = Duration::try_from_secs_f64(seconds).ok()?;
-        now.checked_sub(uptime.saturating_sub(self.start))
+        let since_boot = Duration::try_from(clock_gettime(ClockId::Boottime)).ok()?;
+        started(SystemTime::now(), since_boot, self.start)
     }
+}
+
+/// When a process was started that began `start` after the machine did, which was
+/// `since_boot` ago at `now`.
+fn started(now: SystemTime, since_boot: Duration, start: Duration) -> Option<SystemTime> {
+    now.checked_sub(since_boot.saturating_sub(start))
 }
 
 #[cfg(test)]
