@@ -467,13 +467,20 @@ pub(crate) fn open_directory(directory: &Path, options: &Options) -> Result<Owne
     Ok(root)
 }
 
-/// Refuses a directory that others may write to or that is not ours.
+/// Refuses a directory that others may write to, that is not ours, or that we could not write
+/// to any more once it is its owner's.
 fn refuse_shared(root: &OwnedFd, directory: &Path, access: &Access) -> Result<(), FileSetError> {
     let stat = fstat(root).map_err(failed("read", directory))?;
     let ours = rustix::process::geteuid().as_raw();
     let is_the_owners = access.owner.uid == Some(stat.st_uid);
+    access
+        .refuse_owner_beyond_us()
+        .map_err(failed("use", directory))?;
     if stat.st_uid != ours && !is_the_owners {
-        let message = format!("it belongs to uid {}, not to ours ({ours})", stat.st_uid);
+        let message = format!(
+            "it belongs to uid {}, not to ours ({ours}): chown it, or keep it for that user by `owner`",
+            stat.st_uid
+        );
         return Err(failed("use", directory)(io::Error::other(message)));
     }
     if stat.st_mode & 0o022 != 0 {

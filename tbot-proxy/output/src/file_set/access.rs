@@ -8,12 +8,19 @@ use std::{io, os::fd::BorrowedFd};
 use rustix::{
     fs::{Gid, Mode, Uid, XattrFlags, fchmod, fchown, fgetxattr, fsetxattr, fstat},
     io::Errno,
+    process::geteuid,
+    thread::{CapabilitySet, capabilities},
 };
 
 use super::acl::{self, Permissions};
 
 /// Extended attribute of the access control list of a file.
 const ACL: &str = "system.posix_acl_access";
+
+/// What it takes to give a directory away, and to write to it afterwards.
+const TO_GIVE_AWAY: CapabilitySet = CapabilitySet::CHOWN
+    .union(CapabilitySet::FOWNER)
+    .union(CapabilitySet::DAC_OVERRIDE);
 
 /// Who may read a set. The default: the user that runs us.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -111,6 +118,24 @@ impl Access {
     /// Whether the directory of the set is touched at all.
     pub(super) fn concerns_the_directory(&self) -> bool {
         self.directory_mode.is_some() || self.owner != Owner::default() || self.sets_acls()
+    }
+
+    /// Refuses an owner whose directory we could not write to any more: what is given away is
+    /// not ours to take back.
+    pub(super) fn refuse_owner_beyond_us(&self) -> io::Result<()> {
+        let other = |uid: &u32| *uid != geteuid().as_raw();
+        let Some(uid) = self.owner.uid.filter(other) else {
+            return Ok(());
+        };
+        if capabilities(None)?.effective.contains(TO_GIVE_AWAY) {
+            return Ok(());
+        }
+        Err(io::Error::new(
+            io::ErrorKind::PermissionDenied,
+            format!(
+                "to give it to uid {uid} and write to it afterwards takes CAP_CHOWN, CAP_FOWNER and CAP_DAC_OVERRIDE, which tbot-proxy has not: run it as root with them or as that user, or name the user in `readers` in place of `owner`"
+            ),
+        ))
     }
 
     pub(super) fn dress_directory(&self, directory: BorrowedFd<'_>) -> io::Result<()> {

@@ -5,12 +5,15 @@ use std::{
     os::unix::fs::{MetadataExt, PermissionsExt},
     path::Path,
     process::Command,
+    thread,
 };
 
 use output::{
     FileSet, Links, Options, SetFile,
     file_set::{Access, Acls, FileMode, Owner, Reader, Symlinks},
 };
+
+use rustix::thread::{CapabilitySet, capabilities, set_capabilities};
 
 use crate::is_root;
 
@@ -193,4 +196,51 @@ fn modes_and_owner_are_as_configured() {
     assert!(read_as(STRANGER, GROUP, &key).is_some());
     assert!(read_as(STRANGER, STRANGER, &key).is_none());
     assert!(set.is_in_place());
+}
+
+#[test]
+fn a_directory_is_not_given_away_by_whoever_could_not_write_to_it_afterwards() {
+    if !is_root("giving files away") {
+        return;
+    }
+    let home = home();
+    let out = home.path().join("out");
+    fs::create_dir(&out).unwrap();
+    fs::set_permissions(&out, fs::Permissions::from_mode(0o700)).unwrap();
+    let options = |owner: Owner| Options {
+        access: Access {
+            owner,
+            ..Access::default()
+        },
+        ..Options::from(Links::ByName)
+    };
+    let owner = |uid| Owner {
+        uid: Some(uid),
+        gid: None,
+    };
+    for capability in [
+        CapabilitySet::DAC_OVERRIDE,
+        CapabilitySet::FOWNER,
+        CapabilitySet::CHOWN,
+    ] {
+        // Capabilities are of a thread.
+        let opened = thread::scope(|scope| {
+            let without = scope.spawn(|| {
+                let mut sets = capabilities(None).unwrap();
+                sets.effective.remove(capability);
+                set_capabilities(None, sets).unwrap();
+                FileSet::open(&out, options(owner(0))).unwrap();
+                FileSet::open(&out, options(owner(READER)))
+            });
+            without.join().unwrap()
+        });
+        let error = opened.unwrap_err().to_string();
+        assert!(error.contains("CAP_DAC_OVERRIDE"), "{error}");
+        assert!(error.contains("readers"), "{error}");
+        assert_eq!(fs::metadata(&out).unwrap().uid(), 0, "{error}");
+    }
+    FileSet::open(&out, options(owner(READER))).unwrap();
+    let error = FileSet::open(&out, Links::ByName).unwrap_err().to_string();
+    assert!(error.contains("belongs to uid 54321"), "{error}");
+    assert!(error.contains("chown it"), "{error}");
 }
