@@ -14,8 +14,8 @@
 //! that opens `svid.pem` and then `svid_key.pem` may meet a change between the
 //! two, and should compare or retry. The set before the newest stays for such
 //! readers until the next change, its key included, which is of the same worth to whoever
-//! may read the directory; not so with [`Links::None`], where all readers are ours. Older
-//! ones, and what a crash left, are removed.
+//! may read the directory; not so with [`Links::None`], where all readers are ours, nor when
+//! other rights are configured than it has. Older ones, and what a crash left, are removed.
 //! What is not ours is never replaced: a plain file in the way is an error.
 //!
 //! The directory is opened once, along a path without symbolic links unless they are
@@ -47,6 +47,7 @@ use rustix::{
 
 mod access;
 mod acl;
+mod dress;
 mod place;
 
 pub use access::{Access, AccessError, Acls, FileMode, Owner, Reader};
@@ -85,12 +86,15 @@ pub struct Options {
 }
 
 impl From<Links> for Options {
-    /// Ours alone, wherever the path leads.
+    /// Ours alone, wherever the path leads, with access control lists as they are.
     fn from(links: Links) -> Self {
         Self {
             links,
             symlinks: Symlinks::Insecure,
-            access: Access::default(),
+            access: Access {
+                acls: Acls::Off,
+                ..Access::default()
+            },
         }
     }
 }
@@ -194,7 +198,9 @@ impl FileSet {
         };
         // Where all readers are ours, nobody reads it: an old key is not kept.
         let before = match self.options.links {
-            Links::ByName => self.version_in_force(),
+            Links::ByName => self
+                .version_in_force()
+                .filter(|before| dress::is_no_wider(self.root.as_fd(), before, &version)),
             Links::None => None,
         };
         let mut new_links = vec![];
@@ -255,13 +261,10 @@ impl FileSet {
 
     /// Modes, owner and readers of the directory itself, as far as they are configured.
     fn dress_root(&self) -> Result<(), FileSetError> {
-        let access = &self.options.access;
-        if access.concerns_the_directory() {
-            access
-                .dress_directory(self.root.as_fd())
-                .map_err(failed("set who may read", &self.directory))?;
-        }
-        Ok(())
+        self.options
+            .access
+            .dress_root(self.root.as_fd())
+            .map_err(failed("set who may read", &self.directory))
     }
 
     /// Name of the directory of the set in force.
@@ -458,12 +461,10 @@ impl FileSet {
 pub(crate) fn open_directory(directory: &Path, options: &Options) -> Result<OwnedFd, FileSetError> {
     let root = place::open_or_make(directory, options.symlinks)?;
     refuse_shared(&root, directory, &options.access)?;
-    if options.access.concerns_the_directory() {
-        options
-            .access
-            .dress_directory(root.as_fd())
-            .map_err(failed("set who may read", directory))?;
-    }
+    options
+        .access
+        .dress_root(root.as_fd())
+        .map_err(failed("set who may read", directory))?;
     Ok(root)
 }
 

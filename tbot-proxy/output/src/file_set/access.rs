@@ -6,16 +6,13 @@
 use std::{io, os::fd::BorrowedFd};
 
 use rustix::{
-    fs::{Gid, Mode, Uid, XattrFlags, fchmod, fchown, fgetxattr, fsetxattr, fstat},
+    fs::{Gid, Mode, Uid, XattrFlags, fchmod, fchown, fgetxattr, fremovexattr, fsetxattr, fstat},
     io::Errno,
     process::geteuid,
     thread::{CapabilitySet, capabilities},
 };
 
 use super::acl::{self, Permissions};
-
-/// Extended attribute of the access control list of a file.
-const ACL: &str = "system.posix_acl_access";
 
 /// What it takes to give a directory away, and to write to it afterwards.
 const TO_GIVE_AWAY: CapabilitySet = CapabilitySet::CHOWN
@@ -62,7 +59,7 @@ pub enum Reader {
 /// What is done where the file system has no access control lists.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Acls {
-    /// None are set.
+    /// None are set, and those that are there stay.
     Off,
     /// Written without, with a warning: readers see nothing then.
     #[default]
@@ -115,8 +112,26 @@ pub enum AccessError {
 }
 
 impl Access {
-    /// Whether the directory of the set is touched at all.
-    pub(super) fn concerns_the_directory(&self) -> bool {
+    /// The directory that sets are in: readers that we let in and that are none any more are
+    /// shut out, and the rest is as far as it is configured.
+    pub(super) fn dress_root(&self, root: BorrowedFd<'_>) -> io::Result<()> {
+        if self.readers.is_empty()
+            && self.acls != Acls::Off
+            && let Some(list) = acl::of(root)?
+            && let Some(mode) = acl::mode_without_readers(&list)
+        {
+            // In this order: without a list, the bits of the group are the group's.
+            fchmod(root, Mode::from_raw_mode(mode))?;
+            fremovexattr(root, acl::NAME)?;
+        }
+        if self.concerns_the_directory() {
+            self.dress_directory(root)?;
+        }
+        Ok(())
+    }
+
+    /// Whether the directory of the set is dressed at all.
+    fn concerns_the_directory(&self) -> bool {
         self.directory_mode.is_some() || self.owner != Owner::default() || self.sets_acls()
     }
 
@@ -168,7 +183,7 @@ impl Access {
         if !self.sets_acls() {
             return Ok(());
         }
-        match fsetxattr(file, ACL, &list, XattrFlags::empty()) {
+        match fsetxattr(file, acl::NAME, &list, XattrFlags::empty()) {
             Ok(()) => Ok(()),
             Err(Errno::OPNOTSUPP) if self.acls == Acls::Try => {
                 // Once a directory, not for each of its files.
@@ -199,7 +214,7 @@ impl Access {
         let mut there = vec![0; list.len() + 1];
         // A list holds the permission bits too, but not the special ones.
         stat.st_mode & 0o7000 == 0
-            && fgetxattr(file, ACL, &mut there)
+            && fgetxattr(file, acl::NAME, &mut there)
                 .is_ok_and(|length| there.get(..length) == Some(list))
     }
 

@@ -2,7 +2,17 @@
 //! (`linux/posix_acl_xattr.h`, `acl(5)`): a version, then entries of tag, permissions
 //! and id, little-endian, in the order of their tags, those of one tag by id.
 
+use std::os::fd::BorrowedFd;
+
+use rustix::{buffer::spare_capacity, fs::fgetxattr, io::Errno};
+
 use super::Reader;
+
+/// Extended attribute of the list of a file.
+pub(super) const NAME: &str = "system.posix_acl_access";
+
+/// No extended attribute is longer (`XATTR_SIZE_MAX`).
+const LONGEST: usize = 1 << 16;
 
 const VERSION: u32 = 2;
 const NO_ID: u32 = u32::MAX;
@@ -54,4 +64,40 @@ pub(super) fn encode(mode: u32, readers: &[Reader], permissions: Permissions) ->
         list.extend(id.to_le_bytes());
     }
     list
+}
+
+/// The list of a file; `None` if there is nothing beside its mode.
+pub(super) fn of(file: BorrowedFd<'_>) -> Result<Option<Vec<u8>>, Errno> {
+    let mut list = Vec::with_capacity(LONGEST);
+    match fgetxattr(file, NAME, spare_capacity(&mut list)) {
+        Ok(_) => Ok(Some(list)),
+        Err(Errno::NODATA | Errno::OPNOTSUPP) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// The permission bits that a directory has without the readers of its list, if they are such
+/// as [`encode`] writes.
+pub(super) fn mode_without_readers(list: &[u8]) -> Option<u32> {
+    let (version, entries) = list.split_first_chunk()?;
+    let (entries, []) = entries.as_chunks::<8>() else {
+        return None;
+    };
+    if u32::from_le_bytes(*version) != VERSION {
+        return None;
+    }
+    let Permissions(read) = Permissions::READ_AND_ENTER;
+    let (mut mode, mut mask) = (0, 0o7);
+    for [tag_low, tag_high, low, high, ..] in entries {
+        let permissions = u16::from_le_bytes([*low, *high]);
+        match u16::from_le_bytes([*tag_low, *tag_high]) {
+            USER_OBJ => mode |= permissions << 6,
+            GROUP_OBJ => mode |= permissions << 3,
+            OTHER => mode |= permissions,
+            MASK => mask = permissions,
+            USER | GROUP if permissions == read => {}
+            _ => return None,
+        }
+    }
+    Some(u32::from(mode & (0o707 | mask << 3)))
 }

@@ -3,7 +3,7 @@
 use std::{
     fs,
     os::unix::fs::{MetadataExt, PermissionsExt},
-    path::Path,
+    path::{Path, PathBuf},
     process::Command,
     thread,
 };
@@ -243,4 +243,109 @@ fn a_directory_is_not_given_away_by_whoever_could_not_write_to_it_afterwards() {
     let error = FileSet::open(&out, Links::ByName).unwrap_err().to_string();
     assert!(error.contains("belongs to uid 54321"), "{error}");
     assert!(error.contains("chown it"), "{error}");
+}
+
+/// Paths of this file in every set that is kept.
+fn in_all_sets(directory: &Path, name: &str) -> Vec<PathBuf> {
+    let mut paths: Vec<_> = fs::read_dir(directory)
+        .unwrap()
+        .map(|entry| entry.unwrap())
+        .filter(|entry| entry.file_type().unwrap().is_dir())
+        .map(|entry| entry.path().join(name))
+        .collect();
+    paths.sort();
+    paths
+}
+
+#[test]
+fn who_is_no_reader_any_more_reads_no_set_neither_the_new_one_nor_the_one_before() {
+    if !is_root("acting as another user") {
+        return;
+    }
+    let access = |directory_mode: Option<u32>, file_mode, readers: &[Reader]| Access {
+        file_mode: Some(FileMode::new(file_mode).unwrap()),
+        directory_mode: directory_mode.map(|mode| FileMode::new(mode).unwrap()),
+        owner: Owner {
+            uid: None,
+            gid: Some(GROUP),
+        },
+        readers: readers.to_vec(),
+        acls: Acls::Try,
+    };
+    let both = [Reader::User(READER), Reader::User(STRANGER)];
+    for (before, after, (uid, gid), stays) in [
+        // The directory itself is open to the one who is to read nothing.
+        (
+            access(Some(0o711), 0o600, &both),
+            access(Some(0o711), 0o600, &[]),
+            (READER, READER),
+            false,
+        ),
+        (
+            access(None, 0o600, &both),
+            access(None, 0o600, &both[1..]),
+            (READER, READER),
+            true,
+        ),
+        (
+            access(Some(0o750), 0o640, &[]),
+            access(Some(0o750), 0o600, &[]),
+            (STRANGER, GROUP),
+            false,
+        ),
+    ] {
+        let home = home();
+        let out = home.path().join("out");
+        let first = set(&out, before.clone());
+        let old = in_all_sets(&out, "svid_key.pem");
+        assert_eq!(old.len(), 1);
+        assert!(read_as(uid, gid, &old[0]).is_some(), "{before:?}");
+        drop(first);
+        let second = set(&out, after.clone());
+        for path in in_all_sets(&out, "svid_key.pem") {
+            assert_eq!(read_as(uid, gid, &path), None, "{after:?} {old:?}");
+        }
+        let other = read_as(STRANGER, STRANGER, &out.join("svid_key.pem"));
+        assert_eq!(other.is_some(), stays, "{after:?}");
+        drop(second);
+        // The rights have not changed: whoever reads the set before goes on.
+        let third = set(&out, after);
+        assert_eq!(in_all_sets(&out, "svid_key.pem").len(), 2);
+        drop(third);
+    }
+}
+
+#[test]
+fn a_directory_without_readers_has_no_list_of_ours_left() {
+    let home = home();
+    let out = home.path().join("out");
+    let of_readers = |readers: &[Reader], acls| Access {
+        readers: readers.to_vec(),
+        acls,
+        ..Access::default()
+    };
+    let list = || {
+        let mut list = vec![0_u8; 256];
+        rustix::fs::getxattr(&out, "system.posix_acl_access", &mut list)
+    };
+    let reader = [Reader::User(READER)];
+    let options = Options {
+        links: Links::ByName,
+        symlinks: Symlinks::TrySecure,
+        access: of_readers(&reader, Acls::Required),
+    };
+    match FileSet::open(&out, options) {
+        Ok(set) => drop(set),
+        Err(error) if error.to_string().contains("no access control lists") => {
+            eprintln!("SKIPPED: {error}");
+            return;
+        }
+        Err(error) => panic!("{error}"),
+    }
+    assert!(list().is_ok());
+    drop(set(&out, of_readers(&[], Acls::Off)));
+    assert!(list().is_ok(), "lists are no matter of ours");
+    drop(set(&out, of_readers(&[], Acls::Try)));
+    assert_eq!(list(), Err(rustix::io::Errno::NODATA));
+    assert_eq!(fs::metadata(&out).unwrap().mode() & 0o7777, 0o700);
 }

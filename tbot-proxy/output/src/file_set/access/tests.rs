@@ -81,3 +81,25 @@ fn what_is_as_it_should_be_is_not_touched() {
     dress(&other).unwrap();
     assert!(rustix::io::read(&changes, &mut event).is_ok());
 }
+
+#[test]
+fn only_a_list_of_readers_is_taken_off() {
+    let readers = [Reader::User(5), Reader::Group(7)];
+    for mode in [0o700, 0o750, 0o755, 0o711] {
+        let list = acl::encode(mode, &readers, Permissions::READ_AND_ENTER);
+        assert_eq!(acl::mode_without_readers(&list), Some(mode));
+        // Somebody has more than that, or less.
+        let other = acl::encode(mode, &readers, Permissions::READ);
+        assert_eq!(acl::mode_without_readers(&other), None);
+        for length in 0..4 {
+            assert_eq!(acl::mode_without_readers(&list[..length]), None);
+        }
+        assert_eq!(acl::mode_without_readers(&list[..list.len() - 1]), None);
+    }
+    // The mask bounds the group.
+    let mut list = acl::encode(0o750, &readers, Permissions::READ_AND_ENTER);
+    let mask = list.len() - 14;
+    assert_eq!(list[mask], 5);
+    list[mask] = 1;
+    assert_eq!(acl::mode_without_readers(&list), Some(0o710));
+}
