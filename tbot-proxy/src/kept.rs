@@ -9,6 +9,7 @@
 //! ask, and whether a refusal takes away what is held.
 
 mod asking;
+mod contexts;
 mod keeper;
 mod roll;
 
@@ -23,11 +24,11 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio::sync::watch;
 use tokio_util::task::AbortOnDropHandle;
-use workload_api::X509Context;
 
 use keeper::Keeper;
 
 pub(crate) use asking::{KeptDocument, KeptSvid, SetKind, to_struct};
+pub(crate) use contexts::Contexts;
 pub(crate) use roll::{Listed, Roll};
 
 use crate::{
@@ -117,8 +118,8 @@ pub(crate) struct SetNow {
     pub(crate) svids: Vec<Arc<KeptSvid>>,
     /// Of the own trust domain, and of those that the SVIDs federate with.
     pub(crate) bundles: Arc<TrustBundleSet>,
-    /// What goes to a workload, if X509-SVIDs are held.
-    pub(crate) context: Option<Arc<X509Context>>,
+    /// What goes to a workload.
+    pub(crate) contexts: Arc<Contexts>,
     /// What is wrong, if anything is.
     pub(crate) reason: Option<String>,
     pub(crate) reads: Arc<Reads>,
@@ -149,7 +150,7 @@ impl SetNow {
             outcome: Outcome::Pending,
             svids: Vec::new(),
             bundles: Arc::default(),
-            context: None,
+            contexts: Arc::default(),
             reason: Some("starting".to_owned()),
             reads: Arc::new(Reads::All),
             attested: Attested {

@@ -23,9 +23,8 @@ use futures_util::{
     stream::{self, BoxStream},
 };
 use identity::{SpiffeId, TrustBundleSet};
-use secrecy::ExposeSecret;
 use tokio::net::{TcpStream, UnixStream};
-use workload_api::{Backend, BundleContext, Denied, IssuedJwt, IssuedWit, WitContext, X509Context};
+use workload_api::{Backend, BundleContext, Denied, IssuedJwt, WitContext, X509Context};
 
 pub(crate) use self::serving::ApiTask;
 use self::{
@@ -35,7 +34,7 @@ use self::{
 use crate::{
     cache::{Cache, TokenError, Workload, WorkloadSet},
     configuration::Selector,
-    kept::{KeptDocument, SetKind, SetNow},
+    kept::{SetKind, SetNow},
 };
 
 /// How long a call waits for what is being asked of the issuer.
@@ -125,7 +124,7 @@ impl Backend for WorkloadIdentities {
 
     fn x509(&self, caller: &Arc<Caller>) -> BoxStream<'static, Result<Arc<X509Context>, Denied>> {
         changes(self.follow(caller, SetKind::X509), |now| {
-            now.context.clone()
+            now.contexts.x509()
         })
     }
 
@@ -134,7 +133,7 @@ impl Backend for WorkloadIdentities {
         caller: &Arc<Caller>,
     ) -> BoxStream<'static, Result<Arc<BundleContext>, Denied>> {
         changes(self.follow(caller, SetKind::X509), |now| {
-            Some(Arc::new(now.context.as_ref()?.bundles.clone()))
+            now.contexts.bundles()
         })
     }
 
@@ -188,7 +187,7 @@ impl Backend for WorkloadIdentities {
     ) -> BoxStream<'static, Result<Arc<WitContext>, Denied>> {
         let id = id.cloned();
         changes(self.follow(caller, SetKind::Wit), move |now| {
-            wit_context(now, id.as_ref())
+            now.contexts.wit(id.as_ref())
         })
     }
 
@@ -235,29 +234,5 @@ where
     .boxed()
 }
 
-/// The WIT-SVIDs of a set, or that of one identity.
-fn wit_context(now: &SetNow, id: Option<&SpiffeId>) -> Option<Arc<WitContext>> {
-    let svids: Vec<_> = now
-        .svids
-        .iter()
-        .filter(|svid| id.is_none_or(|id| svid.id == *id))
-        .filter_map(|svid| match &svid.document {
-            KeptDocument::Wit { token, key_pkcs8 } => Some(IssuedWit {
-                id: svid.id.clone(),
-                token: token.expose_secret().to_owned(),
-                key_pkcs8: key_pkcs8.clone(),
-                hint: svid.hint.clone(),
-                not_after: svid.not_after,
-            }),
-            KeptDocument::X509(_) => None,
-        })
-        .collect();
-    let own = svids.first()?.id.trust_domain();
-    Some(Arc::new(WitContext {
-        svids,
-        bundles: BundleContext {
-            own,
-            bundles: now.bundles.clone(),
-        },
-    }))
-}
+#[cfg(test)]
+mod tests;

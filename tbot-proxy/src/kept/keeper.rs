@@ -9,9 +9,10 @@ use std::{
 
 use identity::{TrustBundle, TrustBundleSet};
 use tokio::sync::watch;
-use workload_api::{BundleContext, HeldX509, X509Context};
 
-use super::{Attested, Bearer, Before, Keeping, KeptSvid, Outcome, SetKind, SetNow, asking};
+use super::{
+    Attested, Bearer, Before, Contexts, Keeping, KeptSvid, Outcome, SetKind, SetNow, asking,
+};
 use crate::{
     cache::Place,
     configuration::Selector,
@@ -425,15 +426,15 @@ impl Keeper {
                 false => Arc::new(bundles),
             };
             // What is the same for workloads stays the same object: it is not sent again.
-            let context = match same_svids && same_bundles {
-                true => now.context.clone(),
-                false => context(&self.svids, &bundles),
+            let contexts = match same_svids && same_bundles {
+                true => now.contexts.clone(),
+                false => Arc::new(Contexts::of(&self.svids, &bundles, &now.contexts)),
             };
             *now = Arc::new(SetNow {
                 outcome,
                 svids: self.svids.clone(),
                 bundles,
-                context,
+                contexts,
                 reason,
                 reads: self.reads.clone(),
                 attested: self.attested.clone(),
@@ -490,27 +491,6 @@ async fn attempt(
         Err(error) => Attempt::Failed(error),
     };
     (attempt, attested, under)
-}
-
-/// What goes to a workload, if there are X509-SVIDs.
-fn context(svids: &[Arc<KeptSvid>], bundles: &Arc<TrustBundleSet>) -> Option<Arc<X509Context>> {
-    let held: Vec<_> = svids
-        .iter()
-        .filter_map(|svid| {
-            Some(HeldX509 {
-                svid: svid.document.x509()?.clone(),
-                hint: svid.hint.clone(),
-            })
-        })
-        .collect();
-    let own = held.first()?.svid.id().trust_domain();
-    Some(Arc::new(X509Context {
-        svids: held,
-        bundles: BundleContext {
-            own,
-            bundles: bundles.clone(),
-        },
-    }))
 }
 
 fn same(one: &[Arc<KeptSvid>], two: &[Arc<KeptSvid>]) -> bool {

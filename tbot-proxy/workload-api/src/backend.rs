@@ -5,6 +5,9 @@
 //! as it is now. Every item of a stream is complete state (WA-04), and the first one
 //! comes as soon as it is known (WA-05). A stream of a backend never ends by itself
 //! except after an error, which is its last item.
+//!
+//! What callers share is to be one object (`Arc`): by that it is encoded once for all of
+//! their streams. Equal objects are encoded one by one.
 
 use std::{future::Future, io, sync::Arc, time::SystemTime};
 
@@ -67,8 +70,9 @@ pub trait Backend: Send + Sync + 'static {
 pub struct X509Context {
     /// At least one; the first is the default (WA-31). The order is stable.
     pub svids: Vec<HeldX509>,
-    /// Of the own trust domain, and of those that the identities federate with.
-    pub bundles: BundleContext,
+    /// Of the own trust domain, and of those that the identities federate with. The same
+    /// object for as long as they are the same.
+    pub bundles: Arc<BundleContext>,
 }
 
 /// One X509-SVID of a caller.
@@ -127,7 +131,7 @@ pub struct WitContext {
     /// At least one, in the order of [`X509Context::svids`].
     pub svids: Vec<IssuedWit>,
     /// See [`BundleContext`].
-    pub bundles: BundleContext,
+    pub bundles: Arc<BundleContext>,
 }
 
 /// A WIT-SVID of a caller, with its key.

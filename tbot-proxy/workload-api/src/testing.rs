@@ -83,10 +83,7 @@ impl TestBackend {
     /// New SVIDs of the same CA for all.
     pub fn rotate(&self) {
         let context = self.context();
-        drop(
-            self.bundles
-                .send_replace(Ok(Arc::new(context.bundles.clone()))),
-        );
+        drop(self.bundles.send_replace(Ok(context.bundles.clone())));
         drop(
             self.wit
                 .send_replace(Ok(Arc::new(self.wit_context(&context)))),
@@ -150,10 +147,10 @@ impl TestBackend {
         };
         X509Context {
             svids: lock(&self.identities).iter().map(svid).collect(),
-            bundles: BundleContext {
+            bundles: Arc::new(BundleContext {
                 own: ca.trust_domain().clone(),
                 bundles: self.trust(),
-            },
+            }),
         }
     }
 

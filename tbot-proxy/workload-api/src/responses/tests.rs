@@ -18,10 +18,10 @@ fn context(ca: &TestCa, hints: &[&str], others: Vec<TrustBundle>) -> X509Context
     let bundles = others.into_iter().chain([ca.bundle()]);
     X509Context {
         svids: hints.iter().map(held).collect(),
-        bundles: BundleContext {
+        bundles: Arc::new(BundleContext {
             own: ca.trust_domain().clone(),
             bundles: Arc::new(TrustBundleSet::new(bundles)),
-        },
+        }),
     }
 }
 
@@ -74,7 +74,7 @@ fn a_message_of_too_many_svids_is_bounded_and_keeps_the_first() {
 fn an_svid_without_its_bundle_is_not_handed_out() {
     let ca = TestCa::new("one.example");
     let mut context = context(&ca, &[""], vec![]);
-    context.bundles.bundles = Arc::new(TrustBundleSet::default());
+    Arc::make_mut(&mut context.bundles).bundles = Arc::new(TrustBundleSet::default());
     let status = x509(&context).unwrap_err();
     assert_eq!(status.code(), tonic::Code::Unavailable);
     context.svids.clear();
@@ -117,7 +117,8 @@ fn wa_15_crls_and_federated_bundles_go_along() {
         .with_crls(vec![ca.revoke([svid.serial()])])
         .unwrap();
     let mut context = context(&ca, &[""], vec![]);
-    context.bundles.bundles = Arc::new(TrustBundleSet::new([own, other.bundle()]));
+    Arc::make_mut(&mut context.bundles).bundles =
+        Arc::new(TrustBundleSet::new([own, other.bundle()]));
     let message: pb::X509svidResponse = read(&x509(&context).unwrap());
     assert_eq!(message.crl.len(), 1);
     assert_eq!(message.svids[0].bundle, ca.certificate().as_ref());

@@ -1,7 +1,7 @@
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use identity::testing::TestCa;
+use identity::{TrustBundleSet, testing::TestCa};
 use prost::Message;
 use proto::{envoy::service::discovery::v3 as pb, google};
 use tonic::Code;
@@ -15,18 +15,15 @@ use crate::{
 /// Two SVIDs, and bundles of two trust domains.
 pub(in crate::sds) fn context(ca: &TestCa, other: &TestCa) -> X509Context {
     let held = |path: &str| HeldX509 {
-        svid: std::sync::Arc::new(ca.svid(path, Duration::from_secs(60))),
+        svid: Arc::new(ca.svid(path, Duration::from_secs(60))),
         hint: String::new(),
     };
     X509Context {
         svids: vec![held("/a"), held("/b")],
-        bundles: BundleContext {
+        bundles: Arc::new(BundleContext {
             own: ca.trust_domain().clone(),
-            bundles: std::sync::Arc::new(identity::TrustBundleSet::new([
-                ca.bundle(),
-                other.bundle(),
-            ])),
-        },
+            bundles: Arc::new(TrustBundleSet::new([ca.bundle(), other.bundle()])),
+        }),
     }
 }
 
@@ -152,7 +149,7 @@ fn an_unknown_name_is_not_answered_until_it_is_there_and_harms_no_other() {
     assert_eq!(names(&one), ["default"]);
     // Withdrawn: the others stay, and there is no empty answer.
     context.svids.clear();
-    context.bundles.bundles = std::sync::Arc::default();
+    Arc::make_mut(&mut context.bundles).bundles = Arc::default();
     assert!(answer(&mut world, &secrets(&context)).is_none());
 }
 
