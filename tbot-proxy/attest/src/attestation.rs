@@ -7,6 +7,7 @@
 //! the one who connected), nothing that was read counts.
 
 use std::{
+    collections::HashMap,
     sync::{Mutex, PoisonError},
     time::{Duration, Instant},
 };
@@ -14,6 +15,7 @@ use std::{
 use futures_util::future::join_all;
 use hashlink::LruCache;
 use serde_json::{Map, Value};
+use telemetry::Throttle;
 
 #[cfg(feature = "sigstore")]
 use crate::sigstore::{Sigstore, SigstoreConfig};
@@ -72,8 +74,7 @@ pub struct Attestors {
     #[cfg(feature = "sigstore")]
     sigstore: Option<Sigstore>,
     time_limit: Duration,
-    /// What was logged lately: every renewal would say the same again.
-    told: Mutex<LruCache<Failure, ()>>,
+    told: Mutex<Told>,
 }
 
 /// What is known of a process.
@@ -120,7 +121,7 @@ impl Attestors {
             #[cfg(feature = "sigstore")]
             sigstore: config.sigstore.map(Sigstore::new),
             time_limit: limit,
-            told: Mutex::new(LruCache::new(TOLD)),
+            told: Mutex::default(),
         }
     }
 
@@ -189,7 +190,8 @@ impl Attestors {
         self.time_limit
     }
 
-    /// Counts each attestor that failed, and logs each reason once.
+    /// Counts each attestor that failed, and logs each reason once, unless there are very
+    /// many.
     fn tell(&self, process: &Process, failures: &[Failure]) {
         let mut counted = "";
         for failure in failures {
@@ -200,11 +202,12 @@ impl Attestors {
                     .increment(1);
             }
             let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
-            if told.insert(failure.clone(), ()).is_none() {
+            if let Some(held_back) = told.pass(failure) {
                 tracing::info!(
                     pid = process.pid(),
                     attestor = failure.attestor,
                     reason = failure.reason,
+                    held_back,
                     "attributes of a workload are absent"
                 );
             }
@@ -230,3 +233,37 @@ impl Attestors {
         found
     }
 }
+
+/// What was logged lately: every renewal would say the same again. Reasons have names in
+/// them that workloads choose, so each attestor has so many lines and no more.
+#[derive(Debug)]
+struct Told {
+    reasons: LruCache<Failure, ()>,
+    lines: HashMap<&'static str, Throttle>,
+}
+
+impl Default for Told {
+    fn default() -> Self {
+        Self {
+            reasons: LruCache::new(TOLD),
+            lines: HashMap::new(),
+        }
+    }
+}
+
+impl Told {
+    /// Whether a failure is to be logged: with how many lines were held back before it.
+    /// One that is held back is new the next time.
+    fn pass(&mut self, failure: &Failure) -> Option<u64> {
+        if self.reasons.get(failure).is_some() {
+            return None;
+        }
+        let lines = self.lines.entry(failure.attestor);
+        let held_back = lines.or_insert_with(Throttle::ten_a_minute).pass()?;
+        self.reasons.insert(failure.clone(), ());
+        Some(held_back)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -31,6 +31,7 @@ use rustix::{
     process::{Pid, PidfdFlags, pidfd_open},
 };
 use sys::PeerCredentials;
+use telemetry::Throttle;
 use tokio::io::unix::AsyncFd;
 
 use crate::procfs::{self, ParseError};
@@ -193,7 +194,11 @@ impl Process {
         let process = Arc::clone(self);
         async move {
             if let Err(error) = process.wait().await {
-                tracing::warn!(pid = process.pid(), %error, "process cannot be watched");
+                static TOLD: Throttle = Throttle::ten_a_minute();
+                if let Some(held_back) = TOLD.pass() {
+                    let pid = process.pid();
+                    tracing::warn!(pid, %error, held_back, "process cannot be watched");
+                }
             }
         }
     }

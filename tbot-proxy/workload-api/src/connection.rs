@@ -21,6 +21,7 @@ use h2::{
     RecvStream,
     server::{self, SendResponse},
 };
+use telemetry::Throttle;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     task::JoinSet,
@@ -84,7 +85,10 @@ pub(crate) async fn accept<F>(
                 }
             }
             Err(error) => {
-                tracing::warn!(%error, "a connection could not be accepted");
+                static TOLD: Throttle = Throttle::ten_a_minute();
+                if let Some(held_back) = TOLD.pass() {
+                    tracing::warn!(%error, held_back, "a connection could not be accepted");
+                }
                 sleep(ACCEPT_BACKOFF).await;
             }
         }

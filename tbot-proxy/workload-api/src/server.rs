@@ -2,6 +2,7 @@
 
 use std::{future::Future, sync::Arc};
 
+use telemetry::Throttle;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -52,8 +53,11 @@ impl<B: Backend> Server<B> {
         let caller = match caller {
             Ok(caller) => Arc::new(caller),
             Err(error) => {
+                static TOLD: Throttle = Throttle::ten_a_minute();
                 meters::refused("unknown_caller");
-                tracing::warn!(%error, "a connection was closed: its process could not be told");
+                if let Some(held_back) = TOLD.pass() {
+                    tracing::warn!(%error, held_back, "a connection was closed: its process could not be told");
+                }
                 return None;
             }
         };

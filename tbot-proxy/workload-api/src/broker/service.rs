@@ -11,6 +11,7 @@ use bytes::Bytes;
 use futures_util::{Stream, future::BoxFuture};
 use identity::SpiffeId;
 use proto::broker as pb;
+use telemetry::Throttle;
 use tokio_util::sync::CancellationToken;
 use tonic::{Code, Status, service::Routes};
 use tonic_types::{ErrorDetails, StatusExt as _};
@@ -106,7 +107,10 @@ impl<B: Broker> Session<B> {
         }
         // BE-06: before anything is told, reflection too.
         if !self.service.allowed.contains(&self.broker) {
-            tracing::warn!(id = %self.broker, "one that is no broker was refused");
+            static TOLD: Throttle = Throttle::ten_a_minute();
+            if let Some(held_back) = TOLD.pass() {
+                tracing::warn!(id = %self.broker, held_back, "one that is no broker was refused");
+            }
             let status = Status::permission_denied("this SPIFFE ID is not that of a broker");
             return grpc::refuse(&status, Call::new("broker", false));
         }

@@ -15,6 +15,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use futures_util::{Stream, stream::BoxStream};
 use prost::{Message, encoding::encode_varint};
 use proto::envoy::config::core::v3::Node;
+use telemetry::Throttle;
 use tonic::{Status, Streaming};
 
 use super::{Chooser, resources::Secrets};
@@ -176,11 +177,15 @@ impl Pieces {
     /// As they travel.
     pub(super) fn framed(self) -> Vec<Bytes> {
         if self.left_out > 0 {
+            static TOLD: Throttle = Throttle::ten_a_minute();
             let left_out = self.left_out;
-            tracing::warn!(
-                left_out,
-                "secrets that do not fit into a message of 4 MiB are left out"
-            );
+            if let Some(held_back) = TOLD.pass() {
+                tracing::warn!(
+                    left_out,
+                    held_back,
+                    "secrets that do not fit into a message of 4 MiB are left out"
+                );
+            }
             meters::left_out("secret", left_out);
         }
         let mut first = BytesMut::with_capacity(5 + self.head.len());
@@ -205,7 +210,13 @@ pub(super) fn nonce() -> String {
 
 /// An Envoy has refused an answer.
 pub(super) fn rejected(why: &str) {
-    let why: String = why.chars().take(500).collect();
-    tracing::warn!(why, "an Envoy has refused a secret");
+    static TOLD: Throttle = Throttle::ten_a_minute();
+    if let Some(held_back) = TOLD.pass() {
+        let why: String = why.chars().take(500).collect();
+        tracing::warn!(why, held_back, "an Envoy has refused a secret");
+    }
     meters::sds_rejected();
 }
+
+#[cfg(test)]
+mod tests;
