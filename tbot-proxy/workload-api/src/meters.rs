@@ -22,7 +22,7 @@ pub fn describe() {
     describe_counter!(REJECTED, "Answers that an Envoy has refused");
     describe_counter!(
         LEFT_OUT,
-        "What did not fit into a message of 4 MiB, by kind, once an encoded message"
+        "What did not fit into a message of 4 MiB, by kind, once an encoded message; kind name: names of an Envoy that there is no room to wait for"
     );
 }
 

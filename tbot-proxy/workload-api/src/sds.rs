@@ -6,9 +6,10 @@
 //!
 //! An Envoy gets exactly what it names: a name that is not there gets no answer until it
 //! is, and is nobody else's trouble (other servers end the stream, and with it every
-//! other secret). Names are never an error.
+//! other secret). Names are never an error, not even too many of them ([`names`]).
 
 mod delta;
+mod names;
 mod resources;
 mod updates;
 mod world;
@@ -39,10 +40,6 @@ use crate::{
 pub const SERVICE: &str = "envoy.service.secret.v3.SecretDiscoveryService";
 /// Type of its resources.
 pub const SECRET: &str = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret";
-/// Most names that one stream may want.
-const MAX_NAMES: usize = 4096;
-/// Most bytes of names and versions that are kept for a stream.
-const MAX_KEPT: usize = 256 * 1024;
 /// Metadata of an Envoy that wants plain CA certificates; SPIRE has it too.
 const NO_VALIDATOR: &str = "disable_spiffe_cert_validation";
 
@@ -169,13 +166,14 @@ impl Service {
         let mut chooser = self.chooser();
         let mut world = World::default();
         let request = request.await?;
+        check_type(&request.type_url)?;
         chooser.meet(request.node.as_ref());
-        world.request(request)?;
         let context = match states.next().await {
             Some(context) => context.map_err(status)?,
             None => return Err(Status::unavailable("nothing is known yet: try again")),
         };
         let secrets = chooser.secrets(&context)?;
+        world.request(request, &secrets)?;
         let pieces = world.all(&secrets);
         Ok(Bytes::from_owner(zeroize::Zeroizing::new(pieces.concat())))
     }
@@ -225,12 +223,6 @@ fn check_type(type_url: &str) -> Result<(), Status> {
     }
 }
 
-fn too_many() -> Status {
-    Status::resource_exhausted(format!(
-        "a stream may want {MAX_NAMES} names of {MAX_KEPT} bytes in all at most"
-    ))
-}
-
 /// Reads requests as a stream does, and answers; for the fuzzer.
 #[cfg(feature = "testing")]
 #[doc(hidden)]
@@ -241,12 +233,12 @@ pub fn try_requests(context: &X509Context, requests: &[&[u8]], is_delta: bool) {
     for request in requests {
         if is_delta {
             if let Ok(request) = pb::DeltaDiscoveryRequest::decode(*request) {
-                let _ = delta.request(request);
+                let _ = delta.request(request, &secrets);
                 drop(delta.answer(&secrets));
                 assert!(delta.answer(&secrets).is_none(), "answered twice");
             }
         } else if let Ok(request) = pb::DiscoveryRequest::decode(*request) {
-            let _ = world.request(request);
+            let _ = world.request(request, &secrets);
             drop(world.answer(&secrets));
             assert!(world.answer(&secrets).is_none(), "answered twice");
         }

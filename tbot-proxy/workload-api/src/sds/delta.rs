@@ -3,7 +3,8 @@
 //! The server knows what the client holds: what it said it holds as the stream began,
 //! and what it was sent since. A name that it subscribes to anew is answered even if it
 //! holds that already, for it may have dropped it. A secret that is no longer there is
-//! told as removed; one that never was is not mentioned.
+//! told as removed; one that never was is not mentioned, unless there is no room to wait
+//! for it: then it is told as removed too, so that the client knows.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,9 +14,9 @@ use proto::envoy::{config::core::v3::Node, service::discovery::v3 as pb};
 use tonic::Status;
 
 use super::{
-    MAX_KEPT, MAX_NAMES, SECRET, check_type,
-    resources::Secrets,
-    too_many,
+    SECRET, check_type,
+    names::Names,
+    resources::{Encoded, Secrets},
     updates::{Pieces, Protocol, nonce, rejected},
 };
 
@@ -26,9 +27,11 @@ const WILDCARD: &str = "*";
 pub(super) struct Delta {
     has_begun: bool,
     wants_all: bool,
-    wanted: BTreeSet<String>,
+    wanted: Names,
     /// What the client holds: version by name.
     held: BTreeMap<String, String>,
+    /// What there was no room for in the last request.
+    left_out: Vec<String>,
 }
 
 impl Delta {
@@ -39,7 +42,7 @@ impl Delta {
     /// Names that are wanted and there, each once.
     fn wanted<'a>(&'a self, secrets: &'a Secrets) -> BTreeSet<&'a str> {
         let all = secrets.full_names().iter().filter(|_| self.wants_all);
-        let names = self.wanted.iter().chain(all).map(String::as_str);
+        let names = self.wanted.iter().chain(all.map(String::as_str));
         names.filter(|name| secrets.get(name).is_some()).collect()
     }
 }
@@ -51,7 +54,7 @@ impl Protocol for Delta {
         request.node.as_ref()
     }
 
-    fn request(&mut self, request: Self::Request) -> Result<(), Status> {
+    fn request(&mut self, request: Self::Request, secrets: &Secrets) -> Result<(), Status> {
         check_type(&request.type_url)?;
         if let Some(error) = &request.error_detail {
             rejected(&error.message);
@@ -59,9 +62,6 @@ impl Protocol for Delta {
         let is_first = !std::mem::replace(&mut self.has_begun, true);
         if is_first {
             self.wants_all = request.resource_names_subscribe.is_empty();
-            if request.initial_resource_versions.len() > MAX_NAMES {
-                return Err(too_many());
-            }
             self.held = request.initial_resource_versions.into_iter().collect();
         }
         for name in request.resource_names_unsubscribe {
@@ -72,32 +72,29 @@ impl Protocol for Delta {
             self.wanted.remove(&name);
             self.held.remove(&name);
         }
-        for name in request.resource_names_subscribe {
-            if name == WILDCARD {
-                self.wants_all = true;
-                continue;
+        let mut names = request.resource_names_subscribe;
+        self.wants_all |= names.iter().any(|name| name == WILDCARD);
+        names.retain(|name| name != WILDCARD);
+        if is_first {
+            self.left_out = self.wanted.add(names, secrets);
+            // What has changed since is sent like what is new, what is gone is told once.
+            let mut held = std::mem::take(&mut self.held);
+            held.retain(|name, version| {
+                let is_same = |secret: &Encoded| secret.version == *version;
+                self.wants(name) && secrets.get(name).is_none_or(is_same)
+            });
+            self.held = held;
+        } else {
+            for name in &names {
+                self.held.remove(name);
             }
-            if !is_first {
-                self.held.remove(&name);
-            }
-            self.wanted.insert(name);
-            if self.wanted.len() > MAX_NAMES {
-                return Err(too_many());
-            }
+            self.left_out = self.wanted.add(names, secrets);
         }
-        let wanted: usize = self.wanted.iter().map(String::len).sum();
-        let held = self
-            .held
-            .iter()
-            .map(|(name, version)| name.len() + version.len());
-        match wanted + held.sum::<usize>() {
-            0..=MAX_KEPT => Ok(()),
-            _ => Err(too_many()),
-        }
+        Ok(())
     }
 
     fn answer(&mut self, secrets: &Secrets) -> Option<Vec<Bytes>> {
-        let removed: Vec<String> = self
+        let mut removed: Vec<String> = self
             .held
             .keys()
             .filter(|name| self.wants(name) && secrets.get(name).is_none())
@@ -106,6 +103,7 @@ impl Protocol for Delta {
         for name in &removed {
             self.held.remove(name);
         }
+        removed.append(&mut self.left_out);
         let changed: Vec<(String, String)> = self
             .wanted(secrets)
             .into_iter()

@@ -34,8 +34,8 @@ pub(super) trait Protocol: Send + 'static {
     /// The Envoy, if the request names it.
     fn node(request: &Self::Request) -> Option<&Node>;
 
-    /// Takes a request in. An error ends the stream.
-    fn request(&mut self, request: Self::Request) -> Result<(), Status>;
+    /// Takes a request in; `secrets` are what is there now. An error ends the stream.
+    fn request(&mut self, request: Self::Request, secrets: &Secrets) -> Result<(), Status>;
 
     /// What is to be sent now, if anything: the pieces of one message.
     fn answer(&mut self, secrets: &Secrets) -> Option<Vec<Bytes>>;
@@ -47,9 +47,12 @@ pub(super) struct Updates<P: Protocol> {
     states: BoxStream<'static, Result<Arc<X509Context>, Denied>>,
     chooser: Chooser,
     protocol: P,
-    /// What the secrets that were sent last are made of. Kept for those: while a stream
-    /// has them, the next one does not make them again.
-    now: Option<(Arc<X509Context>, Arc<Secrets>)>,
+    /// What the caller holds. Until it is known no request is read: so many names that are
+    /// not there cannot wait for it.
+    state: Option<Arc<X509Context>>,
+    /// What was made of it, since the first request, in which the Envoy says which flavour
+    /// it wants. While a stream has them, the next one does not make them again.
+    secrets: Option<Arc<Secrets>>,
     pieces: VecDeque<Bytes>,
 }
 
@@ -65,46 +68,48 @@ impl<P: Protocol> Updates<P> {
             states,
             chooser,
             protocol,
-            now: None,
+            state: None,
+            secrets: None,
             pieces: VecDeque::new(),
         }
     }
 
     /// Takes in what has come; whether anything has.
     fn poll_news(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<(), Status>>> {
-        let request = match &mut self.requests {
-            Some(requests) => Pin::new(requests).poll_next(context),
-            None => Poll::Pending,
+        if let Some(state) = &self.state
+            && let Some(requests) = &mut self.requests
+        {
+            match Pin::new(requests).poll_next(context) {
+                Poll::Ready(Some(Ok(request))) => {
+                    let state = state.clone();
+                    return Poll::Ready(Some(self.request(request, &state)));
+                }
+                Poll::Ready(Some(Err(status))) => return Poll::Ready(Some(Err(too_long(status)))),
+                Poll::Ready(None) => self.requests = None,
+                Poll::Pending => {}
+            }
+        }
+        let state = match std::task::ready!(self.states.as_mut().poll_next(context)) {
+            Some(Ok(state)) => state,
+            Some(Err(denied)) => return Poll::Ready(Some(Err(status(denied)))),
+            None => return Poll::Ready(None),
         };
-        match request {
-            Poll::Ready(Some(Ok(request))) => {
-                self.chooser.meet(P::node(&request));
-                if let Err(status) = self.protocol.request(request) {
-                    return Poll::Ready(Some(Err(status)));
-                }
-                // The node may have said which flavour it wants.
-                if let Some((context, secrets)) = &mut self.now {
-                    match self.chooser.secrets(context) {
-                        Ok(chosen) => *secrets = chosen,
-                        Err(status) => return Poll::Ready(Some(Err(status))),
-                    }
-                }
-                return Poll::Ready(Some(Ok(())));
+        if self.secrets.is_some() {
+            match self.chooser.secrets(&state) {
+                Ok(secrets) => self.secrets = Some(secrets),
+                Err(status) => return Poll::Ready(Some(Err(status))),
             }
-            Poll::Ready(Some(Err(status))) => return Poll::Ready(Some(Err(too_long(status)))),
-            Poll::Ready(None) => self.requests = None,
-            Poll::Pending => {}
         }
-        match self.states.as_mut().poll_next(context) {
-            Poll::Ready(Some(Ok(state))) => {
-                Poll::Ready(Some(self.chooser.secrets(&state).map(|secrets| {
-                    self.now = Some((state, secrets));
-                })))
-            }
-            Poll::Ready(Some(Err(denied))) => Poll::Ready(Some(Err(status(denied)))),
-            Poll::Ready(None) => Poll::Ready(None),
-            Poll::Pending => Poll::Pending,
-        }
+        self.state = Some(state);
+        Poll::Ready(Some(Ok(())))
+    }
+
+    fn request(&mut self, request: P::Request, state: &Arc<X509Context>) -> Result<(), Status> {
+        self.chooser.meet(P::node(&request));
+        let secrets = self.chooser.secrets(state)?;
+        self.protocol.request(request, &secrets)?;
+        self.secrets = Some(secrets);
+        Ok(())
     }
 }
 
@@ -124,7 +129,7 @@ impl<P: Protocol + Unpin> Stream for Updates<P> {
                 None => return Poll::Ready(None),
                 Some(Err(status)) => return Poll::Ready(Some(Err(status))),
                 Some(Ok(())) => {
-                    if let Some((_, secrets)) = &this.now
+                    if let Some(secrets) = &this.secrets
                         && let Some(pieces) = this.protocol.answer(secrets)
                     {
                         this.pieces = pieces.into();

@@ -5,16 +5,16 @@
 //! last is stale and says nothing. An Envoy takes an answer without secrets as an error,
 //! so there is none; what is withdrawn is only left out of the next.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 
 use bytes::Bytes;
 use proto::envoy::{config::core::v3::Node, service::discovery::v3 as pb};
 use tonic::Status;
 
 use super::{
-    MAX_NAMES, SECRET, check_type,
+    SECRET, check_type,
+    names::Names,
     resources::{Secrets, version},
-    too_many,
     updates::{Pieces, Protocol, nonce, rejected},
 };
 
@@ -34,7 +34,7 @@ enum Wanted {
     Unknown,
     /// No name was ever named.
     All,
-    Names(BTreeSet<String>),
+    Names(Names),
 }
 
 impl World {
@@ -43,7 +43,7 @@ impl World {
         let names: Vec<&str> = match &self.wanted {
             Wanted::Unknown => Vec::new(),
             Wanted::All => secrets.full_names().iter().map(String::as_str).collect(),
-            Wanted::Names(names) => names.iter().map(String::as_str).collect(),
+            Wanted::Names(names) => names.iter().collect(),
         };
         let there = || {
             names
@@ -82,27 +82,26 @@ impl Protocol for World {
         request.node.as_ref()
     }
 
-    fn request(&mut self, request: Self::Request) -> Result<(), Status> {
+    fn request(&mut self, request: Self::Request, secrets: &Secrets) -> Result<(), Status> {
         check_type(&request.type_url)?;
-        if request.resource_names.len() > MAX_NAMES {
-            return Err(too_many());
-        }
         if !request.response_nonce.is_empty() && request.response_nonce != self.nonce {
             return Ok(());
         }
         if let Some(error) = &request.error_detail {
             rejected(&error.message);
         }
-        let is_named = matches!(self.wanted, Wanted::Names(_));
-        self.wanted = match request.resource_names.is_empty() && !is_named {
-            true => Wanted::All,
-            false => {
-                let names: BTreeSet<String> = request.resource_names.into_iter().collect();
-                // One that is wanted again later is sent again.
-                self.sent.retain(|name, _| names.contains(name));
-                Wanted::Names(names)
+        let mut names = match std::mem::take(&mut self.wanted) {
+            Wanted::Names(names) => names,
+            _ if request.resource_names.is_empty() => {
+                self.wanted = Wanted::All;
+                return Ok(());
             }
+            _ => Names::default(),
         };
+        names.set(request.resource_names, secrets);
+        // One that is wanted again later is sent again.
+        self.sent.retain(|name, _| names.contains(name));
+        self.wanted = Wanted::Names(names);
         Ok(())
     }
 

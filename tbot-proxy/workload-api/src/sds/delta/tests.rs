@@ -6,6 +6,7 @@ use proto::envoy::{extensions::transport_sockets::tls::v3::Secret, service::disc
 
 use super::Delta;
 use crate::sds::{
+    names::MOST_ABSENT,
     resources::Secrets,
     updates::Protocol,
     world::tests::{context, message, secrets},
@@ -39,8 +40,11 @@ fn only_what_changed_is_sent() {
     let (ca, other) = (TestCa::new("one.example"), TestCa::new("two.example"));
     let mut now = context(&ca, &other);
     let mut delta = Delta::default();
-    delta.request(subscribe(&["default", "ROOTCA"])).unwrap();
-    let first = answer(&mut delta, &secrets(&now)).unwrap();
+    let there = secrets(&now);
+    delta
+        .request(subscribe(&["default", "ROOTCA"]), &there)
+        .unwrap();
+    let first = answer(&mut delta, &there).unwrap();
     assert_eq!(
         versions(&first).keys().collect::<Vec<_>>(),
         ["ROOTCA", "default"]
@@ -49,7 +53,7 @@ fn only_what_changed_is_sent() {
     // An ACK is not answered.
     let mut ack = subscribe(&[]);
     ack.response_nonce = first.nonce.clone();
-    delta.request(ack).unwrap();
+    delta.request(ack, &there).unwrap();
     assert!(answer(&mut delta, &secrets(&now)).is_none());
     now.svids = context(&ca, &other).svids;
     let second = answer(&mut delta, &secrets(&now)).unwrap();
@@ -57,14 +61,16 @@ fn only_what_changed_is_sent() {
     assert_ne!(first.nonce, second.nonce);
     assert_ne!(versions(&first)["default"], versions(&second)["default"]);
     // Subscribed to again: sent again.
-    delta.request(subscribe(&["ROOTCA"])).unwrap();
+    delta
+        .request(subscribe(&["ROOTCA"]), &secrets(&now))
+        .unwrap();
     let third = answer(&mut delta, &secrets(&now)).unwrap();
     assert_eq!(versions(&third).keys().collect::<Vec<_>>(), ["ROOTCA"]);
     let unsubscribe = pb::DeltaDiscoveryRequest {
         resource_names_unsubscribe: vec!["default".to_owned()],
         ..Default::default()
     };
-    delta.request(unsubscribe).unwrap();
+    delta.request(unsubscribe, &secrets(&now)).unwrap();
     now.svids = context(&ca, &other).svids;
     assert!(answer(&mut delta, &secrets(&now)).is_none());
 }
@@ -74,27 +80,31 @@ fn a_stream_that_resumes_gets_what_it_does_not_have() {
     let (ca, other) = (TestCa::new("one.example"), TestCa::new("two.example"));
     let mut now = context(&ca, &other);
     let mut before = Delta::default();
-    before.request(subscribe(&["default", "ROOTCA"])).unwrap();
-    let held: HashMap<_, _> = versions(&answer(&mut before, &secrets(&now)).unwrap())
+    let there = secrets(&now);
+    before
+        .request(subscribe(&["default", "ROOTCA"]), &there)
+        .unwrap();
+    let held: HashMap<_, _> = versions(&answer(&mut before, &there).unwrap())
         .into_iter()
         .collect();
-    let resume = |held: &HashMap<String, String>| {
+    let resume = |held: &HashMap<String, String>, now: &Secrets| {
         let mut request = subscribe(&["default", "ROOTCA", "spiffe://one.example/gone"]);
         request.initial_resource_versions = held.clone();
         let mut delta = Delta::default();
-        delta.request(request).unwrap();
-        delta
+        delta.request(request, now).unwrap();
+        answer(&mut delta, now)
     };
     // The same: nothing. Versions outlive the process: they are of the content.
-    assert!(answer(&mut resume(&held), &secrets(&now)).is_none());
+    assert!(resume(&held, &there).is_none());
     now.svids = context(&ca, &other).svids;
-    let news = answer(&mut resume(&held), &secrets(&now)).unwrap();
+    let now = secrets(&now);
+    let news = resume(&held, &now).unwrap();
     assert_eq!(versions(&news).keys().collect::<Vec<_>>(), ["default"]);
     assert!(news.removed_resources.is_empty());
     // What it has and is gone is told as removed.
     let mut more = held;
     more.insert("spiffe://one.example/gone".to_owned(), "1".to_owned());
-    let news = answer(&mut resume(&more), &secrets(&now)).unwrap();
+    let news = resume(&more, &now).unwrap();
     assert_eq!(news.removed_resources, ["spiffe://one.example/gone"]);
 }
 
@@ -106,8 +116,9 @@ fn an_unknown_name_waits_and_a_withdrawn_one_is_told_as_removed_once() {
     fewer.svids.truncate(1);
     let id = "spiffe://one.example/b";
     let mut delta = Delta::default();
-    delta.request(subscribe(&[id, "nonsense"])).unwrap();
-    assert!(answer(&mut delta, &secrets(&fewer)).is_none());
+    let few = secrets(&fewer);
+    delta.request(subscribe(&[id, "nonsense"]), &few).unwrap();
+    assert!(answer(&mut delta, &few).is_none());
     let there = answer(&mut delta, &secrets(&now)).unwrap();
     assert_eq!(versions(&there).keys().collect::<Vec<_>>(), [id]);
     let gone = answer(&mut delta, &secrets(&fewer)).unwrap();
@@ -123,7 +134,38 @@ fn a_wildcard_is_everything_under_full_names() {
     let secrets = secrets(&context(&ca, &other));
     for names in [&[][..], &["*"]] {
         let mut delta = Delta::default();
-        delta.request(subscribe(names)).unwrap();
+        delta.request(subscribe(names), &secrets).unwrap();
         assert_eq!(answer(&mut delta, &secrets).unwrap().resources.len(), 4);
     }
+}
+
+#[test]
+fn five_thousand_names_that_are_not_there_are_told_as_removed_and_harm_no_other() {
+    let there = secrets(&context(
+        &TestCa::new("one.example"),
+        &TestCa::new("two.example"),
+    ));
+    let absent: Vec<String> = (0..5000).map(|index| format!("{index:04}")).collect();
+    let absent: Vec<&str> = absent.iter().map(String::as_str).collect();
+    let mut delta = Delta::default();
+    let mut removed = 0;
+    for names in absent.chunks(1000) {
+        let names = [names, &["default"]].concat();
+        delta.request(subscribe(&names), &there).unwrap();
+        let one = answer(&mut delta, &there).unwrap();
+        assert_eq!(versions(&one).keys().collect::<Vec<_>>(), ["default"]);
+        removed += one.removed_resources.len();
+        assert_eq!(delta.wanted.iter().count(), MOST_ABSENT + 1);
+        assert!(delta.left_out.is_empty() && delta.held.len() == 1);
+    }
+    assert_eq!(removed, 5000 - MOST_ABSENT);
+    // What it says that it holds is not kept either, and told once.
+    let held = absent.iter().map(|it| ((*it).to_owned(), "x".repeat(9)));
+    let mut request = subscribe(&absent);
+    request.initial_resource_versions = held.collect();
+    let mut delta = Delta::default();
+    delta.request(request, &there).unwrap();
+    let one = answer(&mut delta, &there).unwrap();
+    assert_eq!(one.removed_resources.len(), 5000);
+    assert!(delta.held.is_empty() && answer(&mut delta, &there).is_none());
 }

@@ -6,10 +6,10 @@ use prost::Message;
 use proto::{envoy::service::discovery::v3 as pb, google};
 use tonic::Code;
 
-use super::World;
+use super::{Wanted, World};
 use crate::{
     BundleContext, HeldX509, X509Context,
-    sds::{Options, resources::Secrets, updates::Protocol},
+    sds::{Options, names::MOST_ABSENT, resources::Secrets, updates::Protocol},
 };
 
 /// Two SVIDs, and bundles of two trust domains.
@@ -38,7 +38,7 @@ pub(in crate::sds) fn message<M: Message + Default>(pieces: &[Bytes]) -> M {
     M::decode(&all[5..]).unwrap()
 }
 
-fn names(response: &pb::DiscoveryResponse) -> Vec<String> {
+fn names_of(response: &pb::DiscoveryResponse) -> Vec<String> {
     let name = |any: &prost_types::Any| {
         use proto::envoy::extensions::transport_sockets::tls::v3::Secret;
         assert_eq!(any.type_url, super::SECRET);
@@ -65,14 +65,14 @@ fn a_stream_lives_through_acks_changes_and_new_names() {
     let first = secrets(&context(&ca, &other));
     let mut world = World::default();
     assert!(answer(&mut world, &first).is_none(), "nobody has asked");
-    world.request(asks(&["default"])).unwrap();
+    world.request(asks(&["default"]), &first).unwrap();
     let one = answer(&mut world, &first).unwrap();
-    assert_eq!(names(&one), ["default"]);
+    assert_eq!(names_of(&one), ["default"]);
     // The ACK is not answered.
     let mut ack = asks(&["default"]);
     ack.response_nonce = one.nonce.clone();
     ack.version_info = one.version_info.clone();
-    world.request(ack.clone()).unwrap();
+    world.request(ack.clone(), &first).unwrap();
     assert!(answer(&mut world, &first).is_none());
     // The same secrets from a new state are not, new ones are.
     assert!(answer(&mut world, &secrets_of_same(&ca, &other, &first)).is_none());
@@ -85,18 +85,18 @@ fn a_stream_lives_through_acks_changes_and_new_names() {
     // A stale one is not heard, whatever it wants.
     let mut stale = asks(&["default", "ALL"]);
     stale.response_nonce = one.nonce;
-    world.request(stale).unwrap();
+    world.request(stale, &second).unwrap();
     assert!(answer(&mut world, &second).is_none());
     // A new name is answered with all.
     let mut more = asks(&["default", "ALL"]);
     more.response_nonce = two.nonce.clone();
-    world.request(more).unwrap();
+    world.request(more, &second).unwrap();
     let three = answer(&mut world, &second).unwrap();
-    assert_eq!(names(&three), ["ALL", "default"]);
+    assert_eq!(names_of(&three), ["ALL", "default"]);
     // A name less is not.
     let mut less = asks(&["default"]);
     less.response_nonce = three.nonce;
-    world.request(less).unwrap();
+    world.request(less, &second).unwrap();
     assert!(answer(&mut world, &second).is_none());
 }
 
@@ -114,7 +114,7 @@ fn a_rejected_answer_is_not_repeated_and_the_next_change_is_sent() {
     let (ca, other) = (TestCa::new("one.example"), TestCa::new("two.example"));
     let first = secrets(&context(&ca, &other));
     let mut world = World::default();
-    world.request(asks(&["default"])).unwrap();
+    world.request(asks(&["default"]), &first).unwrap();
     let one = answer(&mut world, &first).unwrap();
     let mut nack = asks(&["default"]);
     nack.response_nonce = one.nonce;
@@ -122,7 +122,7 @@ fn a_rejected_answer_is_not_repeated_and_the_next_change_is_sent() {
         code: 3,
         message: "no".to_owned(),
     });
-    world.request(nack).unwrap();
+    world.request(nack, &first).unwrap();
     assert!(answer(&mut world, &first).is_none());
     assert!(answer(&mut world, &secrets(&context(&ca, &other))).is_some());
 }
@@ -135,18 +135,19 @@ fn an_unknown_name_is_not_answered_until_it_is_there_and_harms_no_other() {
     fewer.svids.truncate(1);
     let id = "spiffe://one.example/b";
     let mut world = World::default();
-    world.request(asks(&[id])).unwrap();
-    assert!(answer(&mut world, &secrets(&fewer)).is_none());
+    let few = secrets(&fewer);
+    world.request(asks(&[id]), &few).unwrap();
+    assert!(answer(&mut world, &few).is_none());
     assert_eq!(
-        names(&answer(&mut world, &secrets(&context)).unwrap()),
+        names_of(&answer(&mut world, &secrets(&context)).unwrap()),
         [id]
     );
     let mut world = World::default();
     world
-        .request(asks(&[id, "default", "nonsense", ""]))
+        .request(asks(&[id, "default", "nonsense", ""]), &few)
         .unwrap();
     let one = answer(&mut world, &secrets(&fewer)).unwrap();
-    assert_eq!(names(&one), ["default"]);
+    assert_eq!(names_of(&one), ["default"]);
     // Withdrawn: the others stay, and there is no empty answer.
     context.svids.clear();
     Arc::make_mut(&mut context.bundles).bundles = Arc::default();
@@ -157,10 +158,11 @@ fn an_unknown_name_is_not_answered_until_it_is_there_and_harms_no_other() {
 fn no_names_at_all_is_everything_under_full_names() {
     let (ca, other) = (TestCa::new("one.example"), TestCa::new("two.example"));
     let mut world = World::default();
-    world.request(asks(&[])).unwrap();
-    let all = answer(&mut world, &secrets(&context(&ca, &other))).unwrap();
+    let there = secrets(&context(&ca, &other));
+    world.request(asks(&[]), &there).unwrap();
+    let all = answer(&mut world, &there).unwrap();
     assert_eq!(
-        names(&all),
+        names_of(&all),
         [
             "spiffe://one.example/a",
             "spiffe://one.example/b",
@@ -170,22 +172,37 @@ fn no_names_at_all_is_everything_under_full_names() {
     );
     // Names, and then none: nothing is wanted any more.
     let mut world = World::default();
-    world.request(asks(&["default"])).unwrap();
-    world.request(asks(&[])).unwrap();
+    world.request(asks(&["default"]), &there).unwrap();
+    world.request(asks(&[]), &there).unwrap();
     assert!(answer(&mut world, &secrets(&context(&ca, &other))).is_none());
 }
 
 #[test]
-fn other_types_and_too_many_names_end_the_stream() {
-    let mut world = World::default();
+fn another_type_ends_the_stream() {
+    let there = secrets(&context(&TestCa::new("a"), &TestCa::new("b")));
     let mut other = asks(&["default"]);
     other.type_url = "type.googleapis.com/envoy.config.cluster.v3.Cluster".to_owned();
-    assert_eq!(
-        world.request(other).unwrap_err().code(),
-        Code::InvalidArgument
-    );
-    let names: Vec<String> = (0..5000).map(|index| index.to_string()).collect();
-    let names: Vec<&str> = names.iter().map(String::as_str).collect();
-    let status = world.request(asks(&names)).unwrap_err();
-    assert_eq!(status.code(), Code::ResourceExhausted);
+    let status = World::default().request(other, &there).unwrap_err();
+    assert_eq!(status.code(), Code::InvalidArgument);
+}
+
+#[test]
+fn five_thousand_names_that_are_not_there_are_not_kept_and_harm_no_other() {
+    let (ca, other) = (TestCa::new("one.example"), TestCa::new("two.example"));
+    let there = secrets(&context(&ca, &other));
+    let mut world = World::default();
+    let absent: Vec<String> = (0..5000).map(|index| format!("{index:04}")).collect();
+    let absent: Vec<&str> = absent.iter().map(String::as_str).collect();
+    for names in absent.chunks(2500) {
+        let mut request = asks(&[names, &["default", "ROOTCA"]].concat());
+        request.response_nonce.clone_from(&world.nonce);
+        world.request(request, &there).unwrap();
+        let Wanted::Names(kept) = &world.wanted else {
+            panic!("{world:?}");
+        };
+        assert_eq!(kept.iter().count(), MOST_ABSENT + 2);
+        world.sent.clear();
+        let one = answer(&mut world, &there).unwrap();
+        assert_eq!(names_of(&one), ["ROOTCA", "default"]);
+    }
 }
