@@ -4,12 +4,14 @@
 //! [`Destination`](::output::Destination) of the crate `output`. A failure makes
 //! this service not ready, leaves the last set in place and is retried; other services go
 //! on. What has expired stays, unless it is to be removed: software that still runs may
-//! rather fail at a peer than for want of a file.
+//! rather fail at a peer than for want of a file. What an earlier process wrote is no other
+//! matter (`left`).
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use ::output::{
     Artifacts, Destination, DestinationError, Written,
+    artifact::FileNames,
     destination::{CredentialsFile, Directory, Memory, MemoryOutputs},
     hook::Hook,
 };
@@ -25,6 +27,7 @@ use crate::{
 
 mod aws;
 mod documents;
+mod left;
 
 pub(crate) use documents::Origin;
 use documents::{Made, Maker};
@@ -80,6 +83,8 @@ impl OutputTask {
             maker: Maker::start(settings, origin),
             hooks: settings.hooks.clone(),
             remove_expired: settings.remove_expired,
+            document: settings.document.clone(),
+            names: settings.names.clone(),
             health: place.health,
             name,
             progress,
@@ -137,6 +142,8 @@ struct Output {
     maker: Maker,
     hooks: Vec<Hook>,
     remove_expired: bool,
+    document: Document,
+    names: FileNames,
     health: Health,
     progress: watch::Sender<Progress>,
 }
@@ -206,6 +213,17 @@ impl Output {
                     }
                 }
             }
+            let mut look_at_left = None;
+            if last.written.is_none() && self.remove_expired {
+                match self.remove_what_is_left().await {
+                    Ok(again) => look_at_left = Some(again),
+                    Err(error) => {
+                        tracing::error!(service = self.name, %error, "output not removed");
+                        last.failure = Some(error.to_string());
+                        retry = retry.or_else(|| Some(backoff.next()));
+                    }
+                }
+            }
             if hooks_are_due && !self.hooks.is_empty() {
                 // They may take their time.
                 self.tell(&made, &last);
@@ -222,6 +240,7 @@ impl Output {
                 (None, true) if last.written.is_some() => Some(LOOK),
                 (None, _) => None,
             };
+            let next_look = [next_look, look_at_left].into_iter().flatten().min();
             tokio::select! {
                 biased;
                 at_end = &mut stopped => return self.end(at_end.ok()).await,

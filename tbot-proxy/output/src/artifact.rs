@@ -7,9 +7,11 @@ use std::{collections::BTreeMap, fmt, time::SystemTime};
 
 use zeroize::Zeroizing;
 
+mod expiry;
 pub mod keystore;
 mod x509;
 
+pub use expiry::{Dated, DatedForm};
 pub use x509::{Format, X509Form, x509};
 
 use crate::file_set::is_set_name;

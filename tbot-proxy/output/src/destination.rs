@@ -3,9 +3,9 @@
 //! Whatever a destination is, readers see a whole set or the one before. A failure leaves
 //! what is there; the next write tries again from the beginning.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::SystemTime};
 
-use crate::Artifacts;
+use crate::{Artifacts, artifact::Dated};
 
 mod credentials_file;
 mod directory;
@@ -58,6 +58,26 @@ impl Destination {
             }
             #[cfg(feature = "kubernetes")]
             Self::KubernetesSecret(secret) => secret.write(&artifacts).await,
+        }
+    }
+
+    /// Until when the set is good that is there, whoever of ours wrote it, by the first of
+    /// these documents that says so; `None`: there is none, or it does not say.
+    ///
+    /// # Errors
+    ///
+    /// What there is cannot be read.
+    pub async fn expiry(
+        &mut self,
+        documents: Vec<Dated>,
+    ) -> Result<Option<SystemTime>, DestinationError> {
+        match self {
+            Self::Directory(directory) => directory.expiry(documents).await,
+            Self::CredentialsFile(file) => file.expiry(documents).await,
+            // Nothing in it is older than this process.
+            Self::Memory(_) => Ok(None),
+            #[cfg(feature = "kubernetes")]
+            Self::KubernetesSecret(secret) => secret.expiry(&documents).await,
         }
     }
 

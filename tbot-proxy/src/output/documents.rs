@@ -4,7 +4,10 @@ use std::{env, fs, sync::Arc, time::SystemTime};
 
 use ::output::{
     Artifacts,
-    artifact::{FileNames, X509Form, keystore::Password, x509},
+    artifact::{
+        AWS_CREDENTIALS, Dated, DatedForm, FileNames, JKS_KEYS, JWT_SVID, PKCS12_KEYS, SVID,
+        X509Form, keystore::Password, x509,
+    },
 };
 use tokio::sync::watch;
 use tokio_util::task::AbortOnDropHandle;
@@ -160,6 +163,30 @@ fn of_svid(
             _ => Some(svid.not_after()),
         },
     }))
+}
+
+/// The files of a set that say until when it is good, whatever formats it was written in.
+pub(super) fn dated(document: &Document, names: &FileNames) -> Vec<Dated> {
+    let of = |usual: &str, form| Dated::new(names.of(usual), form);
+    match document {
+        Document::X509 { password, .. } => {
+            let password = password
+                .as_ref()
+                .and_then(|source| read_password(source).ok());
+            let pkcs12 = password.map(|password| of(PKCS12_KEYS, DatedForm::Pkcs12(password)));
+            [of(SVID, DatedForm::ChainPem), of(JKS_KEYS, DatedForm::Jks)]
+                .into_iter()
+                .chain(pkcs12)
+                .collect()
+        }
+        Document::Jwt { .. } => vec![of(JWT_SVID, DatedForm::Jwt)],
+        Document::Aws(aws) => {
+            let form = DatedForm::AwsProfile(aws.profile.clone());
+            vec![Dated::new(AWS_CREDENTIALS, form)]
+        }
+        // Trust bundles do not expire.
+        Document::BundleMap => vec![],
+    }
 }
 
 fn read_password(source: &PasswordSource) -> Result<Password, String> {

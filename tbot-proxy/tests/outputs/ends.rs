@@ -1,9 +1,11 @@
 //! What becomes of what was written: when it expires, and when the agent ends.
 
-use std::fs;
+use std::{fs, time::SystemTime};
 
 use e2e::{Agent, Issuer, eventually, x509_output};
+use identity::Leaf;
 use rustix::process::Signal;
+use rustls_pki_types::{CertificateDer, pem::PemObject as _};
 
 use super::{output, ready};
 
@@ -95,4 +97,64 @@ fn nothing_is_left_at_the_end_if_that_is_wanted() {
     agent.process().signal(Signal::TERM);
     assert!(agent.process().wait().success());
     assert!(kept.join("svid_key.pem").exists());
+}
+
+#[test]
+fn what_an_earlier_process_left_is_removed_when_it_expires_also_without_an_issuer() {
+    let mut issuer = Issuer::start();
+    let token = issuer.register("app");
+    let home = tempfile::tempdir().unwrap();
+    let place = |name: &str| home.path().join(name);
+    let password = place("password");
+    fs::write(&password, "changeit").unwrap();
+    let keystores = format!(
+        "formats: [pkcs12], keystore_password: {{ file: {} }}",
+        password.display()
+    );
+    let x509 = |name: &str, more: &str| {
+        let more = format!("credential_ttl: 20s, {more}");
+        output("workload-identity-x509", name, &place(name), &more)
+    };
+    let mut agent = Agent::start(
+        &issuer,
+        &token,
+        &[
+            x509("keep", ""),
+            x509("remove", "on_expiry: remove"),
+            x509("java", &format!("on_expiry: remove, {keystores}")),
+            output(
+                "workload-identity-jwt",
+                "jwt",
+                &place("jwt"),
+                "audiences: [a], credential_ttl: 20s, on_expiry: remove",
+            ),
+            output(
+                "spiffe-bundle-map",
+                "bundles",
+                &place("bundles"),
+                "on_expiry: remove",
+            ),
+        ],
+    );
+    issuer.kill();
+    let leaf = fs::read(place("remove").join("svid.pem")).unwrap();
+    let leaf = Leaf::parse(&CertificateDer::from_pem_slice(&leaf).unwrap()).unwrap();
+    agent.restart();
+    eventually("it is up again, and waits for the issuer", || {
+        agent
+            .get("/readyz")
+            .is_some_and(|(status, _)| status == 503)
+    });
+    let files = [
+        place("remove").join("svid_key.pem"),
+        place("java").join("svid.p12"),
+        place("jwt").join("jwt_svid"),
+    ];
+    eventually("what has expired is gone", || {
+        !files.iter().any(|file| file.exists())
+    });
+    assert!(SystemTime::now() >= leaf.not_after(), "it had not expired");
+    assert!(place("keep").join("svid_key.pem").exists());
+    assert!(place("bundles").join("bundle_map.json").exists());
+    assert!(fs::symlink_metadata(place("remove").join("..data")).is_err());
 }

@@ -7,7 +7,10 @@
 use std::{fmt, time::SystemTime};
 
 use identity::X509Svid;
-use p12_keystore::{Certificate, KeyStore, KeyStoreEntry, PrivateKey, PrivateKeyChain};
+use p12_keystore::{
+    Certificate, KeyStore, KeyStoreEntry, Pkcs12ImportPolicy, PrivateKey, PrivateKeyChain,
+};
+use rustls_pki_types::CertificateDer;
 use zeroize::Zeroizing;
 
 mod jks;
@@ -119,6 +122,22 @@ pub(super) fn jks_trust(
         store.trusted(&entry.alias, at, entry.der)?;
     }
     Ok(store.finish())
+}
+
+/// The leaf of the key's chain in a PKCS#12 store that this password opens.
+pub(super) fn pkcs12_leaf(
+    store: &[u8],
+    Password(password): &Password,
+) -> Option<CertificateDer<'static>> {
+    let store = KeyStore::from_pkcs12(store, password, Pkcs12ImportPolicy::Strict).ok()?;
+    let (_, chain) = store.private_key_chain()?;
+    let leaf = chain.certs().first()?.as_der();
+    Some(CertificateDer::from(leaf.to_vec()))
+}
+
+/// The leaf of the first key's chain in a JKS store: certificates lie open in it.
+pub(super) fn jks_leaf(store: &[u8]) -> Option<CertificateDer<'static>> {
+    Some(CertificateDer::from(jks::leaf(store)?.to_vec()))
 }
 
 fn pkcs12(error: p12_keystore::error::Error) -> KeystoreError {

@@ -6,8 +6,11 @@ const OURS: [&str; 4] = [
     "aws_access_key_id",
     "aws_secret_access_key",
     "aws_session_token",
-    "x_security_token_expires",
+    EXPIRES,
 ];
+
+/// When the session of a profile expires, RFC 3339.
+const EXPIRES: &str = "x_security_token_expires";
 
 /// Whether this can be the name of a profile.
 pub fn is_name(name: &str) -> bool {
@@ -54,6 +57,20 @@ pub fn merged(file: &str, profile: &str, section: &str) -> String {
         text.push_str(&format!("[{profile}]\n{ours}"));
     }
     text
+}
+
+/// When the session that `profile` holds expires, as the file has it.
+pub fn expiration<'a>(file: &'a str, profile: &str) -> Option<&'a str> {
+    let sections = sections(file).into_iter();
+    let mut lines = sections
+        .filter(|section| section.name == Some(profile))
+        .flat_map(|section| section.text.lines());
+    lines.find_map(|line| {
+        let (key, value) = line.split_once('=')?;
+        key.trim()
+            .eq_ignore_ascii_case(EXPIRES)
+            .then_some(value.trim())
+    })
 }
 
 /// From a header, or from the start of the file, to the next header.

@@ -13,7 +13,7 @@ use std::{
     path::PathBuf,
     sync::Arc,
     thread,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use rustix::{
@@ -23,7 +23,7 @@ use rustix::{
 use zeroize::Zeroizing;
 
 use super::{DestinationError, DirectoryConfig, Written, blocking, directory::refuse_forbidden};
-use crate::{Artifacts, aws::profile, file_set};
+use crate::{Artifacts, artifact::Dated, aws::profile, file_set};
 
 /// A larger file is none of credentials.
 const LONGEST: u64 = 1 << 20;
@@ -63,6 +63,24 @@ impl CredentialsFile {
         Ok(Written::InForce)
     }
 
+    pub(super) async fn expiry(
+        &self,
+        documents: Vec<Dated>,
+    ) -> Result<Option<SystemTime>, DestinationError> {
+        if !self.directory.path.exists() {
+            return Ok(None);
+        }
+        let this = self.clone();
+        blocking(move || {
+            let directory =
+                file_set::open_directory(&this.directory.path, &this.directory.options()?)?;
+            let text = this.read(&directory).map_err(this.failed("read"))?;
+            let mut documents = documents.iter();
+            Ok(documents.find_map(|document| document.expires(text.as_bytes())))
+        })
+        .await
+    }
+
     pub(super) async fn remove(&self) -> Result<(), DestinationError> {
         if !self.directory.path.exists() {
             return Ok(());
@@ -73,13 +91,7 @@ impl CredentialsFile {
 
     /// Replaces our profile by `section`.
     fn change(&self, section: &[u8]) -> Result<(), DestinationError> {
-        let path = self.directory.path.join(&self.name);
-        let failed = |action: &'static str| {
-            let path = path.clone();
-            move |error: io::Error| {
-                DestinationError::new(format!("cannot {action} {}: {error}", path.display()))
-            }
-        };
+        let failed = |action| self.failed(action);
         refuse_forbidden(&self.directory.path, self.forbidden.as_deref())?;
         let options = self.directory.options()?;
         let directory = file_set::open_directory(&self.directory.path, &options)?;
@@ -112,6 +124,11 @@ impl CredentialsFile {
             _ = unlinkat(&directory, &next, AtFlags::empty());
             failed("write")(error)
         })
+    }
+
+    fn failed(&self, action: &'static str) -> impl FnOnce(io::Error) -> DestinationError + use<> {
+        let path = self.directory.path.join(&self.name);
+        move |error| DestinationError::new(format!("cannot {action} {}: {error}", path.display()))
     }
 
     fn write_next(

@@ -5,11 +5,15 @@ use std::{
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     sync::Arc,
+    time::SystemTime,
 };
+
+use zeroize::Zeroizing;
 
 use super::{DestinationError, Principal, ReaderName, Written, blocking};
 use crate::{
     Artifacts, FileSet, Links, Options, SetFile,
+    artifact::Dated,
     file_set::{Access, Acls, FileMode, Owner, Symlinks},
 };
 
@@ -68,7 +72,7 @@ impl DirectoryConfig {
     }
 }
 
-/// A directory, locked from the first write on.
+/// A directory, locked from the first write or look on.
 #[derive(Debug)]
 pub struct Directory {
     config: DirectoryConfig,
@@ -78,7 +82,7 @@ pub struct Directory {
 }
 
 impl Directory {
-    /// Nothing is opened before the first write. `forbidden`: a directory that must not be it.
+    /// Nothing is opened before the first write or look. `forbidden`: a directory that must not be it.
     pub fn new(config: DirectoryConfig, forbidden: Option<PathBuf>) -> Self {
         Self {
             config,
@@ -106,6 +110,26 @@ impl Directory {
         Ok(Written::InForce)
     }
 
+    pub(super) async fn expiry(
+        &mut self,
+        documents: Vec<Dated>,
+    ) -> Result<Option<SystemTime>, DestinationError> {
+        if self.set.is_none() && !self.config.path.exists() {
+            return Ok(None);
+        }
+        self.with_set(move |set| {
+            for document in documents {
+                let contents = set.read(&document.name)?.map(Zeroizing::new);
+                let expires = contents.and_then(|contents| document.expires(&contents));
+                if expires.is_some() {
+                    return Ok(expires);
+                }
+            }
+            Ok(None)
+        })
+        .await
+    }
+
     pub(super) async fn remove(&mut self) -> Result<(), DestinationError> {
         if self.set.is_none() && !self.config.path.exists() {
             return Ok(());
@@ -114,13 +138,13 @@ impl Directory {
     }
 
     /// Does something with the set, opened if it is not or no longer in its place.
-    async fn with_set(
+    async fn with_set<T: Send + 'static>(
         &mut self,
-        act: impl FnOnce(&FileSet) -> Result<(), crate::FileSetError> + Send + 'static,
-    ) -> Result<(), DestinationError> {
+        act: impl FnOnce(&FileSet) -> Result<T, crate::FileSetError> + Send + 'static,
+    ) -> Result<T, DestinationError> {
         let (config, forbidden) = (self.config.clone(), self.forbidden.clone());
         let set = self.set.take();
-        let set = blocking(move || {
+        let (set, done) = blocking(move || {
             let set = match set.filter(FileSet::is_in_place) {
                 Some(set) => set,
                 None => {
@@ -128,12 +152,12 @@ impl Directory {
                     FileSet::open(&config.path, config.options()?)?
                 }
             };
-            act(&set)?;
-            Ok(set)
+            let done = act(&set)?;
+            Ok((set, done))
         })
         .await?;
         self.set = Some(set);
-        Ok(())
+        Ok(done)
     }
 }
 

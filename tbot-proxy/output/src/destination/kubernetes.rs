@@ -33,7 +33,10 @@ use kube::{
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 use super::{DestinationError, Written};
-use crate::{Artifacts, artifact};
+use crate::{
+    Artifacts,
+    artifact::{self, Dated},
+};
 
 /// Name under which fields of the Secret are ours.
 pub const FIELD_MANAGER: &str = "tbot-proxy";
@@ -183,6 +186,32 @@ impl KubernetesSecret {
             &connected.namespace,
             "others changed it again and again meanwhile",
         ))
+    }
+
+    /// Until when the set is good that is in the Secret, if one of ours wrote it: that one is
+    /// what would be removed then.
+    pub(super) async fn expiry(
+        &mut self,
+        documents: &[Dated],
+    ) -> Result<Option<SystemTime>, DestinationError> {
+        let connected = self.connected().await?;
+        let found = self.get(&connected).await?.filter(|secret| {
+            let mut owners = secret.metadata.managed_fields.iter().flatten();
+            owners.any(|entry| entry.manager.as_deref() == Some(FIELD_MANAGER))
+        });
+        let Some(secret) = found else {
+            return Ok(None);
+        };
+        let of_key = |key: &str| secret.data.as_ref()?.get(key);
+        let known = documents.iter().find_map(|document| {
+            let key = self.config.shape.key(&document.name);
+            let expires = document.expires(&of_key(&key)?.0)?;
+            Some((key, expires))
+        });
+        Ok(known.map(|(key, expires)| {
+            self.last = Some(Last::of(&secret, vec![key]));
+            expires
+        }))
     }
 
     /// Deletes the Secret if the set in it is the one that we wrote last.

@@ -10,8 +10,10 @@ use std::{
 };
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
+use identity::testing::TestCa;
 use output::{
     Artifact, Artifacts, Destination, Written,
+    artifact::{Dated, DatedForm},
     destination::kubernetes::{ISSUED_AT, KubernetesSecret, SecretConfig, Shape},
 };
 use serde_json::Value;
@@ -369,6 +371,37 @@ async fn only_what_this_replica_wrote_is_removed() {
     b.remove().await.unwrap();
     assert!(cluster.api.get("web").is_none());
     b.remove().await.unwrap();
+}
+
+#[tokio::test]
+async fn what_an_earlier_process_wrote_says_when_it_expires_and_is_removed() {
+    let cluster = Cluster::start().await;
+    let svid = TestCa::new("td").svid("/web", Duration::from_secs(3600));
+    let chain = || vec![Dated::new("svid.pem", DatedForm::ChainPem)];
+    let mut later = cluster.replica();
+    assert_eq!(later.expiry(chain()).await.unwrap(), None, "none is there");
+    let set = Arc::new(Artifacts {
+        files: vec![
+            Artifact::new("svid.pem", svid.chain_pem()),
+            Artifact::new("svid_key.pem", svid.key_pem().as_bytes()),
+        ],
+        issued: Some(svid.not_before()),
+    });
+    cluster.replica().write(set.clone()).await.unwrap();
+    assert_eq!(later.expiry(chain()).await.unwrap(), Some(svid.not_after()));
+    // Somebody else writes to it in between: it is another one.
+    cluster.api.edit("web", "kubectl", |secret| {
+        secret["data"]["tls.crt"] = STANDARD.encode("mine").into();
+    });
+    later.remove().await.unwrap();
+    assert_eq!(cluster.data()["tls.crt"], "mine");
+    assert_eq!(later.expiry(chain()).await.unwrap(), None);
+    cluster.api.delete("web");
+
+    cluster.replica().write(set).await.unwrap();
+    assert!(later.expiry(chain()).await.unwrap().is_some());
+    later.remove().await.unwrap();
+    assert!(cluster.api.get("web").is_none());
 }
 
 /// The version that `make peers` installs, else one on this machine.

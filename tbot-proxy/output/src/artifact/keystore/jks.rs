@@ -145,6 +145,47 @@ impl Writer {
     }
 }
 
+/// The leaf of the chain of a store's first entry, which is a private key.
+pub(super) fn leaf(store: &[u8]) -> Option<&[u8]> {
+    let mut at = Reader(store);
+    let is_ours = at.number()? == MAGIC && at.number()? == VERSION && at.number()? >= 1;
+    if !is_ours || at.number()? != PRIVATE_KEY {
+        return None;
+    }
+    at.text()?; // alias
+    at.take(size_of::<u64>())?; // time
+    at.block()?; // key
+    if at.number()? == 0 {
+        return None;
+    }
+    at.text()?; // kind of certificate
+    at.block()
+}
+
+struct Reader<'a>(&'a [u8]);
+
+impl<'a> Reader<'a> {
+    fn take(&mut self, length: usize) -> Option<&'a [u8]> {
+        let (taken, rest) = self.0.split_at_checked(length)?;
+        self.0 = rest;
+        Some(taken)
+    }
+
+    fn number(&mut self) -> Option<u32> {
+        Some(u32::from_be_bytes(self.take(4)?.try_into().ok()?))
+    }
+
+    fn block(&mut self) -> Option<&'a [u8]> {
+        let length = self.number()?;
+        self.take(usize::try_from(length).ok()?)
+    }
+
+    fn text(&mut self) -> Option<&'a [u8]> {
+        let length = u16::from_be_bytes(self.take(2)?.try_into().ok()?);
+        self.take(length.into())
+    }
+}
+
 /// One DER element around its parts.
 fn der(tag: u8, parts: &[&[u8]]) -> Result<Zeroizing<Vec<u8>>, KeystoreError> {
     let length: usize = parts.iter().map(|part| part.len()).sum();

@@ -4,7 +4,10 @@ use std::{
 };
 
 use super::*;
-use crate::{Artifact, artifact::AWS_CREDENTIALS};
+use crate::{
+    Artifact,
+    artifact::{AWS_CREDENTIALS, DatedForm},
+};
 
 fn file(home: &std::path::Path, profile: &str, overwrite: bool) -> CredentialsFile {
     CredentialsFile {
@@ -104,4 +107,24 @@ async fn a_lock_that_is_no_plain_file_holds_nobody_up() {
     let ours = file(home.path(), "p", false);
     let error = ours.write(section("p", "K")).await.unwrap_err();
     assert!(error.to_string().contains("no plain file"), "{error}");
+}
+
+#[tokio::test]
+async fn a_session_that_an_earlier_process_wrote_says_when_it_expires() {
+    let home = tempfile::tempdir().unwrap();
+    let aws = |profile: &str| {
+        let form = DatedForm::AwsProfile(profile.to_owned());
+        vec![Dated::new(AWS_CREDENTIALS, form)]
+    };
+    let absent = file(&home.path().join("absent"), "prod", false);
+    assert_eq!(absent.expiry(aws("prod")).await.unwrap(), None);
+    assert!(!home.path().join("absent").exists(), "a look makes nothing");
+
+    let text = "[prod]\nx_security_token_expires = 2026-01-02T03:04:05Z\n[mine]\nregion = x\n";
+    fs::write(home.path().join(AWS_CREDENTIALS), text).unwrap();
+    let prod = file(home.path(), "prod", false);
+    let expires = prod.expiry(aws("prod")).await.unwrap();
+    let at = SystemTime::UNIX_EPOCH + Duration::from_secs(1_767_323_045);
+    assert_eq!(expires, Some(at));
+    assert_eq!(prod.expiry(aws("mine")).await.unwrap(), None);
 }
