@@ -104,10 +104,12 @@ fn options(fields: &mut Fields<'_>) -> Option<Options> {
     }
     let defaults = Limits {
         connections: options.max_connections,
-        connections_per_user: None,
+        connections_per_user: options.max_connections_per_user,
         streams: options.max_streams,
     };
     let limits = limits(fields, defaults);
-    (options.max_connections, options.max_streams) = (limits.connections, limits.streams);
+    options.max_connections = limits.connections;
+    options.max_connections_per_user = limits.connections_per_user;
+    options.max_streams = limits.streams;
     Some(options)
 }

@@ -122,14 +122,12 @@ fn options(fields: &mut Fields<'_>) -> Option<Options> {
     }
     let defaults = Limits {
         connections: options.max_connections,
-        connections_per_user: Some(options.max_connections_per_user),
+        connections_per_user: options.max_connections_per_user,
         streams: options.max_streams,
     };
     let limits = limits(fields, defaults);
     options.max_connections = limits.connections;
-    if let Some(most) = limits.connections_per_user {
-        options.max_connections_per_user = most;
-    }
+    options.max_connections_per_user = limits.connections_per_user;
     options.max_streams = limits.streams;
     Some(options)
 }
@@ -138,8 +136,7 @@ fn options(fields: &mut Fields<'_>) -> Option<Options> {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Limits {
     pub(super) connections: usize,
-    /// `None`: users are not told apart.
-    pub(super) connections_per_user: Option<usize>,
+    pub(super) connections_per_user: usize,
     pub(super) streams: u32,
 }
 
@@ -151,13 +148,11 @@ pub(super) fn limits(fields: &mut Fields<'_>, defaults: Limits) -> Limits {
         if let Some(most) = fields.integer("max_connections", 1..=10_000_000) {
             limits.connections = whole(most);
             // One user leaves room for others.
-            let most_of_one = |most| (limits.connections - limits.connections / 4).min(most);
-            limits.connections_per_user = limits.connections_per_user.map(most_of_one);
+            let most_of_one = limits.connections - limits.connections / 4;
+            limits.connections_per_user = limits.connections_per_user.min(most_of_one);
         }
-        if limits.connections_per_user.is_some()
-            && let Some(most) = fields.integer("max_connections_per_user", 1..=10_000_000)
-        {
-            limits.connections_per_user = Some(whole(most));
+        if let Some(most) = fields.integer("max_connections_per_user", 1..=10_000_000) {
+            limits.connections_per_user = whole(most);
         }
         if let Some(most) = fields.integer("max_streams_per_connection", 1..=1_000_000) {
             limits.streams = u32::try_from(most).unwrap_or(u32::MAX);

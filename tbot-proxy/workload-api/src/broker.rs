@@ -31,7 +31,7 @@ pub use self::reference::{KubernetesObject, Reference};
 use self::service::{Service, Session};
 use crate::{
     backend::Backend,
-    connection::{self, Limits, Places, drive},
+    connection::{self, Limits, Peer, Places, drive},
     listener::{Listener, Stream},
     meters,
 };
@@ -40,8 +40,6 @@ use crate::{
 pub const HEADER: &str = "broker.spiffe.io";
 /// Full name of the service.
 pub const SERVICE: &str = "spiffe.broker.API";
-/// How long a TLS handshake may take.
-const HANDSHAKE: Duration = Duration::from_secs(10);
 /// How soon, and how late, the validity of a broker's SVID is looked at again.
 const MOMENT: Duration = Duration::from_secs(1);
 const HOUR: Duration = Duration::from_secs(3600);
@@ -80,25 +78,34 @@ pub struct Options {
     pub x509: bool,
     /// The JWT profile (BA-01).
     pub jwt: bool,
-    /// Connections at one time over all listeners; more are closed at once.
+    /// Connections at one time over all listeners; more are closed at once. As many more
+    /// may be in their TLS handshake: who says nothing takes no place of a broker.
     pub max_connections: usize,
+    /// Of these and of those, those of one user (over Unix sockets) or host (over TCP).
+    pub max_connections_per_user: usize,
     /// Streams and calls at one time on one connection.
     pub max_streams: u32,
-    /// How long a connection may be silent before its first request.
+    /// How long a TLS handshake may take.
+    pub handshake: Duration,
+    /// How long a connection may be silent after it before its first request.
     pub first_request: Duration,
     /// How long connections may take to close once the server stops.
     pub drain: Duration,
 }
 
 impl Default for Options {
-    /// Nobody is allowed. Both profiles; 256 connections of 1,000 streams; 10 s; 5 s.
+    /// Nobody is allowed. Both profiles; 256 connections, 192 of a user, of 1,000 streams;
+    /// 3 s; 10 s; 5 s.
     fn default() -> Self {
         Self {
             allowed: BTreeSet::new(),
             x509: true,
             jwt: true,
             max_connections: 256,
+            max_connections_per_user: 192,
             max_streams: 1000,
+            // Brokers are on this machine: it is a matter of milliseconds.
+            handshake: Duration::from_secs(3),
             first_request: Duration::from_secs(10),
             drain: Duration::from_secs(5),
         }
@@ -111,6 +118,9 @@ pub struct BrokerServer<B> {
     identity: Arc<IdentitySource>,
     tls: Arc<ServerTls>,
     options: Options,
+    /// Before the TLS handshake is done.
+    greeting: Arc<Places>,
+    /// After it.
     places: Arc<Places>,
 }
 
@@ -124,11 +134,13 @@ impl<B: Broker> BrokerServer<B> {
             tls12: true,
             ..ServerOptions::default()
         };
+        let places = || Places::new(options.max_connections, options.max_connections_per_user);
         Self {
             service: Arc::new(Service::new(backend, &options)),
             tls: ServerTls::new(identity.clone(), tls),
             identity,
-            places: Places::new(options.max_connections, options.max_connections),
+            greeting: places(),
+            places: places(),
             options,
         }
     }
@@ -145,19 +157,25 @@ impl<B: Broker> BrokerServer<B> {
         stream: Stream,
         drain: &CancellationToken,
     ) -> Option<impl Future<Output = ()> + Send + use<B>> {
-        let place = self.places.take(&stream)?;
+        let peer = Peer::of(&stream);
+        let greeting = self.greeting.take(peer)?;
         let limits = Limits {
             max_streams: self.options.max_streams,
             first_request: self.options.first_request,
         };
         let (service, tls) = (self.service.clone(), self.tls.clone());
+        let (places, patience) = (self.places.clone(), self.options.handshake);
         let (source, drain) = (self.identity.clone(), drain.clone());
         Some(async move {
             // Before the handshake: what changes during it is seen after it.
             let trust = source.subscribe();
-            let Some((stream, broker)) = handshake(stream, &tls).await else {
+            let Some((stream, broker)) = handshake(stream, &tls, patience).await else {
                 return;
             };
+            let Some(place) = places.take(peer) else {
+                return;
+            };
+            drop(greeting);
             let session = Arc::new(Session {
                 service,
                 broker: broker.id.clone(),
@@ -180,7 +198,11 @@ impl<B> std::fmt::Debug for BrokerServer<B> {
 type TlsStream = tokio_rustls::server::TlsStream<Stream>;
 
 /// Who has connected. It is asked of every handshake, resumed ones too.
-async fn handshake(stream: Stream, tls: &ServerTls) -> Option<(TlsStream, PeerIdentity)> {
+async fn handshake(
+    stream: Stream,
+    tls: &ServerTls,
+    patience: Duration,
+) -> Option<(TlsStream, PeerIdentity)> {
     let config = match tls.config() {
         Ok(config) => config,
         Err(error) => {
@@ -189,7 +211,7 @@ async fn handshake(stream: Stream, tls: &ServerTls) -> Option<(TlsStream, PeerId
             return None;
         }
     };
-    let accepted = timeout(HANDSHAKE, TlsAcceptor::from(config).accept(stream)).await;
+    let accepted = timeout(patience, TlsAcceptor::from(config).accept(stream)).await;
     let Ok(Ok(stream)) = accepted else {
         meters::refused("tls");
         tracing::debug!("a TLS handshake of a broker failed");

@@ -31,7 +31,7 @@ use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 pub(crate) use self::{
     exchange::Incoming,
-    places::{Place, Places},
+    places::{Peer, Place, Places},
 };
 
 use self::exchange::exchange;

@@ -7,7 +7,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     backend::Backend,
-    connection::{self, Limits, Places, drive},
+    connection::{self, Limits, Peer, Places, drive},
     listener::{Listener, Stream},
     meters,
     options::Options,
@@ -44,8 +44,13 @@ impl<B: Backend> Server<B> {
         stream: Stream,
         drain: &CancellationToken,
     ) -> Option<impl Future<Output = ()> + Send + use<B>> {
-        let place = self.places.take(&stream)?;
         let backend = &self.service.backend;
+        // Over TCP nobody is known.
+        let peer = match &stream {
+            Stream::Unix(_) => Peer::of(&stream),
+            Stream::Tcp(_) => None,
+        };
+        let place = self.places.take(peer)?;
         let caller = match &stream {
             Stream::Unix(stream) => backend.accepted_unix(stream),
             Stream::Tcp(stream) => backend.accepted_tcp(stream),

@@ -15,6 +15,18 @@ fn a_broker_api_names_its_brokers_its_identity_and_the_state_of_the_standard() {
     assert_eq!(api.identity, Selection::Name("a".to_owned()));
     assert_eq!(api.socket_mode, 0o660);
     assert!(api.options.x509 && !api.options.jwt);
+    let limits = |more: &str| {
+        let service = broker(&format!("{whole}, limits: {{ {more} }}"));
+        let read = parse(&format!("{}services:\n{service}", head())).unwrap();
+        let ServiceKind::BrokerApi(api) = &read.services[0].kind else {
+            panic!("{read:?}");
+        };
+        let options = &api.options;
+        (options.max_connections, options.max_connections_per_user)
+    };
+    assert_eq!(limits("max_streams_per_connection: 5"), (256, 192));
+    assert_eq!(limits("max_connections: 100"), (100, 75));
+    assert_eq!(limits("max_connections_per_user: 10"), (256, 10));
     for (from, to, expected) in [
         (
             "specification: spiffe/spiffe@665a28f, ",

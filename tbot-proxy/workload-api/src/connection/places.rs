@@ -1,64 +1,87 @@
-//! How many connections there may be: in all, and of one user, so that a workload gone
+//! How many connections there may be: in all, and of one peer, so that a workload gone
 //! wild leaves room for those of others.
 
 use std::{
     collections::HashMap,
+    net::{IpAddr, Ipv6Addr},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use crate::{listener::Stream, meters};
 
+/// Whom a connection counts for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Peer {
+    /// Over a Unix socket.
+    User(u32),
+    /// Over TCP: an address, or all of those that one host may choose from.
+    Host(IpAddr),
+}
+
+impl Peer {
+    /// Whom a connection comes from, as far as the kernel says.
+    pub(crate) fn of(stream: &Stream) -> Option<Self> {
+        match stream {
+            Stream::Unix(stream) => Some(Self::User(stream.peer_cred().ok()?.uid())),
+            Stream::Tcp(stream) => Some(Self::host(stream.peer_addr().ok()?.ip())),
+        }
+    }
+
+    fn host(address: IpAddr) -> Self {
+        const THIS_MACHINE: IpAddr = IpAddr::V6(Ipv6Addr::LOCALHOST);
+        Self::Host(match address.to_canonical() {
+            address if address.is_loopback() => THIS_MACHINE,
+            IpAddr::V6(address) => {
+                let network = u128::from(address) & !u128::from(u64::MAX);
+                IpAddr::V6(Ipv6Addr::from(network))
+            }
+            address => address,
+        })
+    }
+}
+
 /// The places of a server.
 #[derive(Debug)]
 pub(crate) struct Places {
     most: usize,
-    most_of_a_user: usize,
+    most_of_a_peer: usize,
     taken: Mutex<Taken>,
 }
 
 #[derive(Debug, Default)]
 struct Taken {
     all: usize,
-    /// By uid.
-    users: HashMap<u32, usize>,
+    peers: HashMap<Peer, usize>,
 }
 
 impl Places {
-    pub(crate) fn new(most: usize, most_of_a_user: usize) -> Arc<Self> {
+    pub(crate) fn new(most: usize, most_of_a_peer: usize) -> Arc<Self> {
         Arc::new(Self {
             most,
-            most_of_a_user,
+            most_of_a_peer,
             taken: Mutex::default(),
         })
     }
 
-    /// A place for a connection, if there is one. Over TCP nobody is known.
-    pub(crate) fn take(self: &Arc<Self>, stream: &Stream) -> Option<Place> {
-        let user = match stream {
-            Stream::Unix(stream) => stream.peer_cred().ok().map(|peer| peer.uid()),
-            Stream::Tcp(_) => None,
-        };
-        self.take_of(user)
-    }
-
-    fn take_of(self: &Arc<Self>, user: Option<u32>) -> Option<Place> {
+    /// A place for a connection, if there is one. Who is not known counts for all alone.
+    pub(crate) fn take(self: &Arc<Self>, peer: Option<Peer>) -> Option<Place> {
         let mut taken = self.lock();
         if taken.all >= self.most {
             meters::refused("too_many");
             return None;
         }
-        if let Some(user) = user {
-            let of_user = taken.users.entry(user).or_default();
-            if *of_user >= self.most_of_a_user {
+        if let Some(peer) = peer {
+            let of_peer = taken.peers.entry(peer).or_default();
+            if *of_peer >= self.most_of_a_peer {
                 meters::refused("too_many_of_user");
                 return None;
             }
-            *of_user += 1;
+            *of_peer += 1;
         }
         taken.all += 1;
         Some(Place {
             places: self.clone(),
-            user,
+            peer,
         })
     }
 
@@ -71,19 +94,19 @@ impl Places {
 #[derive(Debug)]
 pub(crate) struct Place {
     places: Arc<Places>,
-    user: Option<u32>,
+    peer: Option<Peer>,
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
         let mut taken = self.places.lock();
         taken.all -= 1;
-        if let Some(user) = self.user
-            && let Some(of_user) = taken.users.get_mut(&user)
+        if let Some(peer) = self.peer
+            && let Some(of_peer) = taken.peers.get_mut(&peer)
         {
-            *of_user -= 1;
-            if *of_user == 0 {
-                taken.users.remove(&user);
+            *of_peer -= 1;
+            if *of_peer == 0 {
+                taken.peers.remove(&peer);
             }
         }
     }

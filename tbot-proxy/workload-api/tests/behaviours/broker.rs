@@ -1,7 +1,11 @@
 //! The Broker API, asked by the `spiffe` crate's client over our TLS.
 
-use std::{collections::BTreeSet, io, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeSet, fs::Permissions, io, os::unix::fs::PermissionsExt as _, path::Path,
+    sync::Arc, time::Duration,
+};
 
+use futures_util::future::BoxFuture;
 use hyper_util::rt::TokioIo;
 use identity::{
     ClientOptions, ClientTls, IdentitySource, TrustBundle, TrustBundleSet, testing::TestCa,
@@ -15,11 +19,12 @@ use spiffe::broker_api::{
     },
 };
 use tokio::{
+    io::AsyncReadExt as _,
     net::{TcpStream, UnixStream},
     sync::oneshot,
     task::JoinHandle,
 };
-use tokio_rustls::TlsConnector;
+use tokio_rustls::{TlsConnector, client::TlsStream};
 use tonic::{
     Code, Request, Status,
     metadata::MetadataValue,
@@ -42,7 +47,7 @@ struct World {
     ca: TestCa,
     identity: Arc<IdentitySource>,
     address: String,
-    _dir: tempfile::TempDir,
+    dir: tempfile::TempDir,
     stop: Option<oneshot::Sender<()>>,
     server: JoinHandle<()>,
 }
@@ -85,7 +90,7 @@ impl World {
             ca,
             identity,
             address,
-            _dir: dir,
+            dir,
             stop: Some(stop),
             server,
         }
@@ -93,6 +98,25 @@ impl World {
 
     /// A connection with the SVID of `path` by `ca`.
     async fn channel(&self, ca: &TestCa, path: &str) -> Result<Channel, tonic::transport::Error> {
+        let connect = self.connector(ca, path);
+        let connect = tower::service_fn(move |_: Uri| {
+            let connected = connect();
+            async move { Ok::<_, io::Error>(TokioIo::new(connected.await?)) }
+        });
+        let endpoint = Endpoint::from_static("http://localhost");
+        soon(endpoint.connect_with_connector(connect)).await
+    }
+
+    /// As [`channel`](Self::channel), and nothing is said after the handshake.
+    async fn tls(&self, ca: &TestCa, path: &str) -> io::Result<TlsStream<Io>> {
+        soon(self.connector(ca, path)()).await
+    }
+
+    fn connector(
+        &self,
+        ca: &TestCa,
+        path: &str,
+    ) -> impl Fn() -> BoxFuture<'static, io::Result<TlsStream<Io>>> + Send + use<> {
         let source = IdentitySource::with(ca.svid(path, HOUR), self.trust());
         let options = ClientOptions {
             alpn: vec![b"h2".to_vec()],
@@ -100,22 +124,26 @@ impl World {
         };
         let tls = ClientTls::new(source, options);
         let address = self.address.clone();
-        let connect = tower::service_fn(move |_: Uri| {
+        move || {
             let (address, tls) = (address.clone(), tls.clone());
-            async move {
+            Box::pin(async move {
                 let config = tls.config().map_err(io::Error::other)?;
                 let name = ClientTls::server_name();
-                let connector = TlsConnector::from(config);
-                type Io = Box<dyn Duplex>;
                 let stream: Io = match address.strip_prefix("unix://") {
                     Some(path) => Box::new(UnixStream::connect(path).await?),
                     None => Box::new(TcpStream::connect(&address["tcp://".len()..]).await?),
                 };
-                Ok::<_, io::Error>(TokioIo::new(connector.connect(name, stream).await?))
-            }
-        });
-        let endpoint = Endpoint::from_static("http://localhost");
-        soon(endpoint.connect_with_connector(connect)).await
+                TlsConnector::from(config).connect(name, stream).await
+            })
+        }
+    }
+
+    /// Every user of this machine reaches the socket.
+    fn open_to_all(&self) {
+        let path = self.address.strip_prefix("unix://").unwrap();
+        for (path, mode) in [(Path::new(path), 0o666), (self.dir.path(), 0o755)] {
+            std::fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
+        }
     }
 
     fn trust(&self) -> TrustBundleSet {
@@ -127,6 +155,8 @@ impl World {
         ApiClient::with_interceptor(channel, SecurityHeader::new())
     }
 }
+
+type Io = Box<dyn Duplex>;
 
 trait Duplex: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send {}
 
@@ -425,4 +455,81 @@ async fn be_07_be_08_ba_01_ba_02_reflection_profiles_and_drain() {
     assert_eq!(status.code(), Code::Unavailable);
     drop((client, reflection, answers));
     soon(world.server).await.unwrap();
+}
+
+/// Silent connections of another user; those that are open still after those that the
+/// server has closed at once.
+fn silent(path: &str, connections: usize, closed: usize) -> Vec<std::os::unix::net::UnixStream> {
+    use std::{io::Read as _, os::unix::net::UnixStream, thread};
+    const NOBODY: u32 = 65_534;
+    let path = path.to_owned();
+    let connecting = thread::spawn(move || {
+        // Of this thread alone, which ends.
+        rustix::thread::set_thread_uid(rustix::process::Uid::from_raw(NOBODY)).unwrap();
+        let connect = |_| UnixStream::connect(&path).unwrap();
+        let mut silent: Vec<_> = (0..connections).map(connect).collect();
+        for refused in silent.split_off(connections - closed) {
+            refused
+                .set_read_timeout(Some(Duration::from_secs(30)))
+                .unwrap();
+            let mut refused = refused;
+            match refused.read(&mut [0; 8]) {
+                Ok(0) => {}
+                Err(error) if error.kind() == io::ErrorKind::ConnectionReset => {}
+                other => panic!("it was not closed: {other:?}"),
+            }
+        }
+        silent
+    });
+    connecting.join().unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_user_that_says_nothing_keeps_no_other_out() {
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("SKIPPED: to connect as another user needs root");
+        return;
+    }
+    let options = Options {
+        max_connections: 6,
+        max_connections_per_user: 4,
+        handshake: HOUR,
+        ..Options::default()
+    };
+    let world = World::with(false, options).await;
+    let path = world.address.strip_prefix("unix://").unwrap().to_owned();
+    world.open_to_all();
+    // All that one user may have, and two more.
+    let held = tokio::task::spawn_blocking(move || silent(&path, 6, 2));
+    let held = held.await.unwrap();
+    assert_eq!(held.len(), 4);
+    let mut client = world.client().await;
+    let stream = client.subscribe_to_x509svid(svids(known()));
+    let mut stream = soon(stream).await.unwrap().into_inner();
+    soon(stream.message()).await.unwrap().unwrap();
+    drop(held);
+}
+
+#[tokio::test]
+async fn connections_are_counted_apart_before_and_after_the_handshake() {
+    let options = Options {
+        max_connections: 1,
+        max_connections_per_user: 1,
+        ..Options::default()
+    };
+    let world = World::with(false, options).await;
+    let mut client = world.client().await;
+    let stream = client.subscribe_to_x509svid(svids(known()));
+    let mut stream = soon(stream).await.unwrap().into_inner();
+    soon(stream.message()).await.unwrap().unwrap();
+    // The handshake finds a place, and what follows it finds none.
+    let tls = world.tls(&world.ca, "/broker").await;
+    let mut tls = tls.expect("a handshake");
+    assert_eq!(soon(tls.read(&mut [0; 8])).await.unwrap_or(0), 0);
+    // What says nothing gives its place back by itself, and what is served stays.
+    let path = world.address.strip_prefix("unix://").unwrap();
+    let mut silent = UnixStream::connect(path).await.unwrap();
+    assert_eq!(soon(silent.read(&mut [0; 8])).await.unwrap_or(0), 0);
+    world.backend.rotate();
+    soon(stream.message()).await.unwrap().unwrap();
 }

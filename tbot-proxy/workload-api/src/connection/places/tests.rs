@@ -1,16 +1,38 @@
-use super::Places;
+use super::{Peer, Places};
 
 #[test]
-fn one_user_leaves_room_for_others_and_places_come_back() {
+fn one_peer_leaves_room_for_others_and_places_come_back() {
     let places = Places::new(5, 3);
-    let mut of_one: Vec<_> = (0..3).map(|_| places.take_of(Some(1)).unwrap()).collect();
-    assert!(places.take_of(Some(1)).is_none());
-    let two = places.take_of(Some(2)).unwrap();
-    let nobody = places.take_of(None).unwrap();
-    assert!(places.take_of(Some(3)).is_none(), "all are taken");
+    let take = |uid| places.take(Some(Peer::User(uid)));
+    let mut of_one: Vec<_> = (0..3).map(|_| take(1).unwrap()).collect();
+    assert!(take(1).is_none());
+    let two = take(2).unwrap();
+    let nobody = places.take(None).unwrap();
+    assert!(take(3).is_none(), "all are taken");
     of_one.pop();
-    assert!(places.take_of(Some(1)).is_some());
+    assert!(take(1).is_some());
     drop((of_one, two, nobody));
     let taken = places.lock();
-    assert!(taken.all == 0 && taken.users.is_empty());
+    assert!(taken.all == 0 && taken.peers.is_empty());
+}
+
+#[test]
+fn addresses_that_one_host_may_choose_from_are_one_peer() {
+    let host = |address: &str| Peer::host(address.parse().unwrap());
+    for (one, other) in [
+        ("127.0.0.1", "127.1.2.3"),
+        ("127.0.0.1", "::1"),
+        ("127.0.0.1", "::ffff:127.0.0.9"),
+        ("10.0.0.1", "::ffff:10.0.0.1"),
+        ("2001:db8::1", "2001:db8::ffff:0:0:1"),
+    ] {
+        assert_eq!(host(one), host(other));
+    }
+    for (one, other) in [
+        ("10.0.0.1", "10.0.0.2"),
+        ("10.0.0.1", "127.0.0.1"),
+        ("2001:db8::1", "2001:db8:0:1::1"),
+    ] {
+        assert_ne!(host(one), host(other));
+    }
 }
