@@ -20,6 +20,7 @@ use std::{
     time::SystemTime,
 };
 
+use attest::Owners;
 use tokio::{sync::watch, time::Instant};
 
 use self::{
@@ -45,6 +46,7 @@ use crate::{
 pub(crate) struct Cache {
     keeping: Keeping,
     room: Room,
+    owners: Owners,
     sets: Mutex<HashMap<Place, Sets>>,
 }
 
@@ -78,13 +80,14 @@ pub(crate) struct WorkloadSet {
 
 impl Cache {
     pub(crate) fn new(keeping: Keeping) -> Arc<Self> {
-        Self::with_room(keeping, Room::default())
+        Self::with_room(keeping, Room::default(), Owners::default())
     }
 
-    fn with_room(keeping: Keeping, room: Room) -> Arc<Self> {
+    fn with_room(keeping: Keeping, room: Room, owners: Owners) -> Arc<Self> {
         Arc::new(Self {
             keeping,
             room,
+            owners,
             sets: Mutex::default(),
         })
     }
@@ -92,6 +95,11 @@ impl Cache {
     /// What every set is kept with.
     pub(crate) fn keeping(&self) -> &Keeping {
         &self.keeping
+    }
+
+    /// Whom a user counts for where users are bounded.
+    pub(crate) fn owner(&self, uid: u32) -> u32 {
+        self.owners.owner(uid)
     }
 
     /// The set that a workload is to follow. It is for the workload once
@@ -119,7 +127,7 @@ impl Cache {
             count(place.1, "hit");
             return Ok(set.clone());
         }
-        let user = User::of(attested);
+        let user = User::of(attested, &self.owners);
         let gone = self.room.make(sets, user);
         if let Some(set) = gone.inspect_err(|_| count(place.1, "refused"))? {
             set.set.forget(&self.keeping.sealed);
@@ -160,7 +168,7 @@ impl Cache {
             }
             let members = Members::new(Arc::downgrade(self), place.clone());
             members.set_key(reads, key.clone());
-            let user = User::of(&restored.attested);
+            let user = User::of(&restored.attested, &self.owners);
             let set = self.start(members, user, Before::Sealed(restored));
             sets.by_key.insert(key, set);
         }

@@ -118,6 +118,10 @@ impl Backend for WorkloadIdentities {
         Ok(Caller(Workload::new(Unattested)))
     }
 
+    fn counts_for(&self, uid: u32) -> u32 {
+        self.cache.owner(uid)
+    }
+
     fn ended(&self, caller: &Arc<Caller>) -> BoxFuture<'static, ()> {
         caller.0.ended()
     }

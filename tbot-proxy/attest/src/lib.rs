@@ -11,6 +11,7 @@ mod attestor;
 pub mod container;
 mod engine;
 mod kubernetes;
+mod owners;
 pub mod process;
 pub mod procfs;
 #[cfg(feature = "sigstore")]
@@ -23,6 +24,7 @@ pub use self::{
     attestor::Failure,
     engine::{EngineConfig, inspect},
     kubernetes::{KubeletVerification, KubernetesConfig, PodError, PodReference, pods},
+    owners::Owners,
     process::{Process, ProcessError, ProcessKey, Processes},
     systemd::SystemdConfig,
     unix::UnixConfig,

@@ -11,6 +11,7 @@ use serde_json::{Map, Value, json};
 use tokio::{task::spawn_blocking, time::timeout_at};
 
 use crate::{
+    Owners,
     attestor::Found,
     process::{Process, ProcessError, link_at},
 };
@@ -68,6 +69,7 @@ pub(crate) struct Unix {
     hashes: Arc<Hashes>,
     looks: Places,
     hashed: Places,
+    owners: Owners,
 }
 
 impl Unix {
@@ -76,6 +78,7 @@ impl Unix {
             hashes: Arc::new(Hashes::new(config.kept_hashes, config.max_hashed)),
             looks: Places::new(LOOKS.0, LOOKS.1),
             hashed: Places::new(HASHED.0, HASHED.1),
+            owners: Owners::default(),
             config,
         }
     }
@@ -102,7 +105,8 @@ impl Unix {
             }
             Err(reason) => failures.push(format!("{name}: {reason}")),
         };
-        match self.executable(process, status.uid, deadline).await {
+        let user = self.owners.owner(status.uid);
+        match self.executable(process, user, deadline).await {
             Ok(executable) => {
                 set("binary_path", executable.path);
                 if let Some(hash) = executable.hash {
@@ -130,7 +134,7 @@ impl Unix {
     async fn executable(
         &self,
         process: &Process,
-        uid: u32,
+        user: u32,
         deadline: Instant,
     ) -> Result<Seen, String> {
         let now = Instant::now();
@@ -144,7 +148,7 @@ impl Unix {
         };
         let (directory, pid) = (process.directory(), process.pid());
         let (config, hashes) = (self.config.clone(), Arc::clone(&self.hashes));
-        let look = in_place(&self.looks, uid, move || {
+        let look = in_place(&self.looks, user, move || {
             let executable = Executable::open(&directory, pid)?;
             let path = path(&directory, pid, &executable, config.foreign_paths);
             let known = match config.hash {
@@ -158,7 +162,7 @@ impl Unix {
             return Ok(Seen { path, hash: known });
         };
         let hashes = Arc::clone(&self.hashes);
-        let hash = in_place(&self.hashed, uid, move || hashes.hash(&executable));
+        let hash = in_place(&self.hashed, user, move || hashes.hash(&executable));
         let hash = timeout_at(deadline, hash).await.map_err(late);
         Ok(Seen {
             path,
@@ -171,10 +175,10 @@ impl Unix {
 /// before it has begun has not begun it; afterwards it keeps its place until it ends.
 async fn in_place<T: Send + 'static>(
     places: &Places,
-    uid: u32,
+    user: u32,
     work: impl FnOnce() -> Result<T, String> + Send + 'static,
 ) -> Result<T, String> {
-    let place: Place = (places.take(uid).await).map_err(|error| error.to_string())?;
+    let place: Place = (places.take(user).await).map_err(|error| error.to_string())?;
     spawn_blocking(move || {
         let _place = place;
         work()

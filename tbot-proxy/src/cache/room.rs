@@ -7,6 +7,7 @@
 
 use std::time::Duration;
 
+use attest::Owners;
 use serde_json::Value;
 use tokio::time::Instant;
 
@@ -35,14 +36,17 @@ impl Default for Room {
     }
 }
 
-/// Who had a set begun: a user, or workloads of which none is known.
+/// Who had a set begun: a user, the one who has a lent id ([`Owners`]), or workloads of
+/// which none is known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct User(Option<u64>);
+pub(super) struct User(Option<u32>);
 
 impl User {
-    pub(super) fn of(attested: &Attested) -> Self {
+    pub(super) fn of(attested: &Attested, owners: &Owners) -> Self {
         let workload = attested.workload.as_deref();
-        Self(workload.and_then(|it| it.pointer("/unix/uid").and_then(Value::as_u64)))
+        let uid = workload.and_then(|it| it.pointer("/unix/uid").and_then(Value::as_u64));
+        let uid = uid.and_then(|uid| u32::try_from(uid).ok());
+        Self(uid.map(|uid| owners.owner(uid)))
     }
 }
 

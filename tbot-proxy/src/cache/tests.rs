@@ -126,6 +126,10 @@ impl Issuer {
 
 /// A cache with this much room.
 fn cache(issuer: &Arc<Issuer>, room: Room) -> Arc<Cache> {
+    cache_of(issuer, room, Owners::of("/no/such/file", "/no/such/file"))
+}
+
+fn cache_of(issuer: &Arc<Issuer>, room: Room, owners: Owners) -> Arc<Cache> {
     let trust = Trust::new(TrustBundleSet::default());
     trust.order_now();
     let issuer = issuer.clone();
@@ -139,7 +143,7 @@ fn cache(issuer: &Arc<Issuer>, room: Room) -> Arc<Cache> {
         roll: Arc::default(),
         sealed: Arc::default(),
     };
-    Cache::with_room(keeping, room)
+    Cache::with_room(keeping, room, owners)
 }
 
 struct Process {
@@ -279,6 +283,24 @@ async fn a_user_with_too_many_different_workloads_is_told_and_nobody_else_is() {
     ask(&cache, 7, 1).await.unwrap();
     ask(&cache, 8, 5).await.unwrap();
     assert_eq!(issuer.issued(), 4);
+}
+
+#[tokio::test(start_paused = true)]
+async fn ids_that_a_user_has_been_lent_count_for_that_user() {
+    let issuer = Issuer::new();
+    let home = tempfile::tempdir().unwrap();
+    let subuid = home.path().join("subuid");
+    std::fs::write(&subuid, "1007:100000:65536\n").unwrap();
+    let cache = cache_of(&issuer, room(3, 100), Owners::of(subuid, "/etc/passwd"));
+    let mut alive = vec![];
+    for (uid, pid) in [(100_000, 1), (100_001, 2), (1007, 3)] {
+        alive.push(ask(&cache, uid, pid).await.unwrap());
+    }
+    for uid in [100_002, 1007] {
+        let refused = ask(&cache, uid, 4).await.unwrap_err();
+        assert_eq!(refused, Crowded("by this user"));
+    }
+    ask(&cache, 165_536, 5).await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]

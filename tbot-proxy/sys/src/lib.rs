@@ -1,10 +1,12 @@
-//! What the agent asks of the kernel: for itself as a process, and of a socket where
-//! `rustix` has no safe form yet.
+//! What the agent asks of the machine: of the kernel for itself as a process, and of a
+//! socket where `rustix` has no safe form yet; of its files who a user is.
 //!
 //! This is the one crate of the workspace in which `unsafe` may be allowed, function
 //! by function and with its reason: [`peer_pidfd`], [`peer_credentials`], [`readable`]. The
 //! functions on the whole process are called once by a `main`, before it starts
 //! threads.
+
+pub mod accounts;
 
 use std::{
     fmt, io,

@@ -28,6 +28,11 @@ pub trait Backend: Send + Sync + 'static {
     /// As [`accepted_unix`](Self::accepted_unix); over TCP nobody is known.
     fn accepted_tcp(&self, stream: &TcpStream) -> io::Result<Self::Caller>;
 
+    /// Whom the connections of this user (uid) count for, where those of one are bounded.
+    fn counts_for(&self, uid: u32) -> u32 {
+        uid
+    }
+
     /// Resolves when the caller's process has ended; never if it has none.
     fn ended(&self, caller: &Arc<Self::Caller>) -> BoxFuture<'static, ()>;
 

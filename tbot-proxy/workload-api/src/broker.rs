@@ -157,7 +157,7 @@ impl<B: Broker> BrokerServer<B> {
         stream: Stream,
         drain: &CancellationToken,
     ) -> Option<impl Future<Output = ()> + Send + use<B>> {
-        let peer = Peer::of(&stream);
+        let peer = Peer::of(&stream, &*self.service.backend);
         let greeting = self.greeting.take(peer)?;
         let limits = Limits {
             max_streams: self.options.max_streams,

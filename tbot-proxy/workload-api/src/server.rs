@@ -47,7 +47,7 @@ impl<B: Backend> Server<B> {
         let backend = &self.service.backend;
         // Over TCP nobody is known.
         let peer = match &stream {
-            Stream::Unix(_) => Peer::of(&stream),
+            Stream::Unix(_) => Peer::of(&stream, &**backend),
             Stream::Tcp(_) => None,
         };
         let place = self.places.take(peer)?;

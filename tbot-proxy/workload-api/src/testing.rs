@@ -7,7 +7,7 @@ use std::{
     io,
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::{Duration, SystemTime},
 };
@@ -44,6 +44,7 @@ pub struct TestBackend {
     wit: State<WitContext>,
     ended: Mutex<CancellationToken>,
     callers: AtomicUsize,
+    all_users: AtomicBool,
 }
 
 impl TestBackend {
@@ -65,6 +66,7 @@ impl TestBackend {
             wit: watch::Sender::new(Err(Denied::Unavailable("not yet".to_owned()))),
             ended: Mutex::default(),
             callers: AtomicUsize::new(0),
+            all_users: AtomicBool::new(false),
         };
         backend.rotate();
         Arc::new(backend)
@@ -133,6 +135,11 @@ impl TestBackend {
         lock(&self.ended).cancel();
     }
 
+    /// Whether all users count as one, from now on.
+    pub fn count_users_as_one(&self, all: bool) {
+        self.all_users.store(all, Ordering::Relaxed);
+    }
+
     /// How many connections have come.
     pub fn callers(&self) -> usize {
         self.callers.load(Ordering::Relaxed)
@@ -199,6 +206,13 @@ impl Backend for TestBackend {
     fn accepted_tcp(&self, _: &TcpStream) -> io::Result<()> {
         self.callers.fetch_add(1, Ordering::Relaxed);
         Ok(())
+    }
+
+    fn counts_for(&self, uid: u32) -> u32 {
+        if self.all_users.load(Ordering::Relaxed) {
+            return 0;
+        }
+        uid
     }
 
     fn ended(&self, _: &Arc<()>) -> BoxFuture<'static, ()> {

@@ -1,10 +1,9 @@
 //! Users and groups by name or number.
 //!
 //! Names are looked up in `/etc/passwd` and `/etc/group`, at the moment of use. Those
-//! that only a directory service knows are configured by number: asking it would need
-//! the C library's plug-ins, which a static binary has not.
+//! that only a directory service knows are configured by number.
 
-use std::{fmt, fs, path::Path};
+use std::{fmt, path::Path};
 
 use super::DestinationError;
 use crate::file_set::Reader;
@@ -57,14 +56,9 @@ impl Principal {
             Self::Id(id) => return Ok(*id),
             Self::Name(name) => name,
         };
-        let text = fs::read_to_string(file).map_err(|error| {
+        let id = sys::accounts::id_of(name, file).map_err(|error| {
             DestinationError::new(format!("cannot read {}: {error}", file.display()))
         })?;
-        // name:password:id:…
-        let id = text.lines().find_map(|line| {
-            let mut parts = line.split(':');
-            (parts.next() == Some(name)).then(|| parts.nth(1)?.parse().ok())?
-        });
         id.ok_or_else(|| {
             DestinationError::new(format!(
                 "there is no {kind} `{name}` in {}: create it, or write its number",

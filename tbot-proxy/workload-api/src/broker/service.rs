@@ -35,7 +35,7 @@ use crate::{
 const DOMAIN: &str = "spiffe.io";
 
 pub(super) struct Service<B> {
-    backend: Arc<B>,
+    pub(super) backend: Arc<B>,
     allowed: BTreeSet<SpiffeId>,
     is_x509: bool,
     is_jwt: bool,

@@ -7,7 +7,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use crate::{listener::Stream, meters};
+use crate::{backend::Backend, listener::Stream, meters};
 
 /// Whom a connection counts for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -19,10 +19,13 @@ pub(crate) enum Peer {
 }
 
 impl Peer {
-    /// Whom a connection comes from, as far as the kernel says.
-    pub(crate) fn of(stream: &Stream) -> Option<Self> {
+    /// Whom a connection counts for, as far as the kernel and the backend know.
+    pub(crate) fn of<B: Backend>(stream: &Stream, backend: &B) -> Option<Self> {
         match stream {
-            Stream::Unix(stream) => Some(Self::User(stream.peer_cred().ok()?.uid())),
+            Stream::Unix(stream) => {
+                let uid = stream.peer_cred().ok()?.uid();
+                Some(Self::User(backend.counts_for(uid)))
+            }
             Stream::Tcp(stream) => Some(Self::host(stream.peer_addr().ok()?.ip())),
         }
     }

@@ -490,6 +490,25 @@ async fn one_user_that_says_nothing_keeps_no_other_out() {
         eprintln!("SKIPPED: to connect as another user needs root");
         return;
     }
+    let (world, _held) = silent_world(false).await;
+    let mut client = world.client().await;
+    let stream = client.subscribe_to_x509svid(svids(known()));
+    let mut stream = soon(stream).await.unwrap().into_inner();
+    soon(stream.message()).await.unwrap().unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn users_that_count_as_one_have_the_places_of_one() {
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("SKIPPED: to connect as another user needs root");
+        return;
+    }
+    let (world, _held) = silent_world(true).await;
+    assert!(world.tls(&world.ca, "/broker").await.is_err());
+}
+
+/// A server of which another user has all the places that one user may have.
+async fn silent_world(all_are_one: bool) -> (World, Vec<std::os::unix::net::UnixStream>) {
     let options = Options {
         max_connections: 6,
         max_connections_per_user: 4,
@@ -497,17 +516,12 @@ async fn one_user_that_says_nothing_keeps_no_other_out() {
         ..Options::default()
     };
     let world = World::with(false, options).await;
+    world.backend.count_users_as_one(all_are_one);
     let path = world.address.strip_prefix("unix://").unwrap().to_owned();
     world.open_to_all();
-    // All that one user may have, and two more.
+    // And two more.
     let held = tokio::task::spawn_blocking(move || silent(&path, 6, 2));
-    let held = held.await.unwrap();
-    assert_eq!(held.len(), 4);
-    let mut client = world.client().await;
-    let stream = client.subscribe_to_x509svid(svids(known()));
-    let mut stream = soon(stream).await.unwrap().into_inner();
-    soon(stream.message()).await.unwrap().unwrap();
-    drop(held);
+    (world, held.await.unwrap())
 }
 
 #[tokio::test]
