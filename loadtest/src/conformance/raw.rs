@@ -14,6 +14,7 @@ const DATA: u8 = 0;
 const HEADERS: u8 = 1;
 const RESET: u8 = 3;
 const SETTINGS: u8 = 4;
+const PING: u8 = 6;
 const GOAWAY: u8 = 7;
 const WINDOW_UPDATE: u8 = 8;
 const ACK: u8 = 1;
@@ -21,7 +22,8 @@ const END_STREAM: u8 = 1;
 const END_HEADERS: u8 = 4;
 /// SETTINGS_INITIAL_WINDOW_SIZE.
 const INITIAL_WINDOW: [u8; 2] = [0, 4];
-/// What the server may send before it is acknowledged, which it never is.
+/// What the server may send before it is acknowledged, which it is at half of that: a
+/// window of this size costs a stream no answer, as a rule.
 const WINDOW: u32 = 0x4000_0000;
 /// Of a connection.
 const BUFFER: usize = 2048;
@@ -72,23 +74,33 @@ pub(crate) struct Connection {
     next: u32,
     /// Of messages that have come in part: bytes to come, by stream.
     left: HashMap<u32, usize>,
+    window: u32,
+    /// Bytes that have come and are not acknowledged yet, by stream; of all, under 0.
+    received: HashMap<u32, u32>,
 }
 
 impl Connection {
     pub(crate) async fn open(endpoint: &Endpoint) -> io::Result<Self> {
-        let mut stream = BufReader::with_capacity(BUFFER, endpoint.open().await?);
-        let window = WINDOW.to_be_bytes();
-        let settings = [&INITIAL_WINDOW[..], &window].concat();
+        Self::over(endpoint.open().await?, WINDOW).await
+    }
+
+    /// With a window of this size, of each stream and beside the usual one of all.
+    async fn over(stream: Box<dyn Stream>, window: u32) -> io::Result<Self> {
+        let mut stream = BufReader::with_capacity(BUFFER, stream);
+        let size = window.to_be_bytes();
+        let settings = [&INITIAL_WINDOW[..], &size].concat();
         let hello = [
             PREFACE,
             &frame(SETTINGS, 0, 0, &settings),
-            &frame(WINDOW_UPDATE, 0, 0, &window),
+            &frame(WINDOW_UPDATE, 0, 0, &size),
         ];
         stream.write_all(&hello.concat()).await?;
         Ok(Self {
             stream,
             next: 1,
             left: HashMap::new(),
+            window,
+            received: HashMap::new(),
         })
     }
 
@@ -129,7 +141,8 @@ impl Connection {
             }
             let [a, b, c, kind, flags, id @ ..] = header;
             let id = u32::from_be_bytes(id);
-            let mut length = u32::from_be_bytes([0, a, b, c]) as usize;
+            let whole = u32::from_be_bytes([0, a, b, c]);
+            let mut length = whole as usize;
             let mut is_whole = false;
             if kind == DATA {
                 let left = self.left.remove(&id).unwrap_or_default();
@@ -148,6 +161,11 @@ impl Connection {
                     self.left.insert(id, left - length);
                 }
             }
+            let mut ping = [0; 8];
+            if kind == PING && length == ping.len() {
+                self.stream.read_exact(&mut ping).await?;
+                length = 0;
+            }
             // Nothing is kept.
             let mut sink = [0; 2048];
             while length > 0 {
@@ -155,7 +173,19 @@ impl Connection {
                 self.stream.read_exact(&mut sink[..count]).await?;
                 length -= count;
             }
+            if kind == DATA {
+                self.acknowledge(0, whole).await?;
+                self.acknowledge(id, whole).await?;
+            }
+            let is_over = kind == RESET || flags & END_STREAM != 0 && kind <= HEADERS;
+            if is_over {
+                self.received.remove(&id);
+                self.left.remove(&id);
+            }
             match kind {
+                PING if flags & ACK == 0 => {
+                    self.stream.write_all(&frame(PING, ACK, 0, &ping)).await?;
+                }
                 SETTINGS if flags & ACK == 0 => {
                     self.stream.write_all(&frame(SETTINGS, ACK, 0, &[])).await?;
                 }
@@ -165,6 +195,19 @@ impl Connection {
                 _ => {}
             }
         }
+    }
+
+    /// Makes room for as much as has come, on a stream or (0) on all, once it is half of what
+    /// there was (RFC 9113 6.9).
+    async fn acknowledge(&mut self, id: u32, length: u32) -> io::Result<()> {
+        let received = self.received.entry(id).or_default();
+        *received = received.saturating_add(length);
+        if *received < self.window / 2 {
+            return Ok(());
+        }
+        let room = std::mem::take(received).to_be_bytes();
+        let update = frame(WINDOW_UPDATE, 0, id, &room);
+        self.stream.write_all(&update).await
     }
 }
 
@@ -214,3 +257,6 @@ fn string(block: &mut Vec<u8>, text: &str) {
     block.push(bytes.len() as u8);
     block.extend_from_slice(bytes);
 }
+
+#[cfg(test)]
+mod tests;
