@@ -104,18 +104,6 @@ impl CaFacts {
     }
 }
 
-/// Text form of `bytes` in lower-case hexadecimal.
-pub(crate) fn hex(bytes: &[u8]) -> String {
-    use std::fmt::Write as _;
-    bytes
-        .iter()
-        .fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
-            // Writing to a String does not fail.
-            let _ = write!(text, "{byte:02x}");
-            text
-        })
-}
-
 /// Certificates (DER) as concatenated PEM (RFC 7468), in their order.
 pub fn certificates_pem<D: AsRef<[u8]>>(certificates: impl IntoIterator<Item = D>) -> String {
     let mut text = String::new();

@@ -234,7 +234,7 @@ impl ClientTls {
     /// filed apart from those with others. It is not sent and not checked.
     pub fn server_name_for(server: &str) -> ServerName<'static> {
         let digest = crate::verify::sha256(server.as_bytes());
-        let label = crate::certificate::hex(&digest[..16]);
+        let label = hex::encode(&digest[..16]);
         match ServerName::try_from(format!("{label}.svid.invalid")) {
             Ok(name) => name,
             // Not reached: hexadecimal labels make a DNS name. Any address would do as well.

@@ -8,6 +8,7 @@
 use std::{fs, process, time::Duration};
 
 use anyhow::{Context, bail};
+use sys::StatFields;
 
 /// Which processes to account for.
 #[derive(Debug, Clone, Default)]
@@ -232,22 +233,19 @@ struct ProcessStat {
 impl ProcessStat {
     fn read(pid: u32) -> anyhow::Result<Self> {
         let path = format!("/proc/{pid}/stat");
-        let text = fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))?;
-        Self::parse(&text).with_context(|| format!("{path} is not as proc_pid_stat(5) says"))
+        let bytes = fs::read(&path).with_context(|| format!("cannot read {path}"))?;
+        Self::parse(pid, &bytes).with_context(|| format!("{path} is not as proc_pid_stat(5) says"))
     }
 
-    fn parse(text: &str) -> Option<Self> {
-        // The name stands in parentheses and may hold any character, parentheses too.
-        let (pid, rest) = text.split_once(" (")?;
-        let (name, rest) = rest.rsplit_once(") ")?;
-        let fields: Vec<&str> = rest.split_ascii_whitespace().collect();
-        let number = |index: usize| fields.get(index)?.parse::<u64>().ok();
+    fn parse(pid: u32, bytes: &[u8]) -> Option<Self> {
+        let fields = StatFields::of(bytes)?;
+        let ticks = |number| fields.number::<u64>(number);
         Some(Self {
-            pid: pid.parse().ok()?,
-            parent: u32::try_from(number(1)?).ok()?,
-            name: name.to_owned(),
-            own: number(11)? + number(12)?,
-            reaped: number(13)? + number(14)?,
+            pid,
+            parent: fields.number(4)?,
+            name: String::from_utf8_lossy(fields.name()).into_owned(),
+            own: ticks(14)? + ticks(15)?,
+            reaped: ticks(16)? + ticks(17)?,
         })
     }
 }

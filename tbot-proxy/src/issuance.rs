@@ -201,6 +201,11 @@ pub(crate) enum IssueError {
 }
 
 impl IssueError {
+    /// The issuer has answered what no issuer of ours would.
+    pub(crate) fn unusable(why: &str) -> Self {
+        Self::Unavailable(format!("the issuer's answer cannot be used: {why}"))
+    }
+
     fn of_item(error: CallError, reads: Option<WorkloadReads>) -> Self {
         match &error {
             // What was asked was not understood: that is so of this workload, whatever an

@@ -204,7 +204,7 @@ async fn ask(issuance: &Arc<Issuance>, wish: &JwtWish) -> Result<(Token, Life), 
     let issued = issue(issuance, select, wish.audiences.clone(), wish.ttl, None).await?;
     let (svid, token, _) = issued;
     let (Some(issued), Some(expires)) = (time_of(svid.not_before), time_of(svid.not_after)) else {
-        return Err(unusable("the JWT-SVID has no life"));
+        return Err(IssueError::unusable("the JWT-SVID has no life"));
     };
     let now = SystemTime::now();
     if expires <= now {
@@ -250,16 +250,12 @@ pub(crate) async fn issue(
     let answer = issuance.issue(request).await?;
     let (count, reads) = (answer.svids.len(), Reads::of(answer.reads));
     let Ok([mut issued]) = <[_; 1]>::try_from(answer.svids) else {
-        return Err(unusable(&format!(
+        return Err(IssueError::unusable(&format!(
             "it holds {count} JWT-SVIDs, and one is wanted: select it by `name`, or by labels that only one has"
         )));
     };
     match issued.document.take() {
         Some(Document::Jwt(document)) => Ok((issued, Zeroizing::new(document.token), reads)),
-        _ => Err(unusable("it holds no JWT-SVID")),
+        _ => Err(IssueError::unusable("it holds no JWT-SVID")),
     }
-}
-
-pub(crate) fn unusable(why: &str) -> IssueError {
-    IssueError::Unavailable(format!("the issuer's answer cannot be used: {why}"))
 }

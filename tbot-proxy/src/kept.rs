@@ -12,6 +12,7 @@ mod asking;
 mod contexts;
 mod keeper;
 mod roll;
+mod sealing;
 
 use std::{
     sync::Arc,

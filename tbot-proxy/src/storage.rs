@@ -67,9 +67,7 @@ pub(crate) struct TokenDigest(String);
 
 impl TokenDigest {
     pub(crate) fn of(token: &str) -> Self {
-        let digest = digest(&SHA256, token.as_bytes());
-        let bytes = digest.as_ref().iter();
-        Self(bytes.map(|byte| format!("{byte:02x}")).collect())
+        Self(hex::encode(digest(&SHA256, token.as_bytes())))
     }
 }
 

@@ -31,7 +31,7 @@ impl CaPin {
 
 impl fmt::Display for CaPin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{PREFIX}{}", certificate::hex(&self.0))
+        write!(f, "{PREFIX}{}", hex::encode(self.0))
     }
 }
 

@@ -2,8 +2,8 @@ use super::*;
 
 #[test]
 fn stat_is_read_by_its_last_parenthesis() {
-    let text = "42 (a) b (c) S 7 42 42 0 -1 4194560 1 2 3 4 100 20 30 4 20 0 1 0 5 6 7\n";
-    let stat = ProcessStat::parse(text).unwrap();
+    let text = b"42 (a) b (c) S 7 42 42 0 -1 4194560 1 2 3 4 100 20 30 4 20 0 1 0 5 6 7\n";
+    let stat = ProcessStat::parse(42, text).unwrap();
     let expected = ProcessStat {
         pid: 42,
         parent: 7,
@@ -12,7 +12,7 @@ fn stat_is_read_by_its_last_parenthesis() {
         reaped: 34,
     };
     assert_eq!(stat, expected);
-    assert!(ProcessStat::parse("42 (cut) S 7").is_none());
+    assert!(ProcessStat::parse(42, b"42 (cut) S 7").is_none());
 }
 
 #[test]

@@ -392,7 +392,7 @@ fn tpm2_tools_find_in_the_tpm_what_we_sealed() {
     tpm.tool(&[&["tpm2_load"], &load[..]].concat());
     tpm.tool(&["tpm2_flushcontext", "-t"]);
     let key = tpm.tool(&["tpm2_unseal", "-c", "key.ctx"]);
-    let digits: String = key.iter().map(|byte| format!("{byte:02x}")).collect();
+    let digits = hex::encode(&key);
     let KeySource::File(path) = place.by_file("key") else {
         unreachable!()
     };

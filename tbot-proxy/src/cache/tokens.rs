@@ -232,12 +232,12 @@ impl Wanted<'_> {
                 // Its rules or templates were changed a moment ago: what is kept is not what
                 // this is.
                 if issued.spiffe_id != id.as_str() {
-                    return Err(jwt::unusable(
+                    return Err(IssueError::unusable(
                         "it is for another SPIFFE ID than was granted before",
                     ));
                 }
                 let not_after = time_of(issued.not_after)
-                    .ok_or_else(|| jwt::unusable("the JWT-SVID has no end"))?;
+                    .ok_or_else(|| IssueError::unusable("the JWT-SVID has no end"))?;
                 let whose = Whose::of(reads, &attested);
                 Token::new(whose, SecretString::from(token.as_str()), not_after)
             });

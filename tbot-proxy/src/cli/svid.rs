@@ -176,7 +176,7 @@ fn row(svid: &X509svid) -> anyhow::Result<Vec<String>> {
         svid.spiffe_id.clone(),
         svid.hint.clone(),
         time(leaf.validity().not_after.timestamp()),
-        hex(leaf.raw_serial()),
+        hex::encode(leaf.raw_serial()),
     ])
 }
 
@@ -193,7 +193,7 @@ fn described(svid: &X509svid) -> anyhow::Result<Value> {
     add("hint", json!(svid.hint));
     add("subject", json!(leaf.subject().to_string()));
     add("issuer", json!(leaf.issuer().to_string()));
-    add("serial", json!(hex(leaf.raw_serial())));
+    add("serial", json!(hex::encode(leaf.raw_serial())));
     add(
         "not_before",
         json!(time(leaf.validity().not_before.timestamp())),
@@ -216,7 +216,7 @@ fn shown(name: &GeneralName<'_>) -> String {
             match (<[u8; 4]>::try_from(*bytes), <[u8; 16]>::try_from(*bytes)) {
                 (Ok(v4), _) => format!("IP:{}", std::net::Ipv4Addr::from(v4)),
                 (_, Ok(v6)) => format!("IP:{}", std::net::Ipv6Addr::from(v6)),
-                _ => format!("IP:{}", hex(bytes)),
+                _ => format!("IP:{}", hex::encode(bytes)),
             }
         }
         other => other.to_string(),
@@ -246,10 +246,6 @@ fn leaf<'a>(chain: &[&'a [u8]]) -> anyhow::Result<X509Certificate<'a>> {
 fn time(seconds: i64) -> String {
     let seconds = u64::try_from(seconds).unwrap_or_default();
     rfc3339(SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(seconds))
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 impl BundleShow {

@@ -124,7 +124,7 @@ pub(crate) async fn ask(
         let page = issuance.issue(request).await?;
         granted.reads = granted.reads.and(Reads::of(page.reads));
         if by_name && page.svids.len() != 1 {
-            return Err(unusable("it does not hold one SVID"));
+            return Err(IssueError::unusable("it does not hold one SVID"));
         }
         for svid in page.svids {
             granted.svids.push(Arc::new(kept(svid, kind, &keys)?));
@@ -135,7 +135,7 @@ pub(crate) async fn ask(
         wanted = usize::try_from(page.remaining).map_or(KEYS_MAX, |more| more.min(KEYS_MAX));
         after = page.next_after;
     }
-    Err(unusable("there is no end to its pages"))
+    Err(IssueError::unusable("there is no end to its pages"))
 }
 
 /// Key pairs; many are made off the async threads.
@@ -155,18 +155,19 @@ fn kept(answer: Svid, kind: SetKind, keys: &[Key]) -> Result<KeptSvid, IssueErro
         let key = usize::try_from(place)
             .ok()
             .and_then(|place| keys.get(place));
-        key.ok_or_else(|| unusable("an SVID is for a key that was not sent"))
+        key.ok_or_else(|| IssueError::unusable("an SVID is for a key that was not sent"))
     };
-    let id = SpiffeId::parse(&answer.spiffe_id)
-        .map_err(|error| unusable(&format!("SPIFFE ID `{}`: {error}", answer.spiffe_id)))?;
+    let id = SpiffeId::parse(&answer.spiffe_id).map_err(|error| {
+        IssueError::unusable(&format!("SPIFFE ID `{}`: {error}", answer.spiffe_id))
+    })?;
     let (mut not_before, mut not_after) = (time_of(answer.not_before), time_of(answer.not_after));
     let document = match (answer.document, kind) {
         (Some(Document::X509(document)), SetKind::X509) => {
             let svid = key_of(document.csr)?
                 .certified(document.chain_der)
-                .map_err(|error| unusable(&error.to_string()))?;
+                .map_err(|error| IssueError::unusable(&error.to_string()))?;
             if *svid.id() != id {
-                return Err(unusable(
+                return Err(IssueError::unusable(
                     "a certificate is for another SPIFFE ID than is said",
                 ));
             }
@@ -177,10 +178,10 @@ fn kept(answer: Svid, kind: SetKind, keys: &[Key]) -> Result<KeptSvid, IssueErro
             key_pkcs8: Arc::new(key_of(document.csr)?.pkcs8()),
             token: SecretString::from(document.token),
         },
-        _ => return Err(unusable("it holds a document of another kind")),
+        _ => return Err(IssueError::unusable("it holds a document of another kind")),
     };
     let (Some(not_before), Some(not_after)) = (not_before, not_after) else {
-        return Err(unusable("an SVID has no life"));
+        return Err(IssueError::unusable("an SVID has no life"));
     };
     let now = SystemTime::now();
     if not_after <= now {
@@ -224,8 +225,4 @@ fn to_wire(value: &Value) -> prost_types::Value {
         }),
     };
     prost_types::Value { kind: Some(kind) }
-}
-
-fn unusable(why: &str) -> IssueError {
-    IssueError::Unavailable(format!("the issuer's answer cannot be used: {why}"))
 }

@@ -4,7 +4,7 @@ use std::{
     collections::BTreeSet,
     ops::ControlFlow,
     sync::Arc,
-    time::{Duration, Instant, SystemTime},
+    time::{Instant, SystemTime},
 };
 
 use identity::{TrustBundle, TrustBundleSet};
@@ -12,6 +12,7 @@ use tokio::sync::watch;
 
 use super::{
     Attested, Bearer, Before, Contexts, Keeping, KeptSvid, Outcome, SetKind, SetNow, asking,
+    sealing::{Counts, Sealing, same},
 };
 use crate::{
     cache::Place,
@@ -21,7 +22,7 @@ use crate::{
     metrics::{RENEWALS, result},
     reads::Reads,
     schedule::{Life, Schedule, sleep},
-    sealed::{Name, Restored, Whom},
+    sealed::{Restored, Whom},
     state::{IdentityState, rfc3339},
     trust::{Obtained, RenewOrder},
 };
@@ -42,21 +43,8 @@ pub(super) struct Keeper {
     attested: Attested,
     obtained: Obtained,
     now: Arc<watch::Sender<Arc<SetNow>>>,
-    /// What was held before this process began, until it is known whether it counts.
-    restored: Option<Restored>,
-    /// What of it is in the sealed store.
-    saved: Option<Saved>,
+    sealing: Sealing,
 }
-
-/// What was held last of a set, and its name in the sealed store.
-struct Saved {
-    name: Name,
-    svids: Vec<Arc<KeptSvid>>,
-}
-
-/// How long is waited for the issuer to tell under which policy we are, before it counts as
-/// away.
-const HEARING: Duration = Duration::from_secs(2);
 
 /// What came of one attempt.
 enum Attempt {
@@ -80,6 +68,8 @@ impl Keeper {
             Before::Sealed(restored) => (vec![], Some(restored)),
         };
         let attested = now.borrow().attested.clone();
+        let place = (selector.clone(), kind);
+        let sealing = Sealing::new(keeping.sealed.clone(), bearer.whom(), place, restored);
         let mut keeper = Self {
             selector,
             kind,
@@ -93,8 +83,7 @@ impl Keeper {
             attested,
             obtained: Obtained::under(None),
             now,
-            restored,
-            saved: None,
+            sealing,
         };
         keeper.publish(None, false);
         keeper
@@ -298,43 +287,19 @@ impl Keeper {
         }
     }
 
-    /// What was held before this process began is in force again, unless it was granted
-    /// under another policy than the issuer tells of, or to a bot that may have nothing now.
-    /// An issuer that does not tell in time is away.
-    /// `None`: nothing is. Else its schedule.
+    /// What was held before this process began is in force again, if it counts: its
+    /// schedule.
     async fn restore(
         &mut self,
         order: &mut watch::Receiver<Option<RenewOrder>>,
     ) -> Option<Schedule> {
-        let mut restored = self.restored.take()?;
-        _ = tokio::time::timeout(HEARING, self.keeping.trust.heard()).await;
-        let order = *order.borrow_and_update();
-        let name = self.name(&restored.reads, &restored.attested);
-        if order.is_some_and(|order| restored.is_of_other_policy(order)) {
-            tracing::info!(selected = %self.selector.selection, "policy is another since: what was sealed does not count");
-            self.keeping.sealed.put(&name, None);
-            return None;
-        }
-        let mut obtained = restored.obtained;
-        let is_due = order.is_some_and(|order| obtained.renewal_within(order).is_some());
-        for svid in &restored.svids {
-            tracing::info!(
-                id = %svid.id,
-                workload_identity = svid.workload_identity,
-                document = ?svid.document,
-                not_after = rfc3339(svid.not_after),
-                "SVID from the sealed store"
-            );
-        }
-        self.bearer.depends_on(&restored.reads, &restored.attested);
-        self.trusted = trusted(&restored.svids);
-        (self.svids, self.reads) = (restored.svids, restored.reads);
-        (self.attested, self.obtained) = (restored.attested, obtained);
+        let counts = self.sealing.restore(&self.keeping.trust, order);
+        let Counts { set, is_due } = counts.await?;
+        self.bearer.depends_on(&set.reads, &set.attested);
+        self.trusted = trusted(&set.svids);
+        (self.svids, self.reads) = (set.svids, set.reads);
+        (self.attested, self.obtained) = (set.attested, set.obtained);
         self.asked = true;
-        self.saved = Some(Saved {
-            name,
-            svids: self.svids.clone(),
-        });
         let (life, now) = (life(&self.svids)?, SystemTime::now());
         Some(match is_due {
             true => Schedule::overdue(life, now),
@@ -348,46 +313,6 @@ impl Keeper {
 
     pub(super) fn whom(&self) -> Whom {
         self.bearer.whom()
-    }
-
-    fn name(&self, reads: &Reads, attested: &Attested) -> Name {
-        Name::new(self.whom(), self.place(), reads, attested)
-    }
-
-    /// Has the sealed store follow what is held.
-    fn save(&mut self) {
-        if !self.keeping.sealed.is_open() {
-            return;
-        }
-        let is_same = |saved: &Saved| same(&saved.svids, &self.svids);
-        let nothing_to_do = match &self.saved {
-            Some(saved) => is_same(saved),
-            None => self.svids.is_empty(),
-        };
-        if nothing_to_do || self.restored.is_some() {
-            return;
-        }
-        let sealed = &self.keeping.sealed;
-        let name = self.name(&self.reads, &self.attested);
-        if let Some(saved) = &self.saved
-            && (saved.name != name || self.svids.is_empty())
-        {
-            sealed.put(&saved.name, None);
-        }
-        self.saved = None;
-        if !self.svids.is_empty() {
-            let set = Restored {
-                svids: self.svids.clone(),
-                reads: self.reads.clone(),
-                attested: self.attested.clone(),
-                obtained: self.obtained,
-            };
-            sealed.put(&name, Some(&set));
-            self.saved = Some(Saved {
-                name,
-                svids: self.svids.clone(),
-            });
-        }
     }
 
     /// Makes known what holds now.
@@ -407,7 +332,12 @@ impl Keeper {
     }
 
     fn tell(&mut self, outcome: Outcome, reason: Option<String>) {
-        self.save();
+        self.sealing.save(&self.svids, || Restored {
+            svids: self.svids.clone(),
+            reads: self.reads.clone(),
+            attested: self.attested.clone(),
+            obtained: self.obtained,
+        });
         let bundles = self.trusted_bundles();
         self.now.send_if_modified(|now| {
             let same_svids = same(&now.svids, &self.svids);
@@ -491,10 +421,6 @@ async fn attempt(
         Err(error) => Attempt::Failed(error),
     };
     (attempt, attested, under)
-}
-
-fn same(one: &[Arc<KeptSvid>], two: &[Arc<KeptSvid>]) -> bool {
-    one.len() == two.len() && one.iter().zip(two).all(|(a, b)| Arc::ptr_eq(a, b))
 }
 
 /// The trust domains whose bundles go with these.

@@ -67,8 +67,7 @@ impl Name {
     pub(crate) fn text(&self) -> String {
         let json = serde_json::to_vec(self).unwrap_or_default();
         let digest = digest(&SHA256, &json);
-        let digits = digest.as_ref().iter().map(|byte| format!("{byte:02x}"));
-        format!("set-{}", digits.collect::<String>())
+        format!("set-{}", hex::encode(digest))
     }
 }
 

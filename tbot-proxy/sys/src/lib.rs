@@ -1,5 +1,6 @@
 //! What the agent asks of the machine: of the kernel for itself as a process, and of a
-//! socket where `rustix` has no safe form yet; of its files who a user is.
+//! socket where `rustix` has no safe form yet; of its files who a user is, and what
+//! `/proc` says of a process.
 //!
 //! This is the one crate of the workspace in which `unsafe` may be allowed, function
 //! by function and with its reason: [`peer_pidfd`], [`peer_credentials`], [`readable`]. The
@@ -7,6 +8,9 @@
 //! threads.
 
 pub mod accounts;
+mod stat;
+
+pub use self::stat::StatFields;
 
 use std::{
     fmt, io,

@@ -1,6 +1,8 @@
 //! `/proc/PID/stat`.
 
-use super::{ParseError, number};
+use sys::StatFields;
+
+use super::ParseError;
 
 /// What of `/proc/PID/stat` tells one process from another of the same number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -12,26 +14,15 @@ pub struct Stat {
 }
 
 /// Reads `/proc/PID/stat` (proc_pid_stat(5)). The name of the program, in
-/// parentheses, may hold any bytes, parentheses and spaces too: fields count from the
-/// last `)`.
+/// parentheses, may hold any bytes, parentheses and spaces too ([`StatFields`]).
 pub fn stat(bytes: &[u8]) -> Result<Stat, ParseError> {
     let error = |what| ParseError { file: "stat", what };
-    let end = bytes
-        .iter()
-        .rposition(|byte| *byte == b')')
-        .ok_or_else(|| error("no name in parentheses"))?;
-    let mut fields = bytes[end + 1..]
-        .split(u8::is_ascii_whitespace)
-        .filter(|field| !field.is_empty());
-    let Some([state]) = fields.next() else {
+    let fields = StatFields::of(bytes).ok_or_else(|| error("no name in parentheses"))?;
+    let Some(&[state]) = fields.field(3) else {
         return Err(error("field 3, the state, is not one letter"));
     };
     let start_time = fields
-        .nth(18)
-        .and_then(number)
+        .number(22)
         .ok_or_else(|| error("field 22, the start time, is no number"))?;
-    Ok(Stat {
-        start_time,
-        state: *state,
-    })
+    Ok(Stat { start_time, state })
 }

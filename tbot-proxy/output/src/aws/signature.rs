@@ -92,7 +92,7 @@ impl CreateSession {
             format!(
                 "{algorithm} Credential={}/{scope}, SignedHeaders={names}, Signature={}",
                 decimal(svid.serial().as_bytes()),
-                hex(&signature)
+                hex::encode(&signature)
             ),
         ));
         Ok(SignedRequest { headers, body })
@@ -126,14 +126,7 @@ fn signer(svid: &X509Svid) -> Result<(&'static str, Box<dyn rustls::sign::Signer
 }
 
 fn sha256(data: &[u8]) -> String {
-    hex(digest(&SHA256, data).as_ref())
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::new(), |mut text, byte| {
-        _ = write!(text, "{byte:02x}");
-        text
-    })
+    hex::encode(digest(&SHA256, data).as_ref())
 }
 
 /// A number of any length, from bytes with the highest first.

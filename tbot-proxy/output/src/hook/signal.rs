@@ -21,6 +21,7 @@ use rustix::{
     process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal},
     time::{ClockId, clock_gettime},
 };
+use sys::StatFields;
 
 use super::{HookError, Target};
 
@@ -167,7 +168,7 @@ fn to_name(name: &str, signal: Signal) -> Result<(), HookError> {
 /// What `/proc/PID/stat` says.
 struct Stat {
     /// Its first 15 bytes.
-    name: String,
+    name: Vec<u8>,
     parent: Option<i32>,
     /// Since the machine was started.
     start: Duration,
@@ -175,25 +176,21 @@ struct Stat {
 
 impl Stat {
     fn of(pid: Pid) -> Option<Self> {
-        let text = fs::read(format!("/proc/{}/stat", pid.as_raw_nonzero())).ok()?;
-        Self::parse(&String::from_utf8_lossy(&text))
+        Self::parse(&fs::read(format!("/proc/{}/stat", pid.as_raw_nonzero())).ok()?)
     }
 
-    /// `pid (name) state ppid …`: the name may hold anything, parentheses too.
-    fn parse(text: &str) -> Option<Self> {
-        let (start, end) = (text.find('(')?, text.rfind(')')?);
-        let fields: Vec<_> = text.get(end + 1..)?.split_whitespace().collect();
-        // Fields 4 (ppid) and 22 (starttime) of proc(5).
-        let ticks: u64 = fields.get(19)?.parse().ok()?;
+    fn parse(bytes: &[u8]) -> Option<Self> {
+        let fields = StatFields::of(bytes)?;
+        let ticks: u64 = fields.number(22)?;
         Some(Self {
-            name: text.get(start + 1..end)?.to_owned(),
-            parent: fields.get(1)?.parse().ok(),
+            name: fields.name().to_owned(),
+            parent: fields.number(4),
             start: Duration::from_millis(ticks.saturating_mul(1000 / TICKS)),
         })
     }
 
     fn has_name(&self, name: &str) -> bool {
-        self.name.as_bytes() == name.as_bytes().get(..15).unwrap_or(name.as_bytes())
+        self.name == name.as_bytes().get(..15).unwrap_or(name.as_bytes())
     }
 
     /// By the wall clock. Not by `/proc/uptime`: a container may be shown its own there

@@ -1,7 +1,6 @@
 //! A key in a file.
 
 use std::{
-    fmt::Write as _,
     fs::{self, DirBuilder, File, OpenOptions},
     io::{self, Read as _, Write as _},
     os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _},
@@ -57,28 +56,18 @@ fn read(file: File) -> Result<KeyBytes, String> {
         .map_err(|error| told(&error))?;
     let digits = text.trim_end();
     let mut key = KeyBytes::default();
-    let is_key = digits.len() == 2 * key.len()
-        && digits.bytes().all(|byte| byte.is_ascii_hexdigit())
-        && text.len() as u64 <= LONGEST;
-    if !is_key {
+    let decoded = hex::decode_to_slice(digits, key.as_mut_slice());
+    if decoded.is_err() || text.len() as u64 > LONGEST {
         return Err(
             "it is no key: 64 hexadecimal digits are (`openssl rand -hex 32` prints one), or remove it and one is made".to_owned(),
         );
-    }
-    for (place, byte) in key.iter_mut().enumerate() {
-        let digits = digits.get(2 * place..2 * place + 2).unwrap_or_default();
-        *byte = u8::from_str_radix(digits, 16).unwrap_or_default();
     }
     Ok(key)
 }
 
 /// Whole, or not at all; what is there already stays.
 fn create(path: &Path, key: &KeyBytes) -> io::Result<()> {
-    let mut text = Zeroizing::new(String::with_capacity(128));
-    for byte in key.iter() {
-        _ = write!(text, "{byte:02x}");
-    }
-    text.push('\n');
+    let digits = Zeroizing::new(hex::encode(key.as_slice()));
     let folder = folder_of(path);
     DirBuilder::new()
         .recursive(true)
@@ -92,7 +81,8 @@ fn create(path: &Path, key: &KeyBytes) -> io::Result<()> {
         .mode(0o600)
         .open(&next)?;
     let linked = file
-        .write_all(text.as_bytes())
+        .write_all(digits.as_bytes())
+        .and_then(|()| file.write_all(b"\n"))
         .and_then(|()| file.sync_all())
         .and_then(|()| match fs::hard_link(&next, path) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),

@@ -192,6 +192,5 @@ fn any(secret: &Secret) -> Bytes {
 /// A digest, as Envoy is shown it.
 pub(super) fn version(content: &[u8]) -> String {
     let digest = digest(&SHA256, content);
-    let digits = digest.as_ref().iter().take(16);
-    digits.map(|byte| format!("{byte:02x}")).collect()
+    hex::encode(&digest.as_ref()[..16])
 }

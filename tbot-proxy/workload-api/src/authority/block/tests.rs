@@ -50,8 +50,7 @@ fn the_huffman_code_is_that_of_rfc_7541() {
     ];
     for (text, code) in published {
         let coded = huffman(text.as_bytes());
-        let hex: String = coded.iter().map(|byte| format!("{byte:02x}")).collect();
-        assert_eq!(hex, code);
+        assert_eq!(hex::encode(&coded), code);
         let read: Vec<u8> = symbols(&coded).unwrap().iter().map(|it| it.byte).collect();
         assert_eq!(read, text.as_bytes());
     }
