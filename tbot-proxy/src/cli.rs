@@ -366,8 +366,12 @@ fn complain(error: &ConfigurationError) -> ExitCode {
     ExitCode::FAILURE
 }
 
-/// Keys stay out of core files, and connections are not bounded by a soft limit.
+/// Keys stay out of core files, capabilities are not for hooks, and connections are not
+/// bounded by a soft limit.
 fn prepare_process() {
+    if let Err(error) = sys::keep_capabilities_from_children() {
+        tracing::warn!(%error, "hooks may have capabilities of this process");
+    }
     if let Err(error) = sys::harden_process() {
         tracing::warn!(%error, "the process is not hardened");
     }

@@ -18,8 +18,9 @@ use std::{
     sync::Arc,
 };
 
-use rustix::process::{
-    DumpableBehavior, Resource, Rlimit, getrlimit, set_dumpable_behavior, setrlimit,
+use rustix::{
+    process::{DumpableBehavior, Resource, Rlimit, getrlimit, set_dumpable_behavior, setrlimit},
+    thread::{CapabilitySet, capabilities, clear_ambient_capability_set, set_capabilities},
 };
 use tokio::io::{Interest, unix::AsyncFd};
 
@@ -43,6 +44,26 @@ pub fn harden_process() -> Result<(), SysError> {
         tried: "setrlimit(RLIMIT_CORE, 0)",
         source: error.into(),
     })
+}
+
+/// Keeps the capabilities of this process from the programs that it starts: from here on
+/// none is inheritable, and so none is ambient (capabilities(7)). The process itself keeps
+/// what it has. Of this thread, and of those that it starts.
+///
+/// # Errors
+///
+/// The kernel's, with the call that it refused.
+pub fn keep_capabilities_from_children() -> Result<(), SysError> {
+    let refused = |tried| {
+        move |error: rustix::io::Errno| SysError {
+            tried,
+            source: error.into(),
+        }
+    };
+    clear_ambient_capability_set().map_err(refused("prctl(PR_CAP_AMBIENT_CLEAR_ALL)"))?;
+    let mut sets = capabilities(None).map_err(refused("capget"))?;
+    sets.inheritable = CapabilitySet::empty();
+    set_capabilities(None, sets).map_err(refused("capset, with none that is inheritable"))
 }
 
 /// Raises the soft limit of open files to the hard limit and returns what holds now

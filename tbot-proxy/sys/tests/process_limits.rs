@@ -28,3 +28,35 @@ fn the_soft_file_limit_becomes_the_hard_one_and_cores_are_off() {
         rustix::process::DumpableBehavior::NotDumpable
     );
 }
+
+#[test]
+fn programs_that_are_started_get_no_capabilities_and_we_keep_ours() {
+    use rustix::thread::{
+        CapabilitySet, capabilities, configure_capability_in_ambient_set, set_capabilities,
+    };
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("SKIPPED: to have capabilities needs root");
+        return;
+    }
+    // As systemd's `AmbientCapabilities=` leaves them.
+    let mut sets = capabilities(None).unwrap();
+    sets.inheritable = CapabilitySet::KILL;
+    set_capabilities(None, sets).unwrap();
+    configure_capability_in_ambient_set(CapabilitySet::KILL, true).unwrap();
+    let of_a_child = |set: &str| {
+        let mut cat = std::process::Command::new("cat");
+        let status = cat.arg("/proc/self/status").output().unwrap().stdout;
+        let status = String::from_utf8(status).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix(set));
+        u64::from_str_radix(line.unwrap().trim(), 16).unwrap()
+    };
+    assert!(of_a_child("CapAmb:") != 0 && of_a_child("CapInh:") != 0);
+
+    sys::keep_capabilities_from_children().unwrap();
+    assert_eq!((of_a_child("CapAmb:"), of_a_child("CapInh:")), (0, 0));
+    let now = capabilities(None).unwrap();
+    assert_eq!(
+        (now.effective, now.permitted),
+        (sets.effective, sets.permitted)
+    );
+}

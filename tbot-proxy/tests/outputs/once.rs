@@ -214,3 +214,36 @@ fn wait_ends_when_all_is_ready_or_says_what_is_not() {
     fs::remove_file(blocked.join("svid.pem")).unwrap();
     assert!(early.wait().unwrap().success());
 }
+
+#[test]
+fn a_hook_has_none_of_the_capabilities_of_the_agent() {
+    let issuer = Issuer::start();
+    let token = issuer.register("app");
+    let once = Once::new(&issuer, &token, |home| {
+        let told = home.join("told");
+        let hook = format!(
+            "grep -e CapInh -e CapAmb /proc/self/status > {}",
+            told.display()
+        );
+        let more = format!("hooks: [{{ command: [sh, -c, \"{hook}\"] }}]");
+        vec![output(
+            "workload-identity-x509",
+            "hooked",
+            &home.join("out"),
+            &more,
+        )]
+    });
+    // As systemd's `AmbientCapabilities=` has it.
+    let mut agent = Command::new("setpriv");
+    agent
+        .args(["--inh-caps", "+kill", "--ambient-caps", "+kill", "--"])
+        .arg(once.command.get_program())
+        .args(once.command.get_args())
+        .env("TBOT_TOKEN", &token);
+    run(&mut agent);
+    let told = fs::read_to_string(once.home.path().join("told")).unwrap();
+    assert_eq!(
+        told,
+        "CapInh:\t0000000000000000\nCapAmb:\t0000000000000000\n"
+    );
+}
