@@ -7,6 +7,7 @@
 
 mod agent;
 mod echo;
+mod fuse;
 mod issuer;
 mod load;
 mod podman;
@@ -17,6 +18,7 @@ mod wait;
 
 pub use agent::{Agent, inbound, outbound, x509_output};
 pub use echo::{EchoServer, connect, ping};
+pub use fuse::FuseFile;
 pub use issuer::{Issuer, TRUST_DOMAIN};
 pub use load::{IssueLoad, load, one_call, report};
 pub use podman::Podman;

@@ -7,10 +7,20 @@ use std::{
     os::unix::net::UnixDatagram,
     path::Path,
     process::{Command, Output, Stdio},
+    time::Duration,
 };
 
 use e2e::{Agent, Issuer, Process, binary, eventually, free_port, x509_output};
+use identity::testing::TestCa;
+use proto::workload::{
+    JwtBundlesRequest, JwtBundlesResponse, JwtsvidRequest, JwtsvidResponse, ValidateJwtsvidRequest,
+    ValidateJwtsvidResponse, WitBundlesRequest, WitBundlesResponse, WitsvidRequest,
+    WitsvidResponse, X509BundlesRequest, X509BundlesResponse, X509svid, X509svidRequest,
+    X509svidResponse,
+    spiffe_workload_api_server::{SpiffeWorkloadApi, SpiffeWorkloadApiServer},
+};
 use serde_json::Value;
+use tonic::{Request, Response, Status, transport::Server};
 
 /// Runs `tbot-proxy` with these arguments.
 fn tbot(arguments: &[&str]) -> Command {
@@ -353,7 +363,7 @@ fn systemd_is_told_when_it_is_ready_and_keeps_the_socket() {
             .unwrap();
         answer.status.success()
     });
-    told.set_read_timeout(Some(std::time::Duration::from_secs(30)))
+    told.set_read_timeout(Some(Duration::from_secs(30)))
         .unwrap();
     let mut seen = String::new();
     while !(seen.contains("READY=1") && seen.contains("WATCHDOG=1")) {
@@ -367,4 +377,136 @@ fn systemd_is_told_when_it_is_ready_and_keeps_the_socket() {
     let lines: Vec<_> = said.lines().filter(waits_in_vain).collect();
     assert_eq!(lines.len(), 1, "{said}");
     assert!(lines[0].contains("nobodys.sock"), "{said}");
+}
+
+/// A Workload API that answers with text of its own choosing.
+struct Hostile {
+    svid: Vec<u8>,
+    bundle: Vec<u8>,
+}
+
+/// What would clear a terminal, in seven bits and in eight.
+const HOSTILE: &str = "spiffe://td/x\u{1b}[2J\u{9b}2J\u{202e}";
+
+type Answers<T> = futures_util::stream::BoxStream<'static, Result<T, Status>>;
+
+fn answers<T: Send + 'static>(answer: T) -> Result<Response<Answers<T>>, Status> {
+    let once = futures_util::stream::once(async { Ok(answer) });
+    Ok(Response::new(Box::pin(once)))
+}
+
+#[tonic::async_trait]
+impl SpiffeWorkloadApi for Hostile {
+    type FetchX509SVIDStream = Answers<X509svidResponse>;
+    type FetchX509BundlesStream = Answers<X509BundlesResponse>;
+    type FetchJWTBundlesStream = Answers<JwtBundlesResponse>;
+    type FetchWITSVIDStream = Answers<WitsvidResponse>;
+    type FetchWITBundlesStream = Answers<WitBundlesResponse>;
+
+    async fn fetch_x509svid(
+        &self,
+        _: Request<X509svidRequest>,
+    ) -> Result<Response<Self::FetchX509SVIDStream>, Status> {
+        let svid = X509svid {
+            spiffe_id: HOSTILE.to_owned(),
+            hint: HOSTILE.to_owned(),
+            x509_svid: self.svid.clone(),
+            bundle: self.bundle.clone(),
+            ..X509svid::default()
+        };
+        answers(X509svidResponse {
+            svids: vec![svid],
+            ..X509svidResponse::default()
+        })
+    }
+
+    async fn fetch_x509_bundles(
+        &self,
+        _: Request<X509BundlesRequest>,
+    ) -> Result<Response<Self::FetchX509BundlesStream>, Status> {
+        answers(X509BundlesResponse {
+            bundles: [(HOSTILE.to_owned(), self.bundle.clone())].into(),
+            ..X509BundlesResponse::default()
+        })
+    }
+
+    async fn fetch_jwtsvid(
+        &self,
+        _: Request<JwtsvidRequest>,
+    ) -> Result<Response<JwtsvidResponse>, Status> {
+        Err(Status::permission_denied(HOSTILE))
+    }
+
+    async fn fetch_jwt_bundles(
+        &self,
+        _: Request<JwtBundlesRequest>,
+    ) -> Result<Response<Self::FetchJWTBundlesStream>, Status> {
+        Err(Status::permission_denied(HOSTILE))
+    }
+
+    async fn validate_jwtsvid(
+        &self,
+        _: Request<ValidateJwtsvidRequest>,
+    ) -> Result<Response<ValidateJwtsvidResponse>, Status> {
+        Err(Status::permission_denied(HOSTILE))
+    }
+
+    async fn fetch_witsvid(
+        &self,
+        _: Request<WitsvidRequest>,
+    ) -> Result<Response<Self::FetchWITSVIDStream>, Status> {
+        Err(Status::unimplemented(""))
+    }
+
+    async fn fetch_wit_bundles(
+        &self,
+        _: Request<WitBundlesRequest>,
+    ) -> Result<Response<Self::FetchWITBundlesStream>, Status> {
+        Err(Status::unimplemented(""))
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_server_says_moves_no_cursor() {
+    let ca = TestCa::new("td");
+    let svid = ca.svid("/x", Duration::from_secs(3600));
+    let server = Hostile {
+        svid: svid.chain()[0].to_vec(),
+        bundle: ca.certificate().to_vec(),
+    };
+    let home = tempfile::tempdir().unwrap();
+    let path = home.path().join("wl.sock");
+    let listener = tokio::net::UnixListener::bind(&path).unwrap();
+    let incoming = futures_util::stream::unfold(listener, async |listener| {
+        let accepted = listener.accept().await.map(|(stream, _)| stream);
+        Some((accepted, listener))
+    });
+    let served = Server::builder()
+        .add_service(SpiffeWorkloadApiServer::new(server))
+        .serve_with_incoming(Box::pin(incoming));
+    let served = tokio::spawn(served);
+    let socket = format!("unix://{}", path.display());
+    let commands = [
+        &["svid", "list"][..],
+        &["svid", "show"],
+        &["svid", "show", "spiffe://td/absent"],
+        // Until the stream ends.
+        &["svid", "watch"],
+        &["bundle", "show"],
+        &["bundle", "show", "absent"],
+        &["bundle", "show", "--jwt"],
+        &["jwt", "fetch", "--audience", "a"],
+    ];
+    for command in commands {
+        let mut command = tbot(command);
+        command.args(["--socket", &socket]);
+        let name = format!("{command:?}");
+        let output = tokio::task::spawn_blocking(move || command.output()).await;
+        let Output { stdout, stderr, .. } = output.unwrap().unwrap();
+        let said = String::from_utf8([stdout, stderr].concat()).unwrap();
+        let moves = |c: char| c.is_control() && c != '\n' || c == '\u{202e}';
+        assert!(!said.contains(moves), "{name}: {said:?}");
+        assert!(said.contains("\\u{1b}[2J\\u{9b}2J"), "{name}: {said:?}");
+    }
+    served.abort();
 }

@@ -5,6 +5,8 @@ use std::{
     time::Duration,
 };
 
+use e2e::FuseFile;
+
 use super::*;
 
 const LIMIT: Duration = Duration::from_secs(30);
@@ -55,6 +57,29 @@ async fn attest(unix: &Unix, pid: u32) -> (Value, Vec<String>) {
 fn sha256_of(path: impl AsRef<Path>) -> String {
     let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &fs::read(path).unwrap());
     hex::encode(digest)
+}
+
+#[tokio::test]
+async fn what_a_process_of_some_user_serves_is_not_hashed() {
+    let Some(file) = FuseFile::mount(fs::read("/bin/sleep").unwrap()) else {
+        return;
+    };
+    let mut child = Command::new(file.path()).arg("1000").spawn().unwrap();
+    let exe = format!("/proc/{}/exe", child.id());
+    while fs::read_link(&exe).ok() != Some(file.path()) {
+        std::thread::yield_now();
+    }
+    let unix = Unix::new(UnixConfig::default());
+    let (found, failures) = attest(&unix, child.id()).await;
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert!(found.get("uid").is_some(), "{found}");
+    assert_eq!(found.get("binary_hash"), None, "{found}");
+    assert!(
+        failures.iter().any(|why| why.contains("FUSE")),
+        "{failures:?}"
+    );
+    assert_eq!(unix.hashes.kept(), 0);
 }
 
 #[tokio::test]

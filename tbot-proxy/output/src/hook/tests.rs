@@ -6,6 +6,8 @@ use std::{
     time::{Instant, SystemTime},
 };
 
+use e2e::FuseFile;
+
 use super::*;
 
 fn sleeper(program: &Path) -> Child {
@@ -96,6 +98,19 @@ async fn a_pid_file_that_is_no_plain_file_is_refused_at_once() {
     fs::write(&long, format!("{}1", " ".repeat(64))).unwrap();
     let error = signal(Target::PidFile(long)).run("x").await.unwrap_err();
     assert!(error.to_string().contains("number of a process"), "{error}");
+}
+
+#[tokio::test]
+async fn a_pid_file_on_a_file_system_that_hangs_holds_nobody_up() {
+    let Some(file) = FuseFile::mount(b"1".to_vec()) else {
+        return;
+    };
+    file.hang();
+    let error = signal(Target::PidFile(file.path())).run("x").await;
+    let error = error.unwrap_err().to_string();
+    assert!(error.contains("was not found within"), "{error}");
+    // What waits for the file is let go before the runtime ends.
+    drop(file);
 }
 
 #[tokio::test]
