@@ -36,6 +36,10 @@ pub(super) fn attestors(fields: &mut Fields<'_>) -> Option<Config> {
     #[cfg(feature = "sigstore")]
     {
         config.sigstore = fields.mapping("sigstore", sigstore::sigstore).flatten();
+        let says_which_image = ["docker", "podman", "kubernetes"];
+        if config.sigstore.is_some() && !says_which_image.iter().any(|name| fields.has(name)) {
+            fields.mistake("sigstore", sigstore::OF_WHICH_IMAGE);
+        }
     }
     #[cfg(not(feature = "sigstore"))]
     if fields.has("sigstore") {

@@ -22,8 +22,21 @@ struct Collection {
 }
 
 impl Collection {
-    fn is_full(&self) -> bool {
-        self.found.len() >= MAX_SIGNATURES
+    /// Whether it takes no more; asked where there is more, so that is told.
+    fn is_full(&mut self) -> bool {
+        let is_full = self.found.len() >= MAX_SIGNATURES;
+        if is_full {
+            self.leave_out_rest();
+        }
+        is_full
+    }
+
+    fn leave_out_rest(&mut self) {
+        let most = format!("more than {MAX_SIGNATURES}, or than {MAX_BYTES} bytes");
+        self.leave_out(
+            "signatures",
+            &format!("there are {most}: the rest is left out"),
+        );
     }
 
     fn take(&mut self, signature: ImageSignature) {
@@ -31,12 +44,8 @@ impl Collection {
         if self.found.contains(&signature) {
             return;
         }
-        if self.is_full() || self.bytes + bytes > MAX_BYTES {
-            let most = format!("more than {MAX_SIGNATURES}, or than {MAX_BYTES} bytes");
-            self.leave_out(
-                "signatures",
-                &format!("there are {most}: the rest is left out"),
-            );
+        if self.found.len() >= MAX_SIGNATURES || self.bytes + bytes > MAX_BYTES {
+            self.leave_out_rest();
             return;
         }
         self.bytes += bytes;

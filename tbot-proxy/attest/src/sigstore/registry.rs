@@ -1,7 +1,7 @@
 //! A registry, asked over HTTP (OCI Distribution 1.1; tokens as in Docker's "Token
 //! Authentication Specification").
 
-use std::{net::IpAddr, path::PathBuf, time::Duration};
+use std::{io::ErrorKind, net::IpAddr, path::PathBuf, time::Duration};
 
 use aws_lc_rs::digest::{SHA256, digest};
 use bytes::Bytes;
@@ -10,7 +10,7 @@ use http::{
     header::{ACCEPT, AUTHORIZATION, LOCATION, WWW_AUTHENTICATE},
 };
 use http_client::{Client, Error, bearer};
-use rustls::RootCertStore;
+use rustls::{CertificateError, RootCertStore};
 use rustls_pki_types::{CertificateDer, pem::PemObject};
 use serde::Deserialize;
 
@@ -99,7 +99,8 @@ impl Registry {
             Some("https") => self.tls.as_ref().map_err(Clone::clone)?,
             _ => {
                 return Err(format!(
-                    "it is to be asked in the clear, which is not allowed: {uri}"
+                    "it is to be asked in the clear, which is not allowed unless \
+                     `insecure_registries` names its host: {uri}"
                 ));
             }
         };
@@ -110,7 +111,7 @@ impl Registry {
                 *answer.status_mut() = StatusCode::NOT_FOUND;
                 Ok(answer)
             }
-            answer => answer.map_err(|error| told(&error)),
+            answer => answer.map_err(|error| format!("{error}{}", remedy(&error))),
         }
     }
 }
@@ -157,6 +158,11 @@ impl Repository<'_> {
         match answer.status() {
             StatusCode::OK => Ok(Some(answer.into_body())),
             StatusCode::NOT_FOUND => Ok(None),
+            StatusCode::UNAUTHORIZED => Err(format!(
+                "{uri} answered with status 401: {} does not take the password of \
+                 `credentials_path`",
+                self.host
+            )),
             status => Err(format!("{uri} answered with status {status}")),
         }
     }
@@ -179,7 +185,10 @@ impl Repository<'_> {
         let Some(challenge) = with("bearer") else {
             return match (with("basic"), login) {
                 (Some(_), Some(login)) => Ok(login),
-                (Some(_), None) => Err(format!("{host} wants a password, and there is none")),
+                (Some(_), None) => Err(format!(
+                    "{host} wants a password, and there is none: `credentials_path` names the \
+                     file that has it"
+                )),
                 (None, _) => Err(format!("{host} wants to see something unknown")),
             };
         };
@@ -217,12 +226,35 @@ fn tls(config: &SigstoreConfig) -> Result<Client, String> {
     if let Some(file) = &config.ca {
         let told = |why: &dyn std::fmt::Display| format!("{}: {why}", file.display());
         let certificates = CertificateDer::pem_file_iter(file).map_err(|error| told(&error))?;
+        let machine = roots.len();
         for certificate in certificates {
             let certificate = certificate.map_err(|error| told(&error))?;
             roots.add(certificate).map_err(|error| told(&error))?;
         }
+        if roots.len() == machine {
+            return Err(told(&"it holds no certificate (PEM)"));
+        }
     }
     Client::with_roots(roots, identity::tls::provider()).map_err(|error| error.to_string())
+}
+
+/// What an operator can do about it.
+fn remedy(error: &Error) -> &'static str {
+    let Error::Connect { source, .. } = error else {
+        return "";
+    };
+    let tls = source.get_ref().and_then(|inner| inner.downcast_ref());
+    match tls {
+        Some(rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer)) => {
+            ": `ca_path` names further authorities that vouch for registries"
+        }
+        // Of the client, not of the kernel: see [`Registry::new`].
+        None if source.kind() == ErrorKind::PermissionDenied && source.raw_os_error().is_none() => {
+            ": `allowed_private_network_prefixes` names the networks that are not public and may \
+             be asked"
+        }
+        _ => "",
+    }
 }
 
 fn has_digest(bytes: &[u8], wanted: &str) -> bool {

@@ -352,6 +352,48 @@ async fn what_has_another_digest_is_left_out() {
     assert_eq!(found.failures.len(), 3, "{:?}", found.failures);
 }
 
+/// Bundles that refer to the image, each of so many bytes.
+fn bundles(count: usize, bytes: usize) -> HashMap<String, Vec<u8>> {
+    let of_bundle = "application/vnd.dev.sigstore.bundle.v0.3+json";
+    let mut contents = HashMap::new();
+    let mut listed = Vec::new();
+    for number in 0..count {
+        let mut bundle = number.to_string().into_bytes();
+        bundle.resize(bytes, b'x');
+        let layer = json!({ "mediaType": of_bundle, "digest": digest_of(&bundle), "size": bytes });
+        let manifest = json!({ "layers": [layer] }).to_string().into_bytes();
+        let digest = digest_of(&manifest);
+        listed.push(json!({ "artifactType": of_bundle, "digest": digest, "size": 1 }));
+        contents.insert(format!("/v2/acme/app/manifests/{digest}"), manifest);
+        let digest = digest_of(&bundle);
+        contents.insert(format!("/v2/acme/app/blobs/{digest}"), bundle);
+    }
+    let index = json!({ "manifests": listed }).to_string().into_bytes();
+    contents.insert(format!("/v2/acme/app/referrers/{DIGEST}"), index);
+    contents
+}
+
+#[tokio::test]
+async fn as_many_signatures_as_the_issuer_takes_are_sent_and_the_rest_is_told() {
+    let folder = tempfile::tempdir().unwrap();
+    for (count, bytes, sent, told) in [
+        (MAX_SIGNATURES, 10, MAX_SIGNATURES, 0),
+        (MAX_SIGNATURES + 1, 10, MAX_SIGNATURES, 1),
+        (2, MAX_BYTES / 2, 2, 0),
+        (3, MAX_BYTES / 2, 2, 1),
+        // One that is larger than any may be.
+        (1, MAX_BYTES / 2 + 1, 0, 1),
+    ] {
+        let stand = Stand::serving(bundles(count, bytes)).await;
+        let found = Sigstore::new(config(&stand, folder.path()));
+        let found = found.attest(&workload(&stand.host)).await;
+        let group = found.attributes.unwrap();
+        let case = format!("{count} of {bytes} bytes: {:?}", found.failures);
+        assert_eq!(group["signature_count"], sent, "{case}");
+        assert_eq!(found.failures.len(), told, "{case}");
+    }
+}
+
 #[tokio::test]
 async fn a_registry_does_not_lead_into_the_network() {
     let folder = tempfile::tempdir().unwrap();

@@ -7,6 +7,13 @@ use config::Fields;
 
 use super::{MAX_LIMIT, MIN_LIMIT, enabled, path};
 
+#[cfg(test)]
+mod tests;
+
+/// What is told where no attestor says which image a container has.
+pub(super) const OF_WHICH_IMAGE: &str = "of which image? Beside `sigstore` name `docker`, \
+     `podman` or `kubernetes`, which say what image a container has";
+
 /// Of the time that an answer of a registry is used.
 const MIN_KEPT: Duration = Duration::from_secs(10);
 const MAX_KEPT: Duration = Duration::from_secs(24 * 3600);
