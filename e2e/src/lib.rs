@@ -14,6 +14,7 @@ mod podman;
 mod postgres;
 mod probe;
 mod process;
+mod registry;
 mod wait;
 
 pub use agent::{Agent, inbound, outbound, x509_output};
@@ -24,4 +25,5 @@ pub use load::{IssueLoad, load, one_call, report};
 pub use podman::Podman;
 pub use postgres::{Postgres, psql};
 pub use process::{Exit, Process, binary, free_port, run, run_expecting_failure};
+pub use registry::{Image, Registry, SigningKey};
 pub use wait::{eventually, eventually_some};

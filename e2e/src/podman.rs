@@ -53,6 +53,12 @@ impl Podman {
     /// `/usr` is there, read-only.
     #[track_caller]
     pub fn container(&self, options: &[&str], program: &[&str]) -> String {
+        self.container_of(Self::IMAGE, options, program)
+    }
+
+    /// As [`Self::container`], of another image.
+    #[track_caller]
+    pub fn container_of(&self, image: &str, options: &[&str], program: &[&str]) -> String {
         let fixed = [
             "run",
             "--network=none",
@@ -61,7 +67,7 @@ impl Podman {
             "--ulimit=nproc=1024:1024",
             "--volume=/usr:/usr:ro",
         ];
-        self.run(&[&fixed, options, &[Self::IMAGE], program].concat())
+        self.run(&[&fixed, options, &[image], program].concat())
     }
 
     /// The image of its containers.

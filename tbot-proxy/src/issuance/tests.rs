@@ -36,6 +36,28 @@ fn every_call_is_one_that_the_issuer_reads() {
     }
 }
 
+/// To the byte: what the issuer reads goes in one call, and one byte more does not.
+#[test]
+fn a_call_of_signatures_is_as_large_as_the_issuer_reads() {
+    let signed = |bytes: usize| SvidRequest {
+        image_signatures: vec![ImageSignature {
+            bundle_json: vec![b'x'; bytes],
+            simple_signing: Vec::new(),
+        }],
+        ..SvidRequest::default()
+    };
+    let size = |requests: &[SvidRequest]| {
+        let requests = requests.to_vec();
+        IssueSvidsRequest { requests }.encoded_len()
+    };
+    let left = ISSUE_MAX - size(&[signed(500_000), signed(500_000)]);
+    for (more, fit) in [(left, 2), (left + 1, 1)] {
+        let requests = [signed(500_000), signed(500_000 + more)];
+        assert_eq!(size(&requests), ISSUE_MAX + more - left);
+        assert_eq!(fitting(requests.iter()), fit);
+    }
+}
+
 #[tokio::test]
 async fn an_item_that_no_call_can_hold_is_refused_here() {
     let nowhere = crate::configuration::HostPort::parse("127.0.0.1:1").unwrap();

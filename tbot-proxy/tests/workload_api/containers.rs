@@ -8,6 +8,20 @@ use crate::rig::{Rig, fetch, workload_identity};
 /// What a process in a container with these options gets: the SPIFFE ID of its first
 /// X509-SVID, or a code.
 fn answer(podman: &Podman, rig: &Rig, options: &[&str]) -> String {
+    let client = "workload_decides::client_as_another_user";
+    let text = client_in(podman, rig, Podman::IMAGE, options, client);
+    let answer = text.lines().find_map(|line| line.strip_prefix("answer: "));
+    answer.unwrap_or_else(|| panic!("{text}")).to_owned()
+}
+
+/// What this test says, run as a client in a container of this image with these options.
+pub(crate) fn client_in(
+    podman: &Podman,
+    rig: &Rig,
+    image: &str,
+    options: &[&str],
+    test: &str,
+) -> String {
     let client = rig.client_of_others();
     let home = client.parent().unwrap().display().to_string();
     let volume = format!("--volume={home}:/agent");
@@ -20,16 +34,8 @@ fn answer(podman: &Podman, rig: &Rig, options: &[&str]) -> String {
         options,
     ]
     .concat();
-    let program = [
-        "/agent/client",
-        "--exact",
-        "workload_decides::client_as_another_user",
-        "--ignored",
-        "--nocapture",
-    ];
-    let text = podman.container(&all, &program);
-    let answer = text.lines().find_map(|line| line.strip_prefix("answer: "));
-    answer.unwrap_or_else(|| panic!("{text}")).to_owned()
+    let program = ["/agent/client", "--exact", test, "--ignored", "--nocapture"];
+    podman.container_of(image, &all, &program)
 }
 
 #[tokio::test(flavor = "multi_thread")]

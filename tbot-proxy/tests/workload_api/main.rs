@@ -10,4 +10,6 @@ mod issuer_away;
 mod policy_reaches_streams;
 mod rig;
 mod sealed_store;
+#[cfg(feature = "sigstore")]
+mod signed_images;
 mod workload_decides;

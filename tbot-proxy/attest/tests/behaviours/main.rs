@@ -8,5 +8,7 @@ mod containers;
 mod counted;
 mod hanging;
 mod kubernetes;
+#[cfg(feature = "sigstore")]
+mod signatures;
 mod support;
 mod units;
