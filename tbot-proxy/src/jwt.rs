@@ -43,6 +43,8 @@ pub(crate) struct JwtWish {
 /// A token.
 pub(crate) struct Token {
     pub(crate) token: Zeroizing<String>,
+    /// SPIFFE ID.
+    pub(crate) id: String,
     pub(crate) issued: SystemTime,
     pub(crate) expires: SystemTime,
 }
@@ -223,6 +225,7 @@ async fn ask(issuance: &Arc<Issuance>, wish: &JwtWish) -> Result<(Token, Life), 
     };
     let token = Token {
         token,
+        id: svid.spiffe_id,
         issued,
         expires,
     };

@@ -169,6 +169,8 @@ impl Output {
         loop {
             let made = self.maker.made.borrow_and_update().clone();
             let mut retry = None;
+            // A look that fails is to be had again, by the back-off.
+            let mut is_owed = false;
             let mut hooks_are_due = false;
             if let Some(set) = &made.set
                 && (last.written != Some(set.number) || look)
@@ -197,6 +199,7 @@ impl Output {
                         tracing::error!(service = self.name, %error, "output not written");
                         last.failure = Some(error.to_string());
                         retry = Some(backoff.next());
+                        is_owed = !is_new;
                     }
                 }
             } else if made.set.is_none() && last.written.is_some() && self.remove_expired {
@@ -244,7 +247,7 @@ impl Output {
             tokio::select! {
                 biased;
                 at_end = &mut stopped => return self.end(at_end.ok()).await,
-                () = sleep(next_look) => look = retry.is_none(),
+                () = sleep(next_look) => look = retry.is_none() || is_owed,
                 Ok(()) = self.maker.made.changed() => look = false,
             }
         }

@@ -21,9 +21,19 @@ use crate::file_set::is_set_name;
 pub struct Artifacts {
     /// In no particular order, names unique.
     pub files: Vec<Artifact>,
-    /// When the document was issued, by the clock of its issuer: of two sets of one identity
-    /// the newer is the one issued later. `None`: it has no issue date.
-    pub issued: Option<SystemTime>,
+    /// Of which document it was made; `None`: of none that has an issue date.
+    pub issued: Option<Issued>,
+}
+
+/// Of two sets of one identity the newer is the one whose document was issued later.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Issued {
+    /// When, by the clock of its issuer.
+    pub at: SystemTime,
+    /// When it expires.
+    pub until: SystemTime,
+    /// Whose it is: a SPIFFE ID.
+    pub id: String,
 }
 
 /// A file. Its contents are wiped when it is dropped, and hidden in `Debug`.
@@ -53,7 +63,7 @@ impl fmt::Debug for Artifact {
 
 impl Artifacts {
     /// `jwt_svid`: a JWT-SVID in compact form, nothing after it.
-    pub fn jwt(token: &str, issued: Option<SystemTime>) -> Self {
+    pub fn jwt(token: &str, issued: Option<Issued>) -> Self {
         Self {
             files: vec![Artifact::new(JWT_SVID, token)],
             issued,
@@ -109,6 +119,24 @@ pub const JWT_SVID: &str = "jwt_svid";
 /// Shared credentials file of AWS.
 pub const AWS_CREDENTIALS: &str = "aws_credentials";
 
+/// Whether a file of some output is called so, unless it is renamed.
+pub fn is_usual(name: &str) -> bool {
+    [
+        SVID,
+        SVID_KEY,
+        BUNDLE,
+        CRL,
+        BUNDLE_MAP,
+        PKCS12_KEYS,
+        PKCS12_TRUST,
+        JKS_KEYS,
+        JKS_TRUST,
+        JWT_SVID,
+        AWS_CREDENTIALS,
+    ]
+    .contains(&name)
+}
+
 /// Other names for files, by their usual ones.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct FileNames(BTreeMap<String, String>);
@@ -146,6 +174,12 @@ impl FileNames {
             });
         }
         Ok(Self(names))
+    }
+
+    /// The names that are not the usual ones: usual, new.
+    pub fn others(&self) -> impl Iterator<Item = (&str, &str)> {
+        let names = self.0.iter();
+        names.map(|(usual, new)| (usual.as_str(), new.as_str()))
     }
 
     /// The name in force for a usual one.

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use zeroize::{Zeroize, Zeroizing};
 
-use crate::artifact::{AWS_CREDENTIALS, Artifact, Artifacts};
+use crate::artifact::{AWS_CREDENTIALS, Artifact, Artifacts, Issued};
 
 mod call;
 pub mod profile;
@@ -251,7 +251,8 @@ impl Credentials {
     }
 
     /// `aws_credentials`: a shared credentials file with one profile.
-    pub fn to_artifacts(&self, profile: &str) -> Artifacts {
+    /// `id`: of the SVID that the session was granted for, at `began`.
+    pub fn to_artifacts(&self, profile: &str, id: &str, began: SystemTime) -> Artifacts {
         let section = Zeroizing::new(format!(
             "[{profile}]\naws_access_key_id = {}\naws_secret_access_key = {}\n\
              aws_session_token = {}\nx_security_token_expires = {}\n",
@@ -262,8 +263,11 @@ impl Credentials {
         ));
         Artifacts {
             files: vec![Artifact::new(AWS_CREDENTIALS, section.as_bytes())],
-            // Of two sessions, the one that lives longer was begun later.
-            issued: Some(self.expires),
+            issued: Some(Issued {
+                at: began,
+                until: self.expires,
+                id: id.to_owned(),
+            }),
         }
     }
 }

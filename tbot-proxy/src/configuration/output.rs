@@ -173,7 +173,11 @@ pub(super) fn output(
         OutputType::Aws => aws(fields),
     };
     let names = file_names(fields, kind);
-    let destination = fields.required_mapping("destination", destination);
+    let has_pem =
+        matches!(&document, Some(Document::X509 { formats, .. }) if formats.contains(&Format::Pem));
+    let destination = fields.required_mapping("destination", |fields| {
+        destination(fields, names.as_ref(), has_pem)
+    });
     if let (Some(DestinationConfig::Directory(directory)), false) =
         (&destination, kind == OutputType::BundleMap)
         && directory.file_mode.is_some_and(FileMode::is_open_to_all)
@@ -350,7 +354,12 @@ fn file_names(fields: &mut Fields<'_>, kind: OutputType) -> Option<FileNames> {
     }
 }
 
-fn destination(fields: &mut Fields<'_>) -> Option<DestinationConfig> {
+/// `names`: of files, if they are known. `has_pem`: whether SVID and key are among them.
+fn destination(
+    fields: &mut Fields<'_>,
+    names: Option<&FileNames>,
+    has_pem: bool,
+) -> Option<DestinationConfig> {
     let kind = fields.required("type", |kind| match kind {
         "directory" | "memory" | "kubernetes_secret" => Ok(kind.to_owned()),
         other => Err(format!(
@@ -360,7 +369,7 @@ fn destination(fields: &mut Fields<'_>) -> Option<DestinationConfig> {
     match kind.as_deref() {
         Some("directory") => directory(fields).map(DestinationConfig::Directory),
         Some("memory") => Some(DestinationConfig::Memory),
-        Some(_) => kubernetes_secret(fields),
+        Some(_) => kubernetes_secret(fields, names, has_pem),
         None => {
             fields.ignore_rest();
             None
@@ -424,7 +433,11 @@ fn mode(text: &str) -> Result<FileMode, String> {
 }
 
 #[cfg(not(feature = "kubernetes"))]
-fn kubernetes_secret(fields: &mut Fields<'_>) -> Option<DestinationConfig> {
+fn kubernetes_secret(
+    fields: &mut Fields<'_>,
+    _: Option<&FileNames>,
+    _: bool,
+) -> Option<DestinationConfig> {
     let message = "`type`: this tbot-proxy was built without Kubernetes: build it with `--features kubernetes`";
     fields.mistake("type", message);
     fields.ignore_rest();
@@ -432,7 +445,11 @@ fn kubernetes_secret(fields: &mut Fields<'_>) -> Option<DestinationConfig> {
 }
 
 #[cfg(feature = "kubernetes")]
-fn kubernetes_secret(fields: &mut Fields<'_>) -> Option<DestinationConfig> {
+fn kubernetes_secret(
+    fields: &mut Fields<'_>,
+    names: Option<&FileNames>,
+    has_pem: bool,
+) -> Option<DestinationConfig> {
     use output::destination::kubernetes::{SecretConfig, Shape};
     /// A DNS subdomain (RFC 1123), as names of objects are.
     fn object_name(text: &str) -> Result<String, String> {
@@ -454,6 +471,17 @@ fn kubernetes_secret(fields: &mut Fields<'_>) -> Option<DestinationConfig> {
         "Opaque" => Ok(Shape::Opaque),
         other => Err(format!("`{other}` is not known: kubernetes.io/tls, Opaque")),
     });
+    if shape == Some(Shape::Tls) && !has_pem {
+        let message = "`secret_type`: a Secret of type kubernetes.io/tls has an X509-SVID in PEM, and this output writes none: leave it out, or write Opaque";
+        fields.mistake("secret_type", message);
+    }
+    let shape = shape.unwrap_or(match has_pem {
+        true => Shape::Tls,
+        false => Shape::Opaque,
+    });
+    if let Some(Err(message)) = names.map(|names| shape.check(names)) {
+        fields.mistake("", format!("`file_names`: {message}"));
+    }
     let kubeconfig = fields.optional("kubeconfig_path", absolute_or_relative_path);
     let context = fields.optional("kubeconfig_context", |text| Ok(text.to_owned()));
     let force = fields.boolean("force").unwrap_or(false);
@@ -462,7 +490,7 @@ fn kubernetes_secret(fields: &mut Fields<'_>) -> Option<DestinationConfig> {
             name: name?,
             namespace,
             labels,
-            shape: shape.unwrap_or_default(),
+            shape,
             kubeconfig,
             context,
             force,

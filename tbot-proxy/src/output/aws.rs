@@ -75,7 +75,11 @@ pub(super) async fn make(
                         expires: credentials.expires(),
                         set: MadeSet {
                             number,
-                            artifacts: Arc::new(credentials.to_artifacts(&settings.profile)),
+                            artifacts: Arc::new(credentials.to_artifacts(
+                                &settings.profile,
+                                svid.id().as_str(),
+                                began,
+                            )),
                             expires: Some(credentials.expires()),
                         },
                     });

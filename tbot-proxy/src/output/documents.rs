@@ -5,8 +5,8 @@ use std::{env, fs, sync::Arc, time::SystemTime};
 use ::output::{
     Artifacts,
     artifact::{
-        AWS_CREDENTIALS, Dated, DatedForm, FileNames, JKS_KEYS, JWT_SVID, PKCS12_KEYS, SVID,
-        X509Form, keystore::Password, x509,
+        AWS_CREDENTIALS, Dated, DatedForm, FileNames, Issued, JKS_KEYS, JWT_SVID, PKCS12_KEYS,
+        SVID, X509Form, keystore::Password, x509,
     },
 };
 use tokio::sync::watch;
@@ -205,7 +205,12 @@ async fn of_token(token: KeptToken, names: FileNames, made: watch::Sender<Made>)
     loop {
         let new = now.borrow_and_update().clone();
         let set = new.token.as_ref().map(|token| {
-            let artifacts = Artifacts::jwt(&token.token, Some(token.issued));
+            let issued = Issued {
+                at: token.issued,
+                until: token.expires,
+                id: token.id.clone(),
+            };
+            let artifacts = Artifacts::jwt(&token.token, Some(issued));
             let artifacts = Arc::new(artifacts.renamed(&names));
             let before = made.borrow().set.clone();
             // The same token again, with another reason.

@@ -50,7 +50,11 @@ fn the_files_are_what_they_are_called() {
         TrustBundleSet::from_map_json(read(BUNDLE_MAP)).unwrap(),
         all
     );
-    assert_eq!(set.issued, Some(svid.not_before()));
+    let issued = set.issued.clone().unwrap();
+    assert_eq!(
+        (issued.at, issued.until, issued.id.as_str()),
+        (svid.not_before(), svid.not_after(), svid.id().as_str())
+    );
     let secret = svid.key_pem();
     let shown = format!("{set:?}");
     assert!(!shown.contains(secret.lines().nth(1).unwrap()), "{shown}");

@@ -21,8 +21,8 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use identity::{TrustBundle, TrustBundleSet, X509Svid};
 
 use super::{
-    Artifact, Artifacts, BUNDLE, BUNDLE_MAP, CRL, JKS_KEYS, JKS_TRUST, PKCS12_KEYS, PKCS12_TRUST,
-    SVID, SVID_KEY,
+    Artifact, Artifacts, BUNDLE, BUNDLE_MAP, CRL, Issued, JKS_KEYS, JKS_TRUST, PKCS12_KEYS,
+    PKCS12_TRUST, SVID, SVID_KEY,
     keystore::{self, KeystoreError, Password, TrustedCertificate},
 };
 
@@ -84,7 +84,11 @@ pub fn x509(
     }
     Ok(Artifacts {
         files,
-        issued: Some(svid.not_before()),
+        issued: Some(Issued {
+            at: svid.not_before(),
+            until: svid.not_after(),
+            id: svid.id().to_string(),
+        }),
     })
 }
 

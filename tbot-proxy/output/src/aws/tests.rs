@@ -20,7 +20,7 @@ fn credentials_of_an_answer() {
         !shown.contains("secret/") && !shown.contains("\"token\""),
         "{shown}"
     );
-    let artifacts = credentials.to_artifacts("prod");
+    let artifacts = credentials.to_artifacts("prod", "spiffe://td/app", SystemTime::UNIX_EPOCH);
     assert_eq!(
         std::str::from_utf8(artifacts.get(AWS_CREDENTIALS).unwrap()).unwrap(),
         "[prod]\naws_access_key_id = ASIAEXAMPLE\naws_secret_access_key = secret/+=\n\

@@ -3,7 +3,9 @@
 //! Several replicas may keep one Secret. Each write carries the `resourceVersion` that was
 //! looked at, so that nobody's write is lost unseen, and the Secret says when its set was
 //! issued (annotation [`ISSUED_AT`], by the issuer's clock): a set that was issued earlier
-//! never replaces one that was issued later, unless that lies in the future. Keys, labels and annotations of others stay;
+//! never replaces one of the same identity that was issued later and is good still. One that
+//! was issued after it was written, by the API server's clock, comes of a wrong clock, and
+//! is replaced. Keys, labels and annotations of others stay;
 //! a key that somebody else has set to another value is a conflict, which is told, and
 //! taken over only with `force`.
 //!
@@ -12,7 +14,7 @@
 //! once, as `kubectl` does, or keys could not be removed later.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     env,
     path::PathBuf,
     time::{Duration, SystemTime},
@@ -31,11 +33,16 @@ use kube::{
     core::Status,
 };
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
+use tokio::{
+    runtime::Handle,
+    task::{JoinHandle, spawn_blocking},
+    time::timeout,
+};
 
 use super::{DestinationError, Written};
 use crate::{
     Artifacts,
-    artifact::{self, Dated},
+    artifact::{self, Dated, FileNames, Issued},
 };
 
 /// Name under which fields of the Secret are ours.
@@ -44,11 +51,16 @@ pub const FIELD_MANAGER: &str = "tbot-proxy";
 /// Annotation: when the set was issued, RFC 3339.
 pub const ISSUED_AT: &str = "tbot-proxy/issued-at";
 
+/// Annotation: when it expires, RFC 3339.
+pub const EXPIRES_AT: &str = "tbot-proxy/expires-at";
+
+/// Annotation: the SPIFFE ID that it is for.
+pub const SPIFFE_ID: &str = "tbot-proxy/spiffe-id";
+
 /// How often others may be first before we give up for now.
 const ATTEMPTS: usize = 8;
 
-/// How far a set may be issued in the future, by the clocks of ours and of its issuer: one
-/// that says more was issued by a wrong clock, and would stay for good.
+/// How far the clocks of an issuer and of the API server may be apart.
 const SKEW: Duration = Duration::from_secs(300);
 
 /// How long one call may take.
@@ -75,10 +87,9 @@ pub struct SecretConfig {
 }
 
 /// Shape of the Secret.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Shape {
     /// `kubernetes.io/tls`: `tls.crt`, `tls.key`, and `ca.crt` beside, for what reads such ones.
-    #[default]
     Tls,
     /// `Opaque`: keys are names of files.
     Opaque,
@@ -90,6 +101,41 @@ impl Shape {
             Self::Tls => "kubernetes.io/tls",
             Self::Opaque => "Opaque",
         }
+    }
+
+    /// Whether files of these names have keys of a Secret, each its own.
+    ///
+    /// # Errors
+    ///
+    /// Which do not, and what to do.
+    pub fn check(self, names: &FileNames) -> Result<(), String> {
+        let fixed = [artifact::SVID, artifact::SVID_KEY, artifact::BUNDLE];
+        let mut keys = BTreeSet::new();
+        for (usual, new) in names.others() {
+            if self == Self::Tls && fixed.contains(&usual) {
+                return Err(format!(
+                    "{usual} is {} in a Secret of type kubernetes.io/tls; for other names write `secret_type: Opaque`",
+                    self.key(usual)
+                ));
+            }
+            let key = self.key(new);
+            let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
+            if key.len() > 253 || !key.bytes().all(is_plain) {
+                return Err(format!(
+                    "`{new}` cannot be a key of a Secret: letters, digits, `-`, `.` and `_`, 253 at most"
+                ));
+            }
+            let is_taken = key.starts_with("federated.")
+                || ["tls.crt", "tls.key", "ca.crt"].contains(&key.as_str())
+                || (key != new && artifact::is_usual(&key))
+                || !keys.insert(key.clone());
+            if is_taken {
+                return Err(format!(
+                    "`{new}` would be the key {key}, which another file has"
+                ));
+            }
+        }
+        Ok(())
     }
 
     /// The key of a file. No key may hold `/`.
@@ -108,8 +154,12 @@ impl Shape {
 pub struct KubernetesSecret {
     config: SecretConfig,
     api: Option<Connected>,
+    /// Somebody looks for the cluster, which may take long: a kubeconfig names programs.
+    connecting: Option<Connecting>,
     last: Option<Last>,
 }
+
+type Connecting = JoinHandle<Result<Connected, DestinationError>>;
 
 /// What we wrote last, by what it is known again.
 #[derive(Debug)]
@@ -167,6 +217,7 @@ impl KubernetesSecret {
         Self {
             config,
             api: None,
+            connecting: None,
             last: None,
         }
     }
@@ -216,31 +267,34 @@ impl KubernetesSecret {
 
     /// Deletes the Secret if the set in it is the one that we wrote last.
     pub(super) async fn remove(&mut self) -> Result<(), DestinationError> {
-        let Some(last) = self.last.take() else {
+        if self.last.is_none() {
             return Ok(());
-        };
+        }
         let connected = self.connected().await?;
         let found = self.get(&connected).await?;
-        let Some(secret) = found.filter(|secret| last.is_in(secret)) else {
-            return Ok(());
-        };
-        let parameters = DeleteParams {
-            preconditions: Some(Preconditions {
-                resource_version: secret.metadata.resource_version,
-                uid: last.uid,
-            }),
-            ..DeleteParams::default()
-        };
-        match connected
-            .secrets
-            .delete(&self.config.name, &parameters)
-            .await
-        {
-            Ok(_) => Ok(()),
-            // Somebody else was first.
-            Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => Ok(()),
-            Err(error) => Err(self.error(&connected.namespace, "delete", error)),
+        let is_ours = |secret: &Secret| self.last.as_ref().is_some_and(|last| last.is_in(secret));
+        if let Some(secret) = found.filter(is_ours) {
+            let parameters = DeleteParams {
+                preconditions: Some(Preconditions {
+                    resource_version: secret.metadata.resource_version,
+                    uid: secret.metadata.uid,
+                }),
+                ..DeleteParams::default()
+            };
+            let deleted = connected
+                .secrets
+                .delete(&self.config.name, &parameters)
+                .await;
+            match deleted {
+                Ok(_) => {}
+                // Somebody else was first.
+                Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => {}
+                Err(error) => return Err(self.error(&connected.namespace, "delete", error)),
+            }
         }
+        // Now, and not before: what failed is tried again.
+        self.last = None;
+        Ok(())
     }
 
     async fn attempt(
@@ -273,18 +327,23 @@ impl KubernetesSecret {
             );
             return Err(self.failed(namespace, &why));
         }
-        let ours = artifacts.issued.map(whole_seconds);
-        if let (Some(theirs), Some(ours)) = (issued_at(&found), ours)
-            && theirs > ours
-            && theirs <= ours.max(SystemTime::now()) + SKEW
-        {
-            let when = found.metadata.annotations.as_ref();
-            let when = when.and_then(|all| all.get(ISSUED_AT)).cloned();
-            return Ok(Attempt::Done(Written::NewerIsThere(format!(
-                "Secret {namespace}/{} holds a set that was issued later ({}), by another replica: it stays",
-                self.config.name,
-                when.unwrap_or_default()
-            ))));
+        if let Some(ours) = &artifacts.issued {
+            let name = &self.config.name;
+            match Theirs::of(&found) {
+                Some(theirs) if theirs.stays(ours) && has_all(&found, &wanted) => {
+                    return Ok(Attempt::Done(Written::NewerIsThere(format!(
+                        "Secret {namespace}/{name} holds a set that was issued later ({}), by another replica: it stays",
+                        at_text(theirs.at)
+                    ))));
+                }
+                Some(theirs) if theirs.id != ours.id => tracing::warn!(
+                    secret = format!("{namespace}/{name}"),
+                    before = theirs.id,
+                    now = ours.id,
+                    "the Secret was another identity's: if that comes back, two agents write to it"
+                ),
+                _ => {}
+            }
         }
         let Some(version) = self.own_by_apply(connected, &found).await? else {
             return Ok(Attempt::Again);
@@ -324,11 +383,12 @@ impl KubernetesSecret {
             let key = self.config.shape.key(&file.name);
             (key, ByteString(file.contents.to_vec()))
         });
-        let issued = artifacts.issued.and_then(|at| {
-            let text = OffsetDateTime::from(whole_seconds(at))
-                .format(&Rfc3339)
-                .ok()?;
-            Some(BTreeMap::from([(ISSUED_AT.to_owned(), text)]))
+        let issued = artifacts.issued.as_ref().map(|issued| {
+            BTreeMap::from([
+                (ISSUED_AT.to_owned(), at_text(issued.at)),
+                (EXPIRES_AT.to_owned(), at_text(issued.until)),
+                (SPIFFE_ID.to_owned(), issued.id.clone()),
+            ])
         });
         Secret {
             metadata: ObjectMeta {
@@ -392,43 +452,24 @@ impl KubernetesSecret {
         if let Some(connected) = &self.api {
             return Ok(connected.clone());
         }
-        let cannot = |error: &dyn std::fmt::Display| {
-            DestinationError::new(format!(
-                "Kubernetes cannot be found: {}; run in a pod with a service account, or set `kubeconfig`",
-                one_line(&error.to_string())
-            ))
-        };
-        let mut config = match &self.config.kubeconfig {
-            Some(path) => {
-                let kubeconfig = Kubeconfig::read_from(path).map_err(|error| cannot(&error))?;
-                let options = KubeConfigOptions {
-                    context: self.config.context.clone(),
-                    ..KubeConfigOptions::default()
-                };
-                Config::from_custom_kubeconfig(kubeconfig, &options)
-                    .await
-                    .map_err(|error| cannot(&error))?
+        // Not on a thread that others wait for: a program that a kubeconfig names is run, and
+        // waited for.
+        let config = self.config.clone();
+        let connecting = self.connecting.get_or_insert_with(|| {
+            let runtime = Handle::current();
+            spawn_blocking(move || runtime.block_on(connect(&config)))
+        });
+        let connected = match timeout(CALL, connecting).await {
+            Ok(connected) => connected.map_err(|error| cannot_find(&error))?,
+            // One at a time: it is asked for again at the next write.
+            Err(_) => {
+                return Err(cannot_find(&format!(
+                    "no answer within {CALL:?} from what the kubeconfig names"
+                )));
             }
-            None => Config::infer().await.map_err(|error| cannot(&error))?,
         };
-        config.connect_timeout = Some(CALL);
-        config.read_timeout = Some(CALL);
-        config.write_timeout = Some(CALL);
-        let namespace = self
-            .config
-            .namespace
-            .clone()
-            .or_else(|| {
-                env::var("POD_NAMESPACE")
-                    .ok()
-                    .filter(|name| !name.is_empty())
-            })
-            .unwrap_or_else(|| config.default_namespace.clone());
-        let client = Client::try_from(config).map_err(|error| cannot(&error))?;
-        let connected = Connected {
-            secrets: Api::namespaced(client, &namespace),
-            namespace,
-        };
+        self.connecting = None;
+        let connected = connected?;
         self.api = Some(connected.clone());
         Ok(connected)
     }
@@ -472,6 +513,98 @@ impl KubernetesSecret {
     }
 }
 
+fn cannot_find(error: &dyn std::fmt::Display) -> DestinationError {
+    DestinationError::new(format!(
+        "Kubernetes cannot be found: {}; run in a pod with a service account, or set `kubeconfig`",
+        one_line(&error.to_string())
+    ))
+}
+
+/// Finds the cluster, and who we are there.
+async fn connect(secret: &SecretConfig) -> Result<Connected, DestinationError> {
+    let mut config = match &secret.kubeconfig {
+        Some(path) => {
+            let kubeconfig = Kubeconfig::read_from(path).map_err(|error| cannot_find(&error))?;
+            let options = KubeConfigOptions {
+                context: secret.context.clone(),
+                ..KubeConfigOptions::default()
+            };
+            Config::from_custom_kubeconfig(kubeconfig, &options)
+                .await
+                .map_err(|error| cannot_find(&error))?
+        }
+        None => Config::infer().await.map_err(|error| cannot_find(&error))?,
+    };
+    config.connect_timeout = Some(CALL);
+    config.read_timeout = Some(CALL);
+    config.write_timeout = Some(CALL);
+    let of_pod = || {
+        env::var("POD_NAMESPACE")
+            .ok()
+            .filter(|name| !name.is_empty())
+    };
+    let namespace = secret
+        .namespace
+        .clone()
+        .or_else(of_pod)
+        .unwrap_or_else(|| config.default_namespace.clone());
+    let client = Client::try_from(config).map_err(|error| cannot_find(&error))?;
+    Ok(Connected {
+        secrets: Api::namespaced(client, &namespace),
+        namespace,
+    })
+}
+
+/// What a Secret says of the set that it holds.
+struct Theirs {
+    at: SystemTime,
+    until: SystemTime,
+    id: String,
+    /// When one of ours wrote it last, by the API server's clock.
+    written: SystemTime,
+}
+
+impl Theirs {
+    fn of(secret: &Secret) -> Option<Self> {
+        let annotations = secret.metadata.annotations.as_ref()?;
+        let time = |name: &str| -> Option<SystemTime> {
+            let text = annotations.get(name)?;
+            Some(OffsetDateTime::parse(text, &Rfc3339).ok()?.into())
+        };
+        let entries = secret.metadata.managed_fields.iter().flatten();
+        let ours = entries.filter(|entry| entry.manager.as_deref() == Some(FIELD_MANAGER));
+        let written = ours.filter_map(|entry| Some(entry.time.as_ref()?.0.into()));
+        Some(Self {
+            at: time(ISSUED_AT)?,
+            until: time(EXPIRES_AT)?,
+            id: annotations.get(SPIFFE_ID)?.clone(),
+            written: written.max()?,
+        })
+    }
+
+    /// Whether it is the newer one, and of any use. Both times of writing are the server's:
+    /// the clock of this machine decides nothing of it.
+    fn stays(&self, ours: &Issued) -> bool {
+        self.id == ours.id
+            && self.at > whole_seconds(ours.at)
+            && self.at <= self.written + SKEW
+            && self.until > SystemTime::now()
+    }
+}
+
+/// Whether no key was taken out. What a set has from time to time is not looked for.
+fn has_all(found: &Secret, wanted: &Secret) -> bool {
+    let is_always = |key: &&String| !key.starts_with("federated.") && *key != artifact::CRL;
+    let mut keys = wanted.data.iter().flatten().map(|(key, _)| key);
+    let has = |key: &String| {
+        found
+            .data
+            .as_ref()
+            .is_some_and(|data| data.contains_key(key))
+    };
+    keys.all(|key| !is_always(&key) || has(key))
+}
+
 /// Whether a Secret is as we would apply it. What others put there is not looked at; a key
 /// of an earlier set of ours is something to take away.
 fn holds(found: &Secret, wanted: &Secret) -> bool {
@@ -503,10 +636,11 @@ fn holds(found: &Secret, wanted: &Secret) -> bool {
         && contains(&found.metadata.annotations, &wanted.metadata.annotations)
 }
 
-/// When the set of a Secret was issued, as it says.
-fn issued_at(secret: &Secret) -> Option<SystemTime> {
-    let text = secret.metadata.annotations.as_ref()?.get(ISSUED_AT)?;
-    Some(OffsetDateTime::parse(text, &Rfc3339).ok()?.into())
+/// RFC 3339, in whole seconds.
+fn at_text(at: SystemTime) -> String {
+    OffsetDateTime::from(whole_seconds(at))
+        .format(&Rfc3339)
+        .unwrap_or_default()
 }
 
 /// As certificates have it.

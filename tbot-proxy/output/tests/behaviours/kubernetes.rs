@@ -5,7 +5,7 @@ use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
     process::Command,
-    sync::{Arc, atomic::Ordering},
+    sync::{Arc, LazyLock, atomic::Ordering},
     time::{Duration, SystemTime},
 };
 
@@ -13,14 +13,21 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use identity::testing::TestCa;
 use output::{
     Artifact, Artifacts, Destination, Written,
-    artifact::{Dated, DatedForm},
-    destination::kubernetes::{ISSUED_AT, KubernetesSecret, SecretConfig, Shape},
+    artifact::{Dated, DatedForm, Issued},
+    destination::kubernetes::{
+        EXPIRES_AT, ISSUED_AT, KubernetesSecret, SPIFFE_ID, SecretConfig, Shape,
+    },
 };
 use serde_json::Value;
 
 mod fake_api;
 
 use fake_api::FakeApi;
+
+const HOUR: Duration = Duration::from_secs(3600);
+
+/// Some time ago, whatever number is added to it.
+static BEGIN: LazyLock<SystemTime> = LazyLock::new(|| SystemTime::now() - HOUR / 2);
 
 struct Cluster {
     api: FakeApi,
@@ -72,8 +79,20 @@ fn destination(config: SecretConfig) -> Destination {
     Destination::KubernetesSecret(Box::new(KubernetesSecret::new(config)))
 }
 
-/// A set that was issued this many seconds after some day.
+/// A set that was issued this many seconds after some moment before, good for an hour.
 fn set(number: u64, more: &[&str]) -> Arc<Artifacts> {
+    set_of("spiffe://td/web", number, HOUR, more)
+}
+
+/// So many seconds after that moment.
+fn text(number: u64) -> String {
+    let at = time::OffsetDateTime::from(*BEGIN + Duration::from_secs(number));
+    let at = at.replace_nanosecond(0).unwrap();
+    at.format(&time::format_description::well_known::Rfc3339)
+        .unwrap()
+}
+
+fn set_of(id: &str, number: u64, life: Duration, more: &[&str]) -> Arc<Artifacts> {
     let names = ["svid.pem", "svid_key.pem", "bundle.pem"]
         .iter()
         .chain(more);
@@ -81,7 +100,11 @@ fn set(number: u64, more: &[&str]) -> Arc<Artifacts> {
         files: names
             .map(|name| Artifact::new(*name, format!("{name} {number}")))
             .collect(),
-        issued: Some(SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000 + number)),
+        issued: Some(Issued {
+            at: *BEGIN + Duration::from_secs(number),
+            until: *BEGIN + Duration::from_secs(number) + life,
+            id: id.to_owned(),
+        }),
     })
 }
 
@@ -109,10 +132,10 @@ async fn a_secret_is_created_whole_changed_and_its_old_keys_go() {
     let secret = cluster.api.get("web").unwrap();
     assert_eq!(secret["type"], "kubernetes.io/tls");
     assert_eq!(secret["metadata"]["labels"]["app"], "web");
-    assert_eq!(
-        secret["metadata"]["annotations"][ISSUED_AT],
-        "2023-11-14T22:13:21Z"
-    );
+    let annotations = &secret["metadata"]["annotations"];
+    assert_eq!(annotations[ISSUED_AT], text(1));
+    assert_eq!(annotations[EXPIRES_AT], text(3601));
+    assert_eq!(annotations[SPIFFE_ID], "spiffe://td/web");
     let managed = secret["metadata"]["managedFields"].as_array().unwrap();
     let owners: Vec<_> = managed
         .iter()
@@ -178,6 +201,85 @@ async fn a_set_from_the_future_does_not_freeze_the_secret() {
     assert_eq!(cluster.data()["tls.crt"], "svid.pem 2");
 }
 
+/// The newer one stays only while it is of use: it is the same identity's, has not expired,
+/// and is all there.
+#[tokio::test]
+async fn a_newer_set_that_is_of_no_use_is_replaced() {
+    let web = "spiffe://td/web";
+    let other = set_of("spiffe://td/other", 9, HOUR, &[]);
+    let expired = set_of(web, 9, HOUR / 4, &[]);
+    for newer in [other, expired] {
+        let cluster = Cluster::start().await;
+        cluster.replica().write(newer).await.unwrap();
+        let written = cluster.replica().write(set(1, &[])).await.unwrap();
+        assert_eq!(written, Written::InForce);
+        assert_eq!(cluster.data()["tls.crt"], "svid.pem 1");
+    }
+    let cluster = Cluster::start().await;
+    cluster.replica().write(set(9, &[])).await.unwrap();
+    cluster.api.edit("web", "kubectl", |secret| {
+        secret["data"].as_object_mut().unwrap().remove("ca.crt");
+    });
+    let written = cluster.replica().write(set(1, &[])).await.unwrap();
+    assert_eq!(written, Written::InForce);
+    assert_eq!(cluster.data()["ca.crt"], "bundle.pem 1");
+}
+
+/// What failed once is not taken for done.
+#[tokio::test]
+async fn a_removal_that_failed_is_tried_again() {
+    let cluster = Cluster::start().await;
+    let mut replica = cluster.replica();
+    replica.write(set(1, &[])).await.unwrap();
+    cluster.api.forbids.store(true, Ordering::Relaxed);
+    replica.remove().await.unwrap_err();
+    cluster.api.forbids.store(false, Ordering::Relaxed);
+    assert!(cluster.api.get("web").is_some());
+    replica.remove().await.unwrap();
+    assert!(cluster.api.get("web").is_none());
+}
+
+/// A kubeconfig may name a program that gives the credentials.
+#[tokio::test]
+async fn a_program_of_the_kubeconfig_that_hangs_holds_nobody_else_up() {
+    let cluster = Cluster::start().await;
+    let text = std::fs::read_to_string(&cluster.kubeconfig).unwrap();
+    let (before, after) = text.split_once("user: { token:").unwrap();
+    let (_, after) = after.split_once('}').unwrap();
+    let started = cluster.kubeconfig.with_extension("started");
+    let hangs = format!(
+        "{before}user: {{ exec: {{ apiVersion: client.authentication.k8s.io/v1, interactiveMode: Never, command: sh, args: ['-c', 'echo $$ >> {}; exec sleep 1000'] }} }}{after}",
+        started.display()
+    );
+    std::fs::write(&cluster.kubeconfig, hangs).unwrap();
+    let mut replica = cluster.replica();
+    let write = tokio::spawn(async move {
+        // The second one waits for the same program.
+        let first = replica.write(set(1, &[])).await;
+        (first, replica.write(set(1, &[])).await)
+    });
+    // This test has one thread: a program that is waited for on it would hold it.
+    let until = std::time::Instant::now() + Duration::from_secs(30);
+    while !started.exists() {
+        assert!(std::time::Instant::now() < until, "the program is not run");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    tokio::time::pause();
+    while !write.is_finished() {
+        tokio::time::advance(Duration::from_secs(1)).await;
+    }
+    let (first, second) = write.await.unwrap();
+    for error in [first.unwrap_err(), second.unwrap_err()] {
+        assert!(error.to_string().contains("no answer within"), "{error}");
+    }
+    let programs = std::fs::read_to_string(started).unwrap();
+    let [program] = programs.lines().collect::<Vec<_>>()[..] else {
+        panic!("one at a time: {programs}");
+    };
+    let ended = Command::new("kill").arg(program).status().unwrap();
+    assert!(ended.success());
+}
+
 #[tokio::test]
 async fn an_address_or_token_that_changed_is_used_at_the_next_write() {
     let cluster = Cluster::start().await;
@@ -220,7 +322,7 @@ async fn whoever_is_first_between_look_and_write_is_seen() {
     // Between a look and an apply.
     *cluster.api.before_change.lock().unwrap() = Some(Box::new(|api: &FakeApi| {
         api.edit("web", "tbot-proxy", |secret| {
-            secret["metadata"]["annotations"][ISSUED_AT] = "2023-12-01T00:00:00Z".into();
+            secret["metadata"]["annotations"][ISSUED_AT] = text(20).into();
         });
     }));
     let written = replica.write(set(10, &[])).await.unwrap();
@@ -385,7 +487,11 @@ async fn what_an_earlier_process_wrote_says_when_it_expires_and_is_removed() {
             Artifact::new("svid.pem", svid.chain_pem()),
             Artifact::new("svid_key.pem", svid.key_pem().as_bytes()),
         ],
-        issued: Some(svid.not_before()),
+        issued: Some(Issued {
+            at: svid.not_before(),
+            until: svid.not_after(),
+            id: svid.id().to_string(),
+        }),
     });
     cluster.replica().write(set.clone()).await.unwrap();
     assert_eq!(later.expiry(chain()).await.unwrap(), Some(svid.not_after()));

@@ -306,3 +306,67 @@ fn secrets_of_kubernetes_are_read() {
     );
     assert!(mistakes[1].contains("`tls` is not known"), "{mistakes:#?}");
 }
+
+/// The API server takes no Secret of type kubernetes.io/tls without certificate and key.
+#[test]
+#[cfg(feature = "kubernetes")]
+fn a_secret_has_a_type_that_its_output_can_fill() {
+    use ::output::destination::kubernetes::Shape;
+    let service = |what: &str, secret: &str| {
+        format!(
+            "  - {{ name: o, {what}, destination: {{ type: kubernetes_secret, name: web{secret} }} }}\n"
+        )
+    };
+    let x509 = "type: workload-identity-x509, selector: { name: w }";
+    let stores = "type: workload-identity-x509, selector: { name: w }, formats: [pkcs12], keystore_password: { environment: P }";
+    let jwt = "type: workload-identity-jwt, selector: { name: w }, audiences: [a]";
+    let bundles = "type: spiffe-bundle-map, selector: { name: w }";
+    let aws = "type: workload-identity-aws-roles-anywhere, selector: { name: w }, \
+        role_arn: 'arn:aws:iam::123456789012:role/r', \
+        profile_arn: 'arn:aws:rolesanywhere:us-east-1:123456789012:profile/6e0d1c4e-5f5a-4b7c-9e0d-2f3a4b5c6d7e', \
+        trust_anchor_arn: 'arn:aws:rolesanywhere:us-east-1:123456789012:trust-anchor/6e0d1c4e-5f5a-4b7c-9e0d-2f3a4b5c6d7e'";
+    for (what, expected) in [
+        (x509, Shape::Tls),
+        (stores, Shape::Opaque),
+        (jwt, Shape::Opaque),
+        (bundles, Shape::Opaque),
+        (aws, Shape::Opaque),
+    ] {
+        let outputs = outputs(&service(what, ""));
+        let DestinationConfig::KubernetesSecret(secret) = &outputs[0].destination else {
+            panic!("{outputs:?}");
+        };
+        assert_eq!(secret.shape, expected, "{what}");
+        if expected == Shape::Opaque {
+            let mistakes = mistakes(&service(what, ", secret_type: kubernetes.io/tls"));
+            assert!(mistakes[0].contains("writes none"), "{mistakes:#?}");
+        }
+    }
+    for (names, secret, expected) in [
+        ("svid.pem: cert.pem", "", "svid.pem is tls.crt in a Secret"),
+        ("svid.pem: cert.pem", ", secret_type: Opaque", ""),
+        ("svid_crl.pem: tls.key", "", "would be the key tls.key"),
+        ("bundle_map.json: svid/pem", "", "would be the key svid.pem"),
+        (
+            "bundle_map.json: svid/crl.pem, svid_crl.pem: svid.crl.pem",
+            "",
+            "would be the key svid.crl.pem",
+        ),
+        ("bundle_map.json: trust/map.json, svid_crl.pem: b", "", ""),
+        (
+            "bundle_map.json: federated.x.pem",
+            "",
+            "would be the key federated.x.pem",
+        ),
+        ("bundle_map.json: 'a b'", "", "cannot be a key"),
+    ] {
+        let service = service(&format!("{x509}, file_names: {{ {names} }}"), secret);
+        match expected {
+            "" => drop(outputs(&service)),
+            expected => {
+                let mistakes = mistakes(&service);
+                assert!(mistakes[0].contains(expected), "{names}: {mistakes:#?}");
+            }
+        }
+    }
+}

@@ -16,6 +16,8 @@ pub(super) struct Stored {
     pub(super) owners: BTreeMap<Owner, BTreeSet<Leaf>>,
     pub(super) version: u64,
     pub(super) uid: u64,
+    /// When it was changed last, RFC 3339.
+    pub(super) time: String,
 }
 
 impl Stored {
@@ -48,6 +50,7 @@ impl Stored {
         }
         self.owners.retain(|_, owned| !owned.is_empty());
         self.leaves = new_leaves;
+        self.time = now();
     }
 
     /// What a server-side apply does; the conflicts, if there are any.
@@ -90,8 +93,16 @@ impl Stored {
             .insert(own, new_leaves.keys().cloned().collect());
         self.owners.retain(|_, owned| !owned.is_empty());
         self.leaves.extend(new_leaves);
+        self.time = now();
         Ok(())
     }
+}
+
+/// In whole seconds, as the server has it.
+fn now() -> String {
+    let now = time::OffsetDateTime::now_utc().replace_nanosecond(0);
+    let form = time::format_description::well_known::Rfc3339;
+    now.unwrap().format(&form).unwrap()
 }
 
 pub(super) fn leaves(object: &Value) -> BTreeMap<Leaf, Value> {
@@ -156,7 +167,7 @@ pub(super) fn object(name: &str, stored: &Stored) -> Value {
         }
         json!({
             "manager": manager, "operation": operation, "apiVersion": "v1",
-            "time": "2026-11-22T00:00:00Z", "fieldsType": "FieldsV1", "fieldsV1": fields,
+            "time": stored.time, "fieldsType": "FieldsV1", "fieldsV1": fields,
         })
     });
     object["metadata"]["managedFields"] = managed.collect();
