@@ -10,6 +10,7 @@
 //! the attributes of one of them, read anew.
 
 mod members;
+mod rate;
 mod room;
 mod tokens;
 mod workload;
@@ -25,6 +26,7 @@ use tokio::{sync::watch, time::Instant};
 
 use self::{
     members::Members,
+    rate::Rate,
     room::{Room, User},
     tokens::Tokens,
 };
@@ -47,6 +49,7 @@ pub(crate) struct Cache {
     keeping: Keeping,
     room: Room,
     owners: Owners,
+    rate: Rate,
     sets: Mutex<HashMap<Place, Sets>>,
 }
 
@@ -88,6 +91,7 @@ impl Cache {
             keeping,
             room,
             owners,
+            rate: Rate::default(),
             sets: Mutex::default(),
         })
     }
@@ -253,14 +257,14 @@ impl WorkloadSet {
     /// A JWT-SVID of one of its identities.
     pub(crate) async fn token(
         &self,
-        keeping: &Keeping,
+        cache: &Cache,
         svid: &KeptSvid,
         audiences: &[String],
         attested: &Attested,
     ) -> Result<(String, SystemTime), TokenError> {
         let ttl = self.members.place().0.ttl;
         let tokens = &self.tokens;
-        tokens.token(keeping, svid, audiences, attested, ttl).await
+        tokens.token(cache, svid, audiences, attested, ttl).await
     }
 }
 

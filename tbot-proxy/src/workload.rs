@@ -155,8 +155,7 @@ impl Backend for WorkloadIdentities {
             .iter()
             .filter(|svid| id.is_none_or(|id| svid.id == *id));
         let tokens = wanted.map(async |svid| {
-            let keeping = self.cache.keeping();
-            let token = set.token(keeping, svid, audiences, &attested);
+            let token = set.token(&self.cache, svid, audiences, &attested);
             let Ok(token) = tokio::time::timeout(PATIENCE, token).await else {
                 return Err(not_yet());
             };

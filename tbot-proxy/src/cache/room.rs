@@ -38,10 +38,15 @@ impl Default for Room {
 
 /// Who had a set begun: a user, the one who has a lent id ([`Owners`]), or workloads of
 /// which none is known.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct User(Option<u32>);
 
 impl User {
+    #[cfg(test)]
+    pub(super) fn from_uid(uid: u32) -> Self {
+        Self(Some(uid))
+    }
+
     pub(super) fn of(attested: &Attested, owners: &Owners) -> Self {
         let workload = attested.workload.as_deref();
         let uid = workload.and_then(|it| it.pointer("/unix/uid").and_then(Value::as_u64));

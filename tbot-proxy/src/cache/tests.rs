@@ -348,7 +348,7 @@ async fn a_token_goes_only_to_whom_it_would_be_issued() {
             .await
             .unwrap();
         let audiences = ["db".to_owned()];
-        let token = set.token(cache.keeping(), &now.svids[0], &audiences, &attested);
+        let token = set.token(&cache, &now.svids[0], &audiences, &attested);
         token.await.unwrap().0
     };
     assert_eq!(token(1).await, "jwt-of-1");
@@ -384,11 +384,15 @@ impl Asker {
     }
 
     async fn token(&self) -> Result<String, TokenError> {
-        let audiences = ["db".to_owned()];
+        self.token_for("db").await
+    }
+
+    async fn token_for(&self, audience: &str) -> Result<String, TokenError> {
+        let audiences = [audience.to_owned()];
         let svid = &self.now.svids[0];
         let token = self
             .set
-            .token(self.cache.keeping(), svid, &audiences, &self.attested);
+            .token(&self.cache, svid, &audiences, &self.attested);
         token.await.map(|(token, _)| token)
     }
 
@@ -479,4 +483,29 @@ async fn after_an_order_the_issuer_is_asked_although_there_is_a_token() {
     order();
     let error = asker.token().await.unwrap_err();
     assert!(matches!(error, TokenError::Refused(_)), "{error}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_asks_for_ever_other_tokens_is_stopped_and_keeps_those_that_are_there() {
+    let issuer = Issuer::new();
+    let asker = Asker::new(&issuer).await;
+    asker.token().await.unwrap();
+    let mut number = 0;
+    let error = loop {
+        number += 1;
+        match asker.token_for(&number.to_string()).await {
+            Ok(_) => assert!(number < 2_000),
+            Err(error) => break error,
+        }
+    };
+    assert!(error.to_string().contains("too many different"), "{error}");
+    asker.token().await.unwrap();
+    // Another user has room.
+    let another = Workload::new(Process { uid: 8, pid: 1 });
+    let attested = another.attested_since(std::time::Instant::now()).await;
+    let attested = attested.unwrap();
+    let audiences = ["another".to_owned()];
+    let svid = &asker.now.svids[0];
+    let token = (asker.set).token(&asker.cache, svid, &audiences, &attested);
+    token.await.unwrap();
 }

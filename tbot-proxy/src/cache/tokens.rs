@@ -22,11 +22,12 @@ use proto::issue::v1::svid_request::Selector as Select;
 use secrecy::{ExposeSecret, SecretString};
 use tokio::time::{Instant, timeout_at};
 
+use super::{Cache, room::User};
 use crate::{
     issuance::IssueError,
     join::expired_on_arrival,
     jwt,
-    kept::{Attested, Keeping, KeptSvid},
+    kept::{Attested, KeptSvid},
     key::time_of,
     metrics::{CACHE, RENEWALS, result},
     reads::Reads,
@@ -113,7 +114,7 @@ struct Refusal(TokenError, Option<Whose>);
 
 /// A token to be had.
 struct Wanted<'a> {
-    keeping: &'a Keeping,
+    cache: &'a Cache,
     place: Key,
     svid: &'a KeptSvid,
     attested: &'a Attested,
@@ -123,7 +124,7 @@ struct Wanted<'a> {
 impl Tokens {
     pub(super) async fn token(
         &self,
-        keeping: &Keeping,
+        cache: &Cache,
         svid: &KeptSvid,
         audiences: &[String],
         attested: &Attested,
@@ -133,7 +134,7 @@ impl Tokens {
         audiences.sort_unstable();
         audiences.dedup();
         let wanted = Wanted {
-            keeping,
+            cache,
             place: (svid.workload_identity.clone(), audiences),
             svid,
             attested,
@@ -141,8 +142,8 @@ impl Tokens {
         };
         let slot = self.slots.of(&wanted.place);
         loop {
-            let order = *keeping.trust.order().borrow();
-            let (asking, there) = match self.look(&slot, &wanted, order) {
+            let order = *cache.keeping.trust.order().borrow();
+            let (asking, there) = match self.look(&slot, &wanted, order)? {
                 Look::Serve(token) => return Ok(token.give()),
                 Look::Wait(asking, there) => (asking, there),
             };
@@ -169,7 +170,12 @@ impl Tokens {
     }
 
     /// Looks at what there is, and has the issuer asked if that is to be.
-    fn look(&self, slot: &Arc<Slot>, wanted: &Wanted<'_>, order: Option<RenewOrder>) -> Look {
+    fn look(
+        &self,
+        slot: &Arc<Slot>,
+        wanted: &Wanted<'_>,
+        order: Option<RenewOrder>,
+    ) -> Result<Look, TokenError> {
         let mut state = slot.state();
         let there = state.token.as_ref();
         let there = there.filter(|token| token.is_valid() && token.whose.is(wanted.attested));
@@ -183,8 +189,20 @@ impl Tokens {
             let rests = rests.is_some_and(|(end, of)| Instant::now() < end && of == order);
             if rests || (!is_ordered && token.is_fresh()) {
                 count("hit");
-                return Look::Serve(token.clone());
+                return Ok(Look::Serve(token.clone()));
             }
+        }
+        if state.asking.is_none()
+            && let Err(over) = wanted.cache.rate.take(wanted.user())
+        {
+            count("refused");
+            // One that is there serves.
+            return there.map(Look::Serve).ok_or_else(|| {
+                let over = over.as_secs_f64();
+                TokenError::Unavailable(format!(
+                    "workloads of this user ask for too many different tokens: try again in {over:.1} s, and use tokens again while they are valid"
+                ))
+            });
         }
         count("miss");
         let asking = state.asking.get_or_insert_with(|| {
@@ -200,7 +218,7 @@ impl Tokens {
                 answer: answer.boxed().shared(),
             }
         });
-        Look::Wait(asking.clone(), there)
+        Ok(Look::Wait(asking.clone(), there))
     }
 }
 
@@ -212,6 +230,10 @@ enum Look {
 }
 
 impl Wanted<'_> {
+    fn user(&self) -> User {
+        User::of(self.attested, &self.cache.owners)
+    }
+
     /// Asks the issuer, and puts what comes of it in its place.
     fn ask(
         &self,
@@ -219,7 +241,7 @@ impl Wanted<'_> {
         slot: Weak<Slot>,
         order: Option<RenewOrder>,
     ) -> impl Future<Output = Result<Arc<Token>, Refusal>> + Send + 'static {
-        let (keeping, place) = (self.keeping.clone(), self.place.clone());
+        let (keeping, place) = (self.cache.keeping.clone(), self.place.clone());
         let (id, attested) = (self.svid.id.clone(), self.attested.clone());
         // The service's wish is for X509-SVIDs; a token lives as long as the resource says,
         // and no longer than that.
