@@ -106,10 +106,14 @@ fn options(fields: &mut Fields<'_>) -> Option<Options> {
         connections: options.max_connections,
         connections_per_user: options.max_connections_per_user,
         streams: options.max_streams,
+        streams_per_user: options.max_streams_per_user,
+        streams_per_connection: options.max_streams_per_connection,
     };
     let limits = limits(fields, defaults);
     options.max_connections = limits.connections;
     options.max_connections_per_user = limits.connections_per_user;
     options.max_streams = limits.streams;
+    options.max_streams_per_user = limits.streams_per_user;
+    options.max_streams_per_connection = limits.streams_per_connection;
     Some(options)
 }

@@ -124,11 +124,15 @@ fn options(fields: &mut Fields<'_>) -> Option<Options> {
         connections: options.max_connections,
         connections_per_user: options.max_connections_per_user,
         streams: options.max_streams,
+        streams_per_user: options.max_streams_per_user,
+        streams_per_connection: options.max_streams_per_connection,
     };
     let limits = limits(fields, defaults);
     options.max_connections = limits.connections;
     options.max_connections_per_user = limits.connections_per_user;
     options.max_streams = limits.streams;
+    options.max_streams_per_user = limits.streams_per_user;
+    options.max_streams_per_connection = limits.streams_per_connection;
     Some(options)
 }
 
@@ -137,7 +141,9 @@ fn options(fields: &mut Fields<'_>) -> Option<Options> {
 pub(super) struct Limits {
     pub(super) connections: usize,
     pub(super) connections_per_user: usize,
-    pub(super) streams: u32,
+    pub(super) streams: usize,
+    pub(super) streams_per_user: usize,
+    pub(super) streams_per_connection: u32,
 }
 
 /// Reads `limits`.
@@ -145,17 +151,31 @@ pub(super) fn limits(fields: &mut Fields<'_>, defaults: Limits) -> Limits {
     let limits = fields.mapping("limits", |fields| {
         let mut limits = defaults;
         let whole = |number: u64| usize::try_from(number).unwrap_or(usize::MAX);
+        // One user leaves room for others.
+        let most_of_one = |default: usize, of_all: usize| default.min(of_all - of_all / 4);
         if let Some(most) = fields.integer("max_connections", 1..=10_000_000) {
             limits.connections = whole(most);
-            // One user leaves room for others.
-            let most_of_one = limits.connections - limits.connections / 4;
-            limits.connections_per_user = limits.connections_per_user.min(most_of_one);
+            limits.connections_per_user =
+                most_of_one(limits.connections_per_user, limits.connections);
         }
         if let Some(most) = fields.integer("max_connections_per_user", 1..=10_000_000) {
             limits.connections_per_user = whole(most);
         }
         if let Some(most) = fields.integer("max_streams_per_connection", 1..=1_000_000) {
-            limits.streams = u32::try_from(most).unwrap_or(u32::MAX);
+            limits.streams_per_connection = u32::try_from(most).unwrap_or(u32::MAX);
+        }
+        // Who has made room for connections means them to be used.
+        let of_connections = |connections: usize| connections.saturating_mul(2);
+        limits.streams = limits.streams.max(of_connections(limits.connections));
+        limits.streams_per_user = limits
+            .streams_per_user
+            .max(of_connections(limits.connections_per_user));
+        if let Some(most) = fields.integer("max_streams", 1..=100_000_000) {
+            limits.streams = whole(most);
+            limits.streams_per_user = most_of_one(limits.streams_per_user, limits.streams);
+        }
+        if let Some(most) = fields.integer("max_streams_per_user", 1..=100_000_000) {
+            limits.streams_per_user = whole(most);
         }
         Some(limits)
     });

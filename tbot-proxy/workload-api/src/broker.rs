@@ -31,7 +31,7 @@ pub use self::reference::{KubernetesObject, Reference};
 use self::service::{Service, Session};
 use crate::{
     backend::Backend,
-    connection::{self, Limits, Peer, Places, drive},
+    connection::{self, Full, Limits, Peer, Places, drive},
     listener::{Listener, Stream},
     meters,
 };
@@ -83,8 +83,13 @@ pub struct Options {
     pub max_connections: usize,
     /// Of these and of those, those of one user (over Unix sockets) or host (over TCP).
     pub max_connections_per_user: usize,
+    /// Streams and calls at one time over all connections; more are refused with
+    /// `RESOURCE_EXHAUSTED`.
+    pub max_streams: usize,
+    /// Of these, those of one user or host.
+    pub max_streams_per_user: usize,
     /// Streams and calls at one time on one connection.
-    pub max_streams: u32,
+    pub max_streams_per_connection: u32,
     /// How long a TLS handshake may take.
     pub handshake: Duration,
     /// How long a connection may be silent after it before its first request.
@@ -94,8 +99,8 @@ pub struct Options {
 }
 
 impl Default for Options {
-    /// Nobody is allowed. Both profiles; 256 connections, 192 of a user, of 1,000 streams;
-    /// 3 s; 10 s; 5 s.
+    /// Nobody is allowed. Both profiles; 256 connections, 192 of a user; 32,768 streams,
+    /// 24,576 of a user, 1,000 of a connection; 3 s; 10 s; 5 s.
     fn default() -> Self {
         Self {
             allowed: BTreeSet::new(),
@@ -103,7 +108,9 @@ impl Default for Options {
             jwt: true,
             max_connections: 256,
             max_connections_per_user: 192,
-            max_streams: 1000,
+            max_streams: 32_768,
+            max_streams_per_user: 24_576,
+            max_streams_per_connection: 1000,
             // Brokers are on this machine: it is a matter of milliseconds.
             handshake: Duration::from_secs(3),
             first_request: Duration::from_secs(10),
@@ -122,6 +129,7 @@ pub struct BrokerServer<B> {
     greeting: Arc<Places>,
     /// After it.
     places: Arc<Places>,
+    streams: Arc<Places>,
 }
 
 impl<B: Broker> BrokerServer<B> {
@@ -141,6 +149,7 @@ impl<B: Broker> BrokerServer<B> {
             identity,
             greeting: places(),
             places: places(),
+            streams: Places::new(options.max_streams, options.max_streams_per_user),
             options,
         }
     }
@@ -158,9 +167,11 @@ impl<B: Broker> BrokerServer<B> {
         drain: &CancellationToken,
     ) -> Option<impl Future<Output = ()> + Send + use<B>> {
         let peer = Peer::of(&stream, &*self.service.backend);
-        let greeting = self.greeting.take(peer)?;
+        let refused = |full: &Full| meters::refused(full.reason());
+        let greeting = self.greeting.take(peer).inspect_err(refused).ok()?;
         let limits = Limits {
-            max_streams: self.options.max_streams,
+            max_streams: self.options.max_streams_per_connection,
+            streams: self.streams.clone(),
             first_request: self.options.first_request,
         };
         let (service, tls) = (self.service.clone(), self.tls.clone());
@@ -172,7 +183,7 @@ impl<B: Broker> BrokerServer<B> {
             let Some((stream, broker)) = handshake(stream, &tls, patience).await else {
                 return;
             };
-            let Some(place) = places.take(peer) else {
+            let Ok(place) = places.take(peer).inspect_err(refused) else {
                 return;
             };
             drop(greeting);

@@ -28,13 +28,14 @@ use tokio::{
     time::{Sleep, sleep, timeout},
 };
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
+use tonic::Status;
 
 pub(crate) use self::{
     exchange::Incoming,
-    places::{Peer, Place, Places},
+    places::{Full, Peer, Place, Places},
 };
 
-use self::exchange::exchange;
+use self::exchange::{exchange, refuse};
 
 use crate::{
     authority::Mended,
@@ -106,9 +107,12 @@ pub(crate) async fn accept<F>(
 }
 
 /// How a connection is driven.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(crate) struct Limits {
+    /// On one connection.
     pub(crate) max_streams: u32,
+    /// Those of the server, for the streams of all its connections.
+    pub(crate) streams: Arc<Places>,
     /// How long it may be silent.
     pub(crate) first_request: Duration,
 }
@@ -125,14 +129,15 @@ where
     T: AsyncRead + AsyncWrite + Unpin,
     S: Session,
 {
-    let http = Box::new(http2(limits).handshake(Mended::new(stream)));
+    let http = Box::new(http2(&limits).handshake(Mended::new(stream)));
     Connection {
         http: Http::Greeting(http),
         drained: Box::pin(session.drain().clone().cancelled_owned()),
         session,
         ended,
         silence: Some(Box::pin(sleep(limits.first_request))),
-        _place: place,
+        streams: limits.streams,
+        place,
         _connected: Connected::new(),
     }
 }
@@ -146,7 +151,8 @@ pub(crate) struct Connection<T, S> {
     drained: Pin<Box<WaitForCancellationFutureOwned>>,
     /// Until the first request.
     silence: Option<Pin<Box<Sleep>>>,
-    _place: Place,
+    streams: Arc<Places>,
+    place: Place,
     _connected: Connected,
 }
 
@@ -173,7 +179,13 @@ where
             match ready!(this.http.poll_accept(drain, context)) {
                 Some(Ok((request, respond))) => {
                     this.silence = None;
-                    tokio::spawn(exchange(this.session.clone(), request, respond));
+                    match this.streams.take(this.place.peer()) {
+                        Ok(place) => {
+                            let session = this.session.clone();
+                            tokio::spawn(exchange(session, request, respond, place));
+                        }
+                        Err(full) => refuse(&no_place(full), respond),
+                    }
                 }
                 Some(Err(error)) => {
                     tracing::debug!(%error, "a connection ended with an error");
@@ -185,7 +197,20 @@ where
     }
 }
 
-fn http2(limits: Limits) -> server::Builder {
+/// What a call is told for which there is no place.
+fn no_place(full: Full) -> Status {
+    meters::stream_refused(full.reason());
+    Status::resource_exhausted(match full {
+        Full::ForAll(most) => format!(
+            "all clients together have {most} streams and calls open here, and there may be no more: try again later, or raise limits.max_streams"
+        ),
+        Full::ForPeer(most) => format!(
+            "your user has {most} streams and calls open here, and may have no more: close some, or raise limits.max_streams_per_user"
+        ),
+    })
+}
+
+fn http2(limits: &Limits) -> server::Builder {
     let mut http = server::Builder::new();
     http.initial_window_size(WINDOW)
         .initial_connection_window_size(WINDOW)

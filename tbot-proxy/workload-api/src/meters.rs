@@ -8,6 +8,7 @@ const REQUESTS: &str = "tbot_workload_api_requests_total";
 const SENT: &str = "tbot_workload_api_sent_bytes_total";
 const CONNECTIONS: &str = "tbot_workload_api_connections";
 const REFUSED: &str = "tbot_workload_api_connections_refused_total";
+const STREAMS_REFUSED: &str = "tbot_workload_api_streams_refused_total";
 const REJECTED: &str = "tbot_sds_rejections_total";
 const LEFT_OUT: &str = "tbot_workload_api_left_out_total";
 
@@ -19,6 +20,10 @@ pub fn describe() {
     describe_counter!(SENT, Unit::Bytes, "Messages sent, by method");
     describe_gauge!(CONNECTIONS, "Open connections");
     describe_counter!(REFUSED, "Connections closed at once, by reason");
+    describe_counter!(
+        STREAMS_REFUSED,
+        "Streams and calls for which there was no place, by reason"
+    );
     describe_counter!(REJECTED, "Answers that an Envoy has refused");
     describe_counter!(
         LEFT_OUT,
@@ -86,6 +91,11 @@ impl Drop for Connected {
 /// A connection that was closed at once.
 pub(crate) fn refused(reason: &'static str) {
     counter!(REFUSED, "reason" => reason).increment(1);
+}
+
+/// A stream or call for which there was no place.
+pub(crate) fn stream_refused(reason: &'static str) {
+    counter!(STREAMS_REFUSED, "reason" => reason).increment(1);
 }
 
 /// An answer that an Envoy has refused.

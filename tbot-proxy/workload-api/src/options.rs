@@ -19,8 +19,13 @@ pub struct Options {
     pub max_connections: usize,
     /// Of these, those of processes of one user (over Unix sockets).
     pub max_connections_per_user: usize,
+    /// Streams and calls at one time over all connections; more are refused with
+    /// `RESOURCE_EXHAUSTED`.
+    pub max_streams: usize,
+    /// Of these, those of processes of one user (over Unix sockets).
+    pub max_streams_per_user: usize,
     /// Streams and calls at one time on one connection; HTTP/2 makes more wait.
-    pub max_streams: u32,
+    pub max_streams_per_connection: u32,
     /// How long a connection may be silent before its first request.
     pub first_request: Duration,
     /// How long connections may take to close once the server stops.
@@ -28,7 +33,8 @@ pub struct Options {
 }
 
 impl Default for Options {
-    /// X.509, JWT and SDS; 16,384 connections, 12,288 of a user, of 100 streams; 10 s; 5 s.
+    /// X.509, JWT and SDS; 16,384 connections, 12,288 of a user; 32,768 streams, 24,576 of
+    /// a user, 100 of a connection; 10 s; 5 s.
     fn default() -> Self {
         Self {
             x509: true,
@@ -37,7 +43,9 @@ impl Default for Options {
             sds: Some(sds::Options::default()),
             max_connections: 16_384,
             max_connections_per_user: 12_288,
-            max_streams: 100,
+            max_streams: 32_768,
+            max_streams_per_user: 24_576,
+            max_streams_per_connection: 100,
             first_request: Duration::from_secs(10),
             drain: Duration::from_secs(5),
         }

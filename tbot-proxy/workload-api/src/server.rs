@@ -19,6 +19,7 @@ pub struct Server<B> {
     service: Arc<Service<B>>,
     options: Options,
     places: Arc<Places>,
+    streams: Arc<Places>,
 }
 
 impl<B: Backend> Server<B> {
@@ -27,6 +28,7 @@ impl<B: Backend> Server<B> {
         Self {
             service: Arc::new(Service::new(backend, &options)),
             places: Places::new(options.max_connections, options.max_connections_per_user),
+            streams: Places::new(options.max_streams, options.max_streams_per_user),
             options,
         }
     }
@@ -50,7 +52,9 @@ impl<B: Backend> Server<B> {
             Stream::Unix(_) => Peer::of(&stream, &**backend),
             Stream::Tcp(_) => None,
         };
-        let place = self.places.take(peer)?;
+        let place = self.places.take(peer);
+        let place = place.inspect_err(|full| meters::refused(full.reason()));
+        let place = place.ok()?;
         let caller = match &stream {
             Stream::Unix(stream) => backend.accepted_unix(stream),
             Stream::Tcp(stream) => backend.accepted_tcp(stream),
@@ -73,7 +77,8 @@ impl<B: Backend> Server<B> {
             drain: drain.clone(),
         });
         let limits = Limits {
-            max_streams: self.options.max_streams,
+            max_streams: self.options.max_streams_per_connection,
+            streams: self.streams.clone(),
             first_request: self.options.first_request,
         };
         Some(drive(stream, session, ended, limits, place))

@@ -22,11 +22,16 @@ fn a_broker_api_names_its_brokers_its_identity_and_the_state_of_the_standard() {
             panic!("{read:?}");
         };
         let options = &api.options;
-        (options.max_connections, options.max_connections_per_user)
+        (
+            options.max_connections,
+            options.max_connections_per_user,
+            options.max_streams,
+        )
     };
-    assert_eq!(limits("max_streams_per_connection: 5"), (256, 192));
-    assert_eq!(limits("max_connections: 100"), (100, 75));
-    assert_eq!(limits("max_connections_per_user: 10"), (256, 10));
+    assert_eq!(limits("max_streams_per_connection: 5"), (256, 192, 32_768));
+    assert_eq!(limits("max_connections: 100"), (100, 75, 32_768));
+    assert_eq!(limits("max_streams: 9"), (256, 192, 9));
+    assert_eq!(limits("max_connections_per_user: 10"), (256, 10, 32_768));
     for (from, to, expected) in [
         (
             "specification: spiffe/spiffe@665a28f, ",

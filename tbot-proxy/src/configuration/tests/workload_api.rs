@@ -58,3 +58,27 @@ fn one_user_leaves_connections_to_others() {
         (100, 90)
     );
 }
+
+#[test]
+fn one_user_leaves_streams_to_others() {
+    let of = |limits: &str| {
+        let options = api(&format!(", limits: {{ {limits} }}")).options;
+        let of_connection = options.max_streams_per_connection;
+        let (all, of_user) = (options.max_streams, options.max_streams_per_user);
+        (all, of_user, of_connection)
+    };
+    assert_eq!(of(""), (32_768, 24_576, 100));
+    assert_eq!(of("max_streams_per_connection: 5"), (32_768, 24_576, 5));
+    assert_eq!(of("max_streams: 1000"), (1000, 750, 100));
+    assert_eq!(of("max_streams: 1"), (1, 1, 100));
+    assert_eq!(
+        of("max_streams: 1000, max_streams_per_user: 900"),
+        (1000, 900, 100)
+    );
+    // Room for connections is room for what they are there for.
+    assert_eq!(of("max_connections: 100"), (32_768, 24_576, 100));
+    assert_eq!(
+        of("max_connections: 100000, max_connections_per_user: 90000"),
+        (200_000, 180_000, 100)
+    );
+}

@@ -13,9 +13,9 @@ use std::{
 use bytes::Bytes;
 use h2::{Reason, RecvStream, SendStream, server::SendResponse};
 use http_body::{Body, Frame};
-use tonic::body;
+use tonic::{Status, body};
 
-use super::Session;
+use super::{Place, Session};
 
 /// The body of a request. What has been read makes room for more.
 pub(crate) struct Incoming(RecvStream);
@@ -46,11 +46,12 @@ impl Body for Incoming {
     }
 }
 
-/// Answers a call. Dropped, or ended by the client: the call ends.
+/// Answers a call, which has this place. Dropped, or ended by the client: the call ends.
 pub(super) fn exchange<S: Session>(
     session: Arc<S>,
     request: http::Request<RecvStream>,
     respond: SendResponse<Bytes>,
+    place: Place,
 ) -> impl Future<Output = ()> + Send {
     // Boxed: a stream has room for what it is most of its life.
     let begun = Box::pin(begin(session, request, respond));
@@ -59,7 +60,15 @@ pub(super) fn exchange<S: Session>(
             // An error: the client, or the connection, is gone.
             let _ = send(&mut body, &mut stream).await;
         }
+        drop(place);
     }
+}
+
+/// Answers a call with nothing but a status, at once.
+pub(super) fn refuse(status: &Status, mut respond: SendResponse<Bytes>) {
+    let (head, _) = status.clone().into_http::<body::Body>().into_parts();
+    // An error: the client, or the connection, is gone.
+    let _ = respond.send_response(http::Response::from_parts(head, ()), true);
 }
 
 /// Sends the head of the answer; its body, if there is one, and where that goes.

@@ -1,5 +1,5 @@
-//! How many connections there may be: in all, and of one peer, so that a workload gone
-//! wild leaves room for those of others.
+//! How many connections there may be, and how many streams on them: in all, and of one
+//! peer, so that a workload gone wild leaves room for those of others.
 
 use std::{
     collections::HashMap,
@@ -7,7 +7,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use crate::{backend::Backend, listener::Stream, meters};
+use crate::{backend::Backend, listener::Stream};
 
 /// Whom a connection counts for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -43,7 +43,7 @@ impl Peer {
     }
 }
 
-/// The places of a server.
+/// The places of a server, for connections or for streams.
 #[derive(Debug)]
 pub(crate) struct Places {
     most: usize,
@@ -66,23 +66,21 @@ impl Places {
         })
     }
 
-    /// A place for a connection, if there is one. Who is not known counts for all alone.
-    pub(crate) fn take(self: &Arc<Self>, peer: Option<Peer>) -> Option<Place> {
+    /// A place, if there is one. Who is not known counts for all alone.
+    pub(crate) fn take(self: &Arc<Self>, peer: Option<Peer>) -> Result<Place, Full> {
         let mut taken = self.lock();
         if taken.all >= self.most {
-            meters::refused("too_many");
-            return None;
+            return Err(Full::ForAll(self.most));
         }
         if let Some(peer) = peer {
             let of_peer = taken.peers.entry(peer).or_default();
             if *of_peer >= self.most_of_a_peer {
-                meters::refused("too_many_of_user");
-                return None;
+                return Err(Full::ForPeer(self.most_of_a_peer));
             }
             *of_peer += 1;
         }
         taken.all += 1;
-        Some(Place {
+        Ok(Place {
             places: self.clone(),
             peer,
         })
@@ -93,11 +91,37 @@ impl Places {
     }
 }
 
+/// There is no place: so many are taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Full {
+    /// By all together.
+    ForAll(usize),
+    /// By this peer.
+    ForPeer(usize),
+}
+
+impl Full {
+    /// As metrics have it.
+    pub(crate) fn reason(self) -> &'static str {
+        match self {
+            Self::ForAll(_) => "too_many",
+            Self::ForPeer(_) => "too_many_of_user",
+        }
+    }
+}
+
 /// A place, given back when dropped.
 #[derive(Debug)]
 pub(crate) struct Place {
     places: Arc<Places>,
     peer: Option<Peer>,
+}
+
+impl Place {
+    /// Whom it counts for.
+    pub(crate) fn peer(&self) -> Option<Peer> {
+        self.peer
+    }
 }
 
 impl Drop for Place {

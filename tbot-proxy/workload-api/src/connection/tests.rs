@@ -5,7 +5,7 @@ use crate::{service, testing::TestBackend};
 #[test]
 fn connections_and_streams_are_small() {
     type Session = service::Session<TestBackend>;
-    fn size<S, R, A, F>(_: impl Fn(S, R, A) -> F) -> usize {
+    fn size<S, R, A, P, F>(_: impl Fn(S, R, A, P) -> F) -> usize {
         size_of::<F>()
     }
     let connection = size_of::<Connection<Stream, Session>>();

@@ -1,14 +1,18 @@
 //! What one client may take.
 
-use std::time::Duration;
+use std::{fs::Permissions, io, os::unix::fs::PermissionsExt as _, thread, time::Duration};
 
-use proto::workload::{JwtsvidRequest, X509svidRequest};
+use hyper_util::rt::TokioIo;
+use proto::workload::{JwtsvidRequest, X509svidRequest, X509svidResponse};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::UnixStream,
 };
-use tonic::Code;
-use workload_api::Options;
+use tonic::{Code, Status, Streaming, transport::Endpoint};
+use workload_api::{
+    Options,
+    client::{self, Client},
+};
 
 use crate::support::{World, soon};
 
@@ -91,4 +95,96 @@ async fn we_15_what_is_not_served_is_unimplemented() {
             .unwrap_err();
         assert_eq!(status.code(), Code::Unimplemented, "{status:?}");
     }
+}
+
+/// A stream that has had its first message.
+async fn stream(client: &mut Client) -> Result<Streaming<X509svidResponse>, Status> {
+    let stream = soon(client.fetch_x509svid(X509svidRequest {})).await?;
+    let mut stream = stream.into_inner();
+    soon(stream.message()).await?.unwrap();
+    Ok(stream)
+}
+
+#[tokio::test]
+async fn one_user_has_so_many_streams_over_all_its_connections() {
+    let world = World::with(Options {
+        max_streams: 5,
+        max_streams_per_user: 4,
+        ..Options::default()
+    });
+    let mut clients = [world.client().await, world.client().await];
+    let mut streams = vec![];
+    for round in 0..4 {
+        streams.push(stream(&mut clients[round % 2]).await.unwrap());
+    }
+    let mut new = world.client().await;
+    for client in [&mut clients[0], &mut new] {
+        let status = stream(client).await.unwrap_err();
+        assert_eq!(status.code(), Code::ResourceExhausted, "{status:?}");
+        let message = status.message();
+        assert!(message.contains("limits.max_streams_per_user"), "{message}");
+    }
+    // Calls count too.
+    let token = JwtsvidRequest {
+        audience: vec!["db".to_owned()],
+        spiffe_id: String::new(),
+    };
+    let status = soon(new.fetch_jwtsvid(token.clone())).await.unwrap_err();
+    assert_eq!(status.code(), Code::ResourceExhausted, "{status:?}");
+    // Who was refused has a connection still, and what is open goes on.
+    world.backend.rotate();
+    soon(streams[0].message()).await.unwrap().unwrap();
+    drop(streams.pop());
+    soon(async { while new.fetch_jwtsvid(token.clone()).await.is_err() {} }).await;
+}
+
+/// A client of another user, `None` without the right to be one.
+async fn client_of_nobody(world: &World) -> Option<Client> {
+    const NOBODY: u32 = 65_534;
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("SKIPPED: to connect as another user needs root");
+        return None;
+    }
+    std::fs::set_permissions(world.dir.path(), Permissions::from_mode(0o755)).unwrap();
+    let path = world.socket();
+    let connecting = thread::spawn(move || {
+        // Of this thread alone, which ends.
+        rustix::thread::set_thread_uid(rustix::process::Uid::from_raw(NOBODY)).unwrap();
+        let socket = std::os::unix::net::UnixStream::connect(path).unwrap();
+        socket.set_nonblocking(true).unwrap();
+        socket
+    });
+    let socket = UnixStream::from_std(connecting.join().unwrap()).unwrap();
+    let mut socket = Some(TokioIo::new(socket));
+    let connect = tower::service_fn(move |_: http::Uri| {
+        let socket = socket.take().ok_or(io::ErrorKind::NotConnected);
+        async move { Ok::<_, io::Error>(socket?) }
+    });
+    let endpoint = Endpoint::from_static("http://localhost");
+    let channel = endpoint.connect_with_connector(connect).await.unwrap();
+    Some(client::client(channel))
+}
+
+#[tokio::test]
+async fn streams_of_one_user_leave_room_for_those_of_another_and_all_have_a_bound() {
+    let world = World::with(Options {
+        max_streams: 4,
+        max_streams_per_user: 3,
+        ..Options::default()
+    });
+    let mut client = world.client().await;
+    let mut streams = vec![];
+    for _ in 0..3 {
+        streams.push(stream(&mut client).await.unwrap());
+    }
+    stream(&mut client).await.unwrap_err();
+    let Some(mut other) = client_of_nobody(&world).await else {
+        return;
+    };
+    streams.push(stream(&mut other).await.unwrap());
+    let status = stream(&mut other).await.unwrap_err();
+    assert_eq!(status.code(), Code::ResourceExhausted, "{status:?}");
+    let message = status.message();
+    assert!(message.contains("limits.max_streams"), "{message}");
+    assert!(!message.contains("max_streams_per_user"), "{message}");
 }

@@ -1,16 +1,16 @@
-use super::{Peer, Places};
+use super::{Full, Peer, Places};
 
 #[test]
 fn one_peer_leaves_room_for_others_and_places_come_back() {
     let places = Places::new(5, 3);
     let take = |uid| places.take(Some(Peer::User(uid)));
     let mut of_one: Vec<_> = (0..3).map(|_| take(1).unwrap()).collect();
-    assert!(take(1).is_none());
+    assert_eq!(take(1).unwrap_err(), Full::ForPeer(3));
     let two = take(2).unwrap();
     let nobody = places.take(None).unwrap();
-    assert!(take(3).is_none(), "all are taken");
+    assert_eq!(take(3).unwrap_err(), Full::ForAll(5));
     of_one.pop();
-    assert!(take(1).is_some());
+    assert!(take(1).is_ok());
     drop((of_one, two, nobody));
     let taken = places.lock();
     assert!(taken.all == 0 && taken.peers.is_empty());
