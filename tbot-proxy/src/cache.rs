@@ -245,8 +245,8 @@ impl WorkloadSet {
     pub(crate) fn is_for(now: &SetNow, attested: &Attested) -> bool {
         match now.outcome {
             Outcome::Held | Outcome::Refused => {
-                let key = |attested: &Attested| now.reads.key(attested.workload.as_deref());
-                key(&now.attested) == key(attested)
+                let (asked_with, own) = (&now.attested.workload, &attested.workload);
+                now.reads.agree(asked_with.as_deref(), own.as_deref())
             }
             // It says nothing that anybody would be entitled to.
             Outcome::Pending | Outcome::Unavailable => true,

@@ -79,14 +79,39 @@ impl Reads {
                 let values = attributes
                     .iter()
                     .map(|name| serde_json::json!([name, at(workload, name)]));
-                let presences = groups.iter().map(|name| {
-                    let there = at(workload, name).and_then(Value::as_object);
-                    serde_json::json!([name, there.is_some_and(|group| !group.is_empty())])
-                });
+                let presences = groups
+                    .iter()
+                    .map(|name| serde_json::json!([name, has_any(workload, name)]));
                 values.chain(presences).collect::<Value>().to_string()
             }
         }
     }
+
+    /// Whether two workloads agree in what counts: whether they have the same
+    /// [`key`](Self::key), without making any, as thousands of streams ask at once.
+    pub(crate) fn agree(&self, one: Option<&Value>, other: Option<&Value>) -> bool {
+        let nothing = Value::Null;
+        let (one, other) = (one.unwrap_or(&nothing), other.unwrap_or(&nothing));
+        match self {
+            _ if std::ptr::eq(one, other) => true,
+            Self::All => one == other,
+            Self::Nothing => true,
+            Self::Some { attributes, groups } => {
+                // What is not there is as `null`, in a key too.
+                let same_value = |name: &String| {
+                    at(one, name).unwrap_or(&nothing) == at(other, name).unwrap_or(&nothing)
+                };
+                let same_presence = |name: &String| has_any(one, name) == has_any(other, name);
+                attributes.iter().all(same_value) && groups.iter().all(same_presence)
+            }
+        }
+    }
+}
+
+/// Whether there is any attribute in a group.
+fn has_any(workload: &Value, name: &str) -> bool {
+    let there = at(workload, name).and_then(Value::as_object);
+    there.is_some_and(|group| !group.is_empty())
 }
 
 /// The value of `workload.unix.uid` in the tree below `workload`.

@@ -1,6 +1,10 @@
 //! A workload: who has connected, and what is known of it.
 
-use std::{fmt, sync::Arc, time::Instant};
+use std::{
+    fmt,
+    sync::{Arc, PoisonError, RwLock},
+    time::Instant,
+};
 
 use futures_util::future::BoxFuture;
 use serde_json::Value;
@@ -33,7 +37,9 @@ pub(crate) enum Unknown {
 /// One process that has connected, over however many connections.
 pub(crate) struct Workload {
     witness: Box<dyn Witness>,
-    last: Mutex<Option<Attested>>,
+    last: RwLock<Option<Attested>>,
+    /// Held while it is read anew.
+    reading: Mutex<()>,
 }
 
 impl fmt::Debug for Workload {
@@ -46,30 +52,41 @@ impl Workload {
     pub(crate) fn new(witness: impl Witness) -> Arc<Self> {
         Arc::new(Self {
             witness: Box::new(witness),
-            last: Mutex::new(None),
+            last: RwLock::default(),
+            reading: Mutex::default(),
         })
     }
 
     /// What is so of it, read at `since` or later. One reading serves all who ask while it
-    /// goes on.
+    /// goes on; whom an earlier one serves does not wait for it.
     pub(crate) async fn attested_since(&self, since: Instant) -> Result<Attested, Unknown> {
-        let mut last = self.last.lock().await;
-        if let Some(attested) = last.as_ref().filter(|attested| attested.at >= since) {
+        if let Some(attested) = self.last().filter(|last| last.at >= since) {
+            return Ok(attested);
+        }
+        let _reading = self.reading.lock().await;
+        let last = self.last();
+        if let Some(attested) = last.as_ref().filter(|last| last.at >= since) {
             return Ok(attested.clone());
         }
         let at = Instant::now();
         let workload = self.witness.attest().await?;
-        let before = last.as_ref().and_then(|before| before.workload.as_ref());
+        let before = last.and_then(|last| last.workload);
         let attested = Attested {
             // What has not changed is kept once.
             workload: match (workload, before) {
-                (Some(new), Some(old)) if new == *old => Some(old.clone()),
+                (Some(new), Some(old)) if new == old => Some(old),
                 (new, _) => new,
             },
             at,
         };
+        let mut last = self.last.write().unwrap_or_else(PoisonError::into_inner);
         *last = Some(attested.clone());
         Ok(attested)
+    }
+
+    fn last(&self) -> Option<Attested> {
+        let last = self.last.read().unwrap_or_else(PoisonError::into_inner);
+        last.clone()
     }
 
     /// See [`Witness::ended`].
@@ -77,3 +94,6 @@ impl Workload {
         self.witness.ended()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -55,6 +55,43 @@ fn where_the_issuer_does_not_say_everything_counts() {
 }
 
 #[test]
+fn workloads_agree_if_and_only_if_they_have_one_key() {
+    let known = [
+        json!({"unix": {"uid": 7, "pid": 1}, "docker": {"attested": true}}),
+        json!({"unix": {"uid": 7, "pid": 1}, "docker": {"attested": false}}),
+        json!({"unix": {"uid": 7}, "docker": {}}),
+        json!({"unix": {"uid": "7"}}),
+        json!({"unix": {"uid": null}, "docker": null}),
+        json!({"unix": {"uid": {}}}),
+        json!({"unix": {"uid": [7]}}),
+        json!({"unix": {}}),
+        json!({}),
+        json!(null),
+    ];
+    let known: Vec<_> = known.iter().map(Some).chain([None]).collect();
+    let all = [
+        Reads::All,
+        Reads::Nothing,
+        reads(&["workload.unix.uid"], &[]),
+        reads(&["workload.unix"], &["workload.docker"]),
+        reads(&["other.unix"], &["workload.unix", "workload.docker"]),
+        reads(&["workload.unix.uid", "workload.docker.attested"], &[]),
+    ];
+    let (mut agreed, mut differed) = (0, 0);
+    for reads in all {
+        for one in &known {
+            for other in &known {
+                let agree = reads.agree(*one, *other);
+                let one_key = reads.key(*one) == reads.key(*other);
+                assert_eq!(agree, one_key, "{reads:?} of {one:?} and {other:?}");
+                *if agree { &mut agreed } else { &mut differed } += 1;
+            }
+        }
+    }
+    assert!(agreed > 100 && differed > 100, "{agreed}, {differed}");
+}
+
+#[test]
 fn answers_together_depend_on_all_that_either_depends_on() {
     let uid = reads(&["workload.unix.uid"], &[]);
     let both = uid.clone().and(reads(
