@@ -276,7 +276,13 @@ impl Output {
             )
             .increment(1);
             if let Err(error) = run {
-                tracing::error!(service = self.name, %error, "hook failed; the set is in force");
+                tracing::error!(
+                    service = self.name,
+                    %error,
+                    // May be secret: for the log alone, which escapes it.
+                    printed = error.printed(),
+                    "hook failed; the set is in force"
+                );
                 failures.push(format!("hook: {error}"));
             }
         }

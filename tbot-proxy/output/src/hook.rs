@@ -58,8 +58,8 @@ impl Hook {
                 let (target, signal) = (target.clone(), *signal);
                 let send = tokio::task::spawn_blocking(move || signal::send(&target, signal));
                 match timeout(SIGNAL, send).await {
-                    Ok(sent) => sent.unwrap_or_else(|error| Err(HookError(error.to_string()))),
-                    Err(_) => Err(HookError(format!(
+                    Ok(sent) => sent.unwrap_or_else(|error| Err(HookError::new(error.to_string()))),
+                    Err(_) => Err(HookError::new(format!(
                         "the process to signal was not found within {SIGNAL:?}"
                     ))),
                 }
@@ -89,13 +89,32 @@ pub fn parse_signal(text: &str) -> Result<Signal, String> {
     })
 }
 
-/// Why a hook failed.
+/// Why a hook failed. Shown without what a command printed: that may be secret, and where
+/// hooks are reported everybody may read.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct HookError(String);
+pub struct HookError {
+    why: String,
+    printed: String,
+}
+
+impl HookError {
+    fn new(why: String) -> Self {
+        Self {
+            why,
+            printed: String::new(),
+        }
+    }
+
+    /// The beginning of what the command printed, of at most 1,000 bytes, not escaped: for the
+    /// log only. `None` if it printed nothing, or was ended.
+    pub fn printed(&self) -> Option<&str> {
+        (!self.printed.is_empty()).then_some(self.printed.as_str())
+    }
+}
 
 impl fmt::Display for HookError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        f.write_str(&self.why)
     }
 }
 

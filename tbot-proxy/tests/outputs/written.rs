@@ -106,7 +106,7 @@ fn a_hook_that_fails_is_a_warning_and_an_output_that_cannot_be_made_degrades_alo
                 "workload-identity-x509",
                 "hooked",
                 &home.path().join("a"),
-                "hooks: [{ command: [sh, -c, \"echo no such thing >&2; exit 7\"] }, { signal: HUP, pid_file: /no/such/pid }]",
+                "hooks: [{ command: [sh, -c, \"echo what the hook printed >&2; exit 7\"] }, { signal: HUP, pid_file: /no/such/pid }]",
             ),
             output(
                 "workload-identity-x509",
@@ -121,7 +121,7 @@ fn a_hook_that_fails_is_a_warning_and_an_output_that_cannot_be_made_degrades_alo
         "one warns, one waits for its password, one is ready",
         || {
             let warned = ready(&agent, "hooked").is_some_and(|body| {
-                body.contains("no such thing") && body.contains("/no/such/pid")
+                body.contains("exit status: 7") && body.contains("/no/such/pid")
             });
             let locked = agent.get("/readyz/locked").is_some_and(|(status, body)| {
                 status == 503 && body.contains("keystore_password") && body.contains("no-password")
@@ -130,6 +130,12 @@ fn a_hook_that_fails_is_a_warning_and_an_output_that_cannot_be_made_degrades_alo
         },
     );
     assert!(home.path().join("a/svid.pem").exists());
+    // Everybody on the machine may ask for these.
+    for path in ["/readyz", "/readyz/hooked", "/status"] {
+        let (_, body) = agent.get(path).unwrap();
+        assert!(!body.contains("hook printed"), "{path}: {body}");
+    }
+    assert!(agent.log().contains("what the hook printed"));
     fs::write(&missing, "changeit").unwrap();
     agent.renew();
     agent.wait();

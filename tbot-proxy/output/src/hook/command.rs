@@ -15,7 +15,7 @@ use tokio::{
 
 use super::HookError;
 
-/// How much of its output is told.
+/// How many bytes of its output are told.
 const TOLD: u64 = 1_000;
 
 /// How long is waited, after its end, for what it printed last: what left its process group
@@ -29,8 +29,8 @@ pub(super) async fn run(
 ) -> Result<(), HookError> {
     let (program, rest) = arguments
         .split_first()
-        .ok_or_else(|| HookError("command: it is empty".to_owned()))?;
-    let failed = |why: String| HookError(format!("command `{program}`: {why}"));
+        .ok_or_else(|| HookError::new("command: it is empty".to_owned()))?;
+    let failed = |why: String| HookError::new(format!("command `{program}`: {why}"));
     let mut child = Command::new(program)
         .args(rest)
         .env_clear()
@@ -91,7 +91,10 @@ pub(super) async fn run(
             } else {
                 complained
             };
-            Err(failed(format!("{status}: {}", one_line(&told))))
+            Err(HookError {
+                printed: String::from_utf8_lossy(&told).trim().to_owned(),
+                ..failed(status.to_string())
+            })
         }
         Ok(Err(error)) => Err(failed(error.to_string())),
         Err(_) => Err(failed("its status cannot be had".to_owned())),
@@ -115,10 +118,4 @@ async fn beginning(pipe: Option<impl AsyncRead + Unpin>, told: &mut Vec<u8>) {
     };
     _ = (&mut pipe).take(TOLD).read_to_end(told).await;
     _ = tokio::io::copy(&mut pipe, &mut tokio::io::sink()).await;
-}
-
-fn one_line(told: &[u8]) -> String {
-    let text = String::from_utf8_lossy(told);
-    let line = text.trim().chars();
-    line.map(|c| if c.is_control() { ' ' } else { c }).collect()
 }

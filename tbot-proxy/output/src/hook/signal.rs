@@ -42,7 +42,7 @@ pub(super) fn send(target: &Target, signal: Signal) -> Result<(), HookError> {
 }
 
 fn to_pid_of_file(path: &Path, signal: Signal) -> Result<(), HookError> {
-    let failed = |why: String| HookError(format!("pid file {}: {why}", path.display()));
+    let failed = |why: String| HookError::new(format!("pid file {}: {why}", path.display()));
     let PidFile {
         text,
         written,
@@ -128,7 +128,7 @@ fn uid_of(pid: Pid) -> Option<u32> {
 }
 
 fn to_name(name: &str, signal: Signal) -> Result<(), HookError> {
-    let failed = |why: String| HookError(format!("process `{name}`: {why}"));
+    let failed = |why: String| HookError::new(format!("process `{name}`: {why}"));
     let (mut sent, mut refused) = (0, None);
     let processes = fs::read_dir("/proc").map_err(|error| failed(error.to_string()))?;
     for entry in processes.flatten() {
