@@ -16,14 +16,21 @@ use identity::X509Svid;
 use output::{
     artifact::{SVID, SVID_KEY},
     aws::{Arn, CreateSession, Endpoint, SESSION_DURATION},
+    file_set::is_set_name,
 };
 use zeroize::Zeroizing;
 
 #[derive(Debug, Args)]
 pub(super) struct AwsCredentialProcess {
-    /// Directory of the output: svid.pem and svid_key.pem.
+    /// Directory of the output.
     #[arg(long, value_name = "DIRECTORY")]
     svid_directory: PathBuf,
+    /// Name of the certificate in it, if the output has other `file_names`.
+    #[arg(long, value_name = "NAME", default_value = SVID, value_parser = file_name)]
+    svid_name: String,
+    /// Name of the private key in it, likewise.
+    #[arg(long, value_name = "NAME", default_value = SVID_KEY, value_parser = file_name)]
+    svid_key_name: String,
     /// Role that is taken.
     #[arg(long, value_name = "ARN", value_parser = role)]
     role_arn: Arn,
@@ -110,13 +117,20 @@ impl AwsCredentialProcess {
                 )
             })
         };
-        let key = Zeroizing::new(read(SVID_KEY)?);
-        X509Svid::from_pem(&read(SVID)?, &key).map_err(|error| {
+        let key = Zeroizing::new(read(&self.svid_key_name)?);
+        X509Svid::from_pem(&read(&self.svid_name)?, &key).map_err(|error| {
             format!(
                 "the SVID in {} cannot be used: {error}",
                 self.svid_directory.display()
             )
         })
+    }
+}
+
+fn file_name(text: &str) -> Result<String, String> {
+    match is_set_name(text) {
+        true => Ok(text.to_owned()),
+        false => Err("a name, or folder/name, of which no part begins with `..`".to_owned()),
     }
 }
 

@@ -122,7 +122,15 @@ fn credentials_of_aws_are_written_beside_other_profiles_and_printed() {
     let token = issuer.register("app");
     let home = tempfile::tempdir().unwrap();
     let (svid, aws) = (home.path().join("svid"), home.path().join("aws"));
-    let mut agent = Agent::start(&issuer, &token, &[x509_output("app", &svid)]);
+    let renamed = home.path().join("renamed");
+    let renamed_output = output(
+        "workload-identity-x509",
+        "renamed",
+        &renamed,
+        "file_names: { svid.pem: tls.crt, svid_key.pem: private/tls.key }",
+    );
+    let x509 = [x509_output("app", &svid), renamed_output];
+    let mut agent = Agent::start(&issuer, &token, &x509);
     let Some(stand) = RolesAnywhere::start(home.path(), &svid.join("bundle.pem")) else {
         return;
     };
@@ -152,11 +160,8 @@ fn credentials_of_aws_are_written_beside_other_profiles_and_printed() {
             ),
         )
     };
-    agent.write_services(&[
-        x509_output("app", &svid),
-        service("prod", "prod"),
-        service("test", "test"),
-    ]);
+    let profiles = [service("prod", "prod"), service("test", "test")];
+    agent.write_services(&[&x509[..], &profiles].concat());
     agent.process().signal(Signal::HUP);
     eventually("both profiles are written", || {
         ready(&agent, "prod").is_some() && ready(&agent, "test").is_some()
@@ -186,36 +191,34 @@ fn credentials_of_aws_are_written_beside_other_profiles_and_printed() {
     );
     assert!(!agent.log().contains("secret/of"), "a secret is in the log");
 
-    let mut process = Command::new(binary("tbot-proxy"));
-    process
-        .args([
-            "aws-credential-process",
-            "--role-arn",
-            role,
-            "--svid-directory",
-        ])
-        .arg(&svid)
-        .args([
-            "--profile-arn",
-            &arn("profile"),
-            "--trust-anchor-arn",
-            &arn("trust-anchor"),
-        ])
-        .args([
-            "--session-duration",
-            "20m",
-            "--endpoint",
-            &endpoint,
-            "--endpoint-ca-path",
-        ])
-        .arg(&ca);
-    let printed: serde_json::Value = serde_json::from_str(&run(&mut process)).unwrap();
-    assert_eq!(printed["Version"], 1);
-    assert_eq!(printed["SecretAccessKey"], "secret/of+eu-central-1");
-    botocore_reads(&aws, &process);
-    process.args(["--svid-directory", "/no/such/directory"]);
-    let exit = run_expecting_failure(&mut process);
-    assert_eq!(exit.code, Some(2), "given twice: {}", exit.stderr);
+    let process = |directory: &Path| {
+        let mut process = Command::new(binary("tbot-proxy"));
+        process
+            .args(["aws-credential-process", "--role-arn", role])
+            .args(["--profile-arn", &arn("profile")])
+            .args(["--trust-anchor-arn", &arn("trust-anchor")])
+            .args(["--session-duration", "20m", "--endpoint", &endpoint])
+            .arg("--endpoint-ca-path")
+            .arg(&ca)
+            .arg("--svid-directory")
+            .arg(directory);
+        process
+    };
+    let names = ["--svid-name", "tls.crt", "--svid-key-name"];
+    let mut of_renamed = process(&renamed);
+    of_renamed.args(names).arg("private/tls.key");
+    for process in [&mut process(&svid), &mut of_renamed] {
+        let printed: serde_json::Value = serde_json::from_str(&run(process)).unwrap();
+        assert_eq!(printed["Version"], 1);
+        assert_eq!(printed["SecretAccessKey"], "secret/of+eu-central-1");
+    }
+    botocore_reads(&aws, &process(&svid));
+    let exit = run_expecting_failure(&mut process(&renamed));
+    assert!(exit.stderr.contains("svid_key.pem"), "{}", exit.stderr);
+    let outside = run_expecting_failure(process(&svid).args(names).arg("../key"));
+    assert_eq!(outside.code, Some(2), "{}", outside.stderr);
+    let twice = run_expecting_failure(process(&svid).args(["--svid-directory", "/no/such"]));
+    assert_eq!(twice.code, Some(2), "given twice: {}", twice.stderr);
 
     // AWS is away: what is there stays, and other services go on.
     drop(stand);
