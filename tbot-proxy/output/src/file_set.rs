@@ -368,14 +368,11 @@ impl FileSet {
     }
 }
 
-/// Opens the directory of a single file of ours: found, refused and dressed as that of a set.
+/// Opens the directory of a single file of ours: found and refused as that of a set, and not
+/// dressed yet.
 pub(crate) fn open_directory(directory: &Path, options: &Options) -> Result<OwnedFd, FileSetError> {
     let root = place::open_or_make(directory, options.symlinks)?;
     refuse_shared(&root, directory, &options.access)?;
-    options
-        .access
-        .dress_root(root.as_fd())
-        .map_err(failed("set who may read", directory))?;
     Ok(root)
 }
 

@@ -9,7 +9,10 @@ use std::{
     ffi::OsString,
     fs::File,
     io::{self, Read, Write},
-    os::fd::{AsFd, OwnedFd},
+    os::{
+        fd::{AsFd, OwnedFd},
+        unix::fs::MetadataExt,
+    },
     path::PathBuf,
     sync::Arc,
     thread,
@@ -17,13 +20,13 @@ use std::{
 };
 
 use rustix::{
-    fs::{AtFlags, Mode, OFlags, fsync, openat, renameat, unlinkat},
+    fs::{AtFlags, Mode, OFlags, fstat, fsync, openat, renameat, unlinkat},
     io::Errno,
 };
 use zeroize::Zeroizing;
 
 use super::{DestinationError, DirectoryConfig, Written, blocking, directory::refuse_forbidden};
-use crate::{Artifacts, artifact::Dated, aws::profile, file_set};
+use crate::{Artifacts, Options, artifact::Dated, aws::profile, file_set};
 
 /// A larger file is none of credentials.
 const LONGEST: u64 = 1 << 20;
@@ -72,9 +75,10 @@ impl CredentialsFile {
         }
         let this = self.clone();
         blocking(move || {
-            let directory =
-                file_set::open_directory(&this.directory.path, &this.directory.options()?)?;
-            let text = this.read(&directory).map_err(this.failed("read"))?;
+            let options = this.directory.options()?;
+            let directory = file_set::open_directory(&this.directory.path, &options)?;
+            let text = this.read(&directory, &options);
+            let text = text.map_err(this.failed("read"))?;
             let mut documents = documents.iter();
             Ok(documents.find_map(|document| document.expires(text.as_bytes())))
         })
@@ -99,8 +103,12 @@ impl CredentialsFile {
         let old = if self.overwrite {
             Zeroizing::default()
         } else {
-            self.read(&directory).map_err(failed("read"))?
+            let old = self.read(&directory, &options);
+            old.map_err(failed("read"))?
         };
+        // Not before it is read: whoever had the directory until now says whose the file is.
+        let dressed = options.access.dress_root(directory.as_fd());
+        dressed.map_err(failed("let others read"))?;
         let section = std::str::from_utf8(section).unwrap_or_default();
         let new = Zeroizing::new(profile::merged(&old, &self.profile, section));
         let next = OsString::from(format!("..{}.next", self.name));
@@ -136,7 +144,7 @@ impl CredentialsFile {
         directory: &OwnedFd,
         next: &OsString,
         text: &str,
-        options: &crate::Options,
+        options: &Options,
     ) -> io::Result<()> {
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
         let mut file = File::from(openat(directory, next, flags, Mode::RUSR | Mode::WUSR)?);
@@ -165,7 +173,7 @@ impl CredentialsFile {
     }
 
     /// What is there; nothing if there is nothing.
-    fn read(&self, directory: &OwnedFd) -> io::Result<Zeroizing<String>> {
+    fn read(&self, directory: &OwnedFd, options: &Options) -> io::Result<Zeroizing<String>> {
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let file = match openat(directory, &self.name, flags, Mode::empty()) {
             Ok(file) => File::from(file),
@@ -177,8 +185,20 @@ impl CredentialsFile {
             }
             Err(error) => return Err(error.into()),
         };
-        if !file.metadata()?.is_file() {
+        let metadata = file.metadata()?;
+        if !metadata.is_file() {
             return Err(io::Error::other("it is no plain file"));
+        }
+        if metadata.nlink() != 1 {
+            return Err(io::Error::other(
+                "it is a file with another name elsewhere (a hard link): remove it, or put a copy in its place",
+            ));
+        }
+        let (owner, ours) = (metadata.uid(), fstat(directory)?.st_uid);
+        if owner != ours && Some(owner) != options.access.owner.uid {
+            return Err(io::Error::other(format!(
+                "it belongs to uid {owner}, and the directory to uid {ours}: remove it, or chown it if its contents are meant for that user"
+            )));
         }
         let mut text = Zeroizing::default();
         file.take(LONGEST + 1).read_to_string(&mut text)?;

@@ -114,7 +114,7 @@ pub enum AccessError {
 impl Access {
     /// The directory that sets are in: readers that we let in and that are none any more are
     /// shut out, and the rest is as far as it is configured.
-    pub(super) fn dress_root(&self, root: BorrowedFd<'_>) -> io::Result<()> {
+    pub(crate) fn dress_root(&self, root: BorrowedFd<'_>) -> io::Result<()> {
         if self.readers.is_empty()
             && self.acls != Acls::Off
             && let Some(list) = acl::of(root)?

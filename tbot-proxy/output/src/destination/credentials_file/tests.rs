@@ -1,15 +1,17 @@
 use std::{
     fs,
-    os::unix::fs::{PermissionsExt, symlink},
+    os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink},
+    path::Path,
 };
 
 use super::*;
 use crate::{
     Artifact,
     artifact::{AWS_CREDENTIALS, DatedForm},
+    destination::Principal,
 };
 
-fn file(home: &std::path::Path, profile: &str, overwrite: bool) -> CredentialsFile {
+fn file(home: &Path, profile: &str, overwrite: bool) -> CredentialsFile {
     CredentialsFile {
         directory: DirectoryConfig::new(home),
         forbidden: None,
@@ -127,4 +129,70 @@ async fn a_session_that_an_earlier_process_wrote_says_when_it_expires() {
     let at = SystemTime::UNIX_EPOCH + Duration::from_secs(1_767_323_045);
     assert_eq!(expires, Some(at));
     assert_eq!(prod.expiry(aws("mine")).await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn a_file_that_was_linked_in_from_elsewhere_is_not_copied() {
+    const APP: u32 = 54_321;
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("SKIPPED: giving files away needs root");
+        return;
+    }
+    let home = tempfile::tempdir().unwrap();
+    let (shadow, out) = (home.path().join("shadow"), home.path().join("out"));
+    let path = out.join(AWS_CREDENTIALS);
+    fs::write(&shadow, "[root]\npassword = secret\n").unwrap();
+    fs::set_permissions(&shadow, fs::Permissions::from_mode(0o600)).unwrap();
+    fs::create_dir(&out).unwrap();
+    fs::set_permissions(&out, fs::Permissions::from_mode(0o700)).unwrap();
+    let mut ours = file(&out, "p", false);
+
+    // The owner of the directory links a file of root's into it (fs.protected_hardlinks=0).
+    ours.directory.user = Some(Principal::Id(APP));
+    chown(&out, Some(APP), Some(APP)).unwrap();
+    fs::hard_link(&shadow, &path).unwrap();
+    let refused = async |why: &str| {
+        let error = ours.write(section("p", "K")).await.unwrap_err().to_string();
+        assert!(error.contains(why), "{error}");
+        let error = ours.remove().await.unwrap_err().to_string();
+        assert!(error.contains(why), "{error}");
+        let error = ours.expiry(vec![]).await.unwrap_err().to_string();
+        assert!(error.contains(why), "{error}");
+        let owners = |entry: io::Result<fs::DirEntry>| {
+            let metadata = entry.unwrap().metadata().unwrap();
+            (metadata.uid() == APP).then_some(metadata)
+        };
+        let copies = fs::read_dir(&out).unwrap().filter_map(owners).count();
+        assert_eq!(copies, 0, "{why}");
+    };
+    refused("hard link").await;
+    // Root replaces its own, as passwd(1) does: the old one has but one name.
+    fs::remove_file(&shadow).unwrap();
+    refused("belongs to uid 0").await;
+
+    chown(&path, Some(APP), None).unwrap();
+    ours.write(section("p", "K")).await.unwrap();
+    assert_eq!(fs::metadata(&path).unwrap().uid(), APP);
+}
+
+#[tokio::test]
+async fn a_directory_that_gets_an_owner_keeps_its_profiles() {
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("SKIPPED: giving files away needs root");
+        return;
+    }
+    let home = tempfile::tempdir().unwrap();
+    let mut ours = file(home.path(), "p", false);
+    let path = home.path().join(AWS_CREDENTIALS);
+    fs::write(&path, "[mine]\nx = y\n").unwrap();
+    ours.write(section("p", "K0")).await.unwrap();
+    ours.directory.user = Some(Principal::Id(54_321));
+    for key in ["K1", "K2"] {
+        ours.write(section("p", key)).await.unwrap();
+        let text = fs::read_to_string(&path).unwrap();
+        assert!(text.starts_with("[mine]\nx = y\n"), "{text}");
+        assert!(text.contains(key), "{text}");
+        let uid = |path: &Path| fs::metadata(path).unwrap().uid();
+        assert_eq!((uid(&path), uid(home.path())), (54_321, 54_321));
+    }
 }
