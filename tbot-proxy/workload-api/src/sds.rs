@@ -6,7 +6,7 @@
 //!
 //! An Envoy gets exactly what it names: a name that is not there gets no answer until it
 //! is, and is nobody else's trouble (other servers end the stream, and with it every
-//! other secret). Names are never an error, not even too many of them ([`names`]).
+//! other secret). Names are never an error, not even too many.
 
 mod delta;
 mod names;
