@@ -121,21 +121,22 @@ pub const AWS_CREDENTIALS: &str = "aws_credentials";
 
 /// Whether a file of some output is called so, unless it is renamed.
 pub fn is_usual(name: &str) -> bool {
-    [
-        SVID,
-        SVID_KEY,
-        BUNDLE,
-        CRL,
-        BUNDLE_MAP,
-        PKCS12_KEYS,
-        PKCS12_TRUST,
-        JKS_KEYS,
-        JKS_TRUST,
-        JWT_SVID,
-        AWS_CREDENTIALS,
-    ]
-    .contains(&name)
+    X509_FILES.contains(&name) || [JWT_SVID, AWS_CREDENTIALS].contains(&name)
 }
+
+/// Files of `workload-identity-x509`, in whatever format, without those of other trust
+/// domains.
+pub const X509_FILES: [&str; 9] = [
+    SVID,
+    SVID_KEY,
+    BUNDLE,
+    CRL,
+    BUNDLE_MAP,
+    PKCS12_KEYS,
+    PKCS12_TRUST,
+    JKS_KEYS,
+    JKS_TRUST,
+];
 
 /// Other names for files, by their usual ones.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

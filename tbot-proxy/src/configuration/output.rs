@@ -8,10 +8,7 @@ use std::{
 
 use config::Fields;
 use output::{
-    artifact::{
-        AWS_CREDENTIALS, BUNDLE, BUNDLE_MAP, CRL, FileNames, Format, JKS_KEYS, JKS_TRUST, JWT_SVID,
-        PKCS12_KEYS, PKCS12_TRUST, SVID, SVID_KEY,
-    },
+    artifact::{AWS_CREDENTIALS, BUNDLE_MAP, FileNames, Format, JWT_SVID, X509_FILES},
     aws::{Arn, CreateSession, SESSION_DURATION, check_address, profile},
     destination::{DirectoryConfig, Principal, ReaderName},
     file_set::{Acls, FileMode, Symlinks},
@@ -327,19 +324,8 @@ fn aws(fields: &mut Fields<'_>) -> Option<Document> {
 }
 
 fn file_names(fields: &mut Fields<'_>, kind: OutputType) -> Option<FileNames> {
-    const X509: [&str; 9] = [
-        SVID,
-        SVID_KEY,
-        BUNDLE,
-        CRL,
-        BUNDLE_MAP,
-        PKCS12_KEYS,
-        PKCS12_TRUST,
-        JKS_KEYS,
-        JKS_TRUST,
-    ];
     let known: &[&str] = match kind {
-        OutputType::X509 => &X509,
+        OutputType::X509 => &X509_FILES,
         OutputType::Jwt => &[JWT_SVID],
         OutputType::BundleMap => &[BUNDLE_MAP],
         // It has a key of its own, as elsewhere: `artifact_name`.

@@ -5,8 +5,7 @@
 //! issued (annotation [`ISSUED_AT`], by the issuer's clock): a set that was issued earlier
 //! never replaces one of the same identity that was issued later and is good still. One that
 //! was issued after it was written, by the API server's clock, comes of a wrong clock, and
-//! is replaced. Keys, labels and annotations of others stay;
-//! a key that somebody else has set to another value is a conflict, which is told, and
+//! is replaced. Keys, labels and annotations of others stay; a key that somebody else has set to another value is a conflict, which is told, and
 //! taken over only with `force`.
 //!
 //! A Secret that is not there is created whole, so that nobody sees an empty one. What is
@@ -14,8 +13,7 @@
 //! once, as `kubectl` does, or keys could not be removed later.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
-    env,
+    collections::BTreeMap,
     path::PathBuf,
     time::{Duration, SystemTime},
 };
@@ -27,12 +25,9 @@ use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::{ManagedFieldsEntry, ObjectMeta},
 };
 use kube::{
-    Api, Client, Config,
     api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions},
-    config::{KubeConfigOptions, Kubeconfig},
     core::Status,
 };
-use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use tokio::{
     runtime::Handle,
     task::{JoinHandle, spawn_blocking},
@@ -40,9 +35,16 @@ use tokio::{
 };
 
 use super::{DestinationError, Written};
-use crate::{
-    Artifacts,
-    artifact::{self, Dated, FileNames, Issued},
+use crate::{Artifacts, artifact::Dated};
+
+mod cluster;
+mod set;
+mod shape;
+
+pub use self::shape::Shape;
+use self::{
+    cluster::{Connected, cannot_find, connect},
+    set::{Theirs, at_text, has_all},
 };
 
 /// Name under which fields of the Secret are ours.
@@ -86,69 +88,6 @@ pub struct SecretConfig {
     pub force: bool,
 }
 
-/// Shape of the Secret.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Shape {
-    /// `kubernetes.io/tls`: `tls.crt`, `tls.key`, and `ca.crt` beside, for what reads such ones.
-    Tls,
-    /// `Opaque`: keys are names of files.
-    Opaque,
-}
-
-impl Shape {
-    fn kind(self) -> &'static str {
-        match self {
-            Self::Tls => "kubernetes.io/tls",
-            Self::Opaque => "Opaque",
-        }
-    }
-
-    /// Whether files of these names have keys of a Secret, each its own.
-    ///
-    /// # Errors
-    ///
-    /// Which do not, and what to do.
-    pub fn check(self, names: &FileNames) -> Result<(), String> {
-        let fixed = [artifact::SVID, artifact::SVID_KEY, artifact::BUNDLE];
-        let mut keys = BTreeSet::new();
-        for (usual, new) in names.others() {
-            if self == Self::Tls && fixed.contains(&usual) {
-                return Err(format!(
-                    "{usual} is {} in a Secret of type kubernetes.io/tls; for other names write `secret_type: Opaque`",
-                    self.key(usual)
-                ));
-            }
-            let key = self.key(new);
-            let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
-            if key.len() > 253 || !key.bytes().all(is_plain) {
-                return Err(format!(
-                    "`{new}` cannot be a key of a Secret: letters, digits, `-`, `.` and `_`, 253 at most"
-                ));
-            }
-            let is_taken = key.starts_with("federated.")
-                || ["tls.crt", "tls.key", "ca.crt"].contains(&key.as_str())
-                || (key != new && artifact::is_usual(&key))
-                || !keys.insert(key.clone());
-            if is_taken {
-                return Err(format!(
-                    "`{new}` would be the key {key}, which another file has"
-                ));
-            }
-        }
-        Ok(())
-    }
-
-    /// The key of a file. No key may hold `/`.
-    fn key(self, file: &str) -> String {
-        match (self, file) {
-            (Self::Tls, artifact::SVID) => "tls.crt".to_owned(),
-            (Self::Tls, artifact::SVID_KEY) => "tls.key".to_owned(),
-            (Self::Tls, artifact::BUNDLE) => "ca.crt".to_owned(),
-            (_, file) => file.replace('/', "."),
-        }
-    }
-}
-
 /// One Secret.
 #[derive(Debug)]
 pub struct KubernetesSecret {
@@ -189,18 +128,6 @@ impl Last {
     fn is_in(&self, secret: &Secret) -> bool {
         let now = Self::of(secret, self.keys.clone());
         now.uid == self.uid && now.digest == self.digest
-    }
-}
-
-#[derive(Clone)]
-struct Connected {
-    secrets: Api<Secret>,
-    namespace: String,
-}
-
-impl std::fmt::Debug for Connected {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&self.namespace)
     }
 }
 
@@ -513,98 +440,6 @@ impl KubernetesSecret {
     }
 }
 
-fn cannot_find(error: &dyn std::fmt::Display) -> DestinationError {
-    DestinationError::new(format!(
-        "Kubernetes cannot be found: {}; run in a pod with a service account, or set `kubeconfig`",
-        one_line(&error.to_string())
-    ))
-}
-
-/// Finds the cluster, and who we are there.
-async fn connect(secret: &SecretConfig) -> Result<Connected, DestinationError> {
-    let mut config = match &secret.kubeconfig {
-        Some(path) => {
-            let kubeconfig = Kubeconfig::read_from(path).map_err(|error| cannot_find(&error))?;
-            let options = KubeConfigOptions {
-                context: secret.context.clone(),
-                ..KubeConfigOptions::default()
-            };
-            Config::from_custom_kubeconfig(kubeconfig, &options)
-                .await
-                .map_err(|error| cannot_find(&error))?
-        }
-        None => Config::infer().await.map_err(|error| cannot_find(&error))?,
-    };
-    config.connect_timeout = Some(CALL);
-    config.read_timeout = Some(CALL);
-    config.write_timeout = Some(CALL);
-    let of_pod = || {
-        env::var("POD_NAMESPACE")
-            .ok()
-            .filter(|name| !name.is_empty())
-    };
-    let namespace = secret
-        .namespace
-        .clone()
-        .or_else(of_pod)
-        .unwrap_or_else(|| config.default_namespace.clone());
-    let client = Client::try_from(config).map_err(|error| cannot_find(&error))?;
-    Ok(Connected {
-        secrets: Api::namespaced(client, &namespace),
-        namespace,
-    })
-}
-
-/// What a Secret says of the set that it holds.
-struct Theirs {
-    at: SystemTime,
-    until: SystemTime,
-    id: String,
-    /// When one of ours wrote it last, by the API server's clock.
-    written: SystemTime,
-}
-
-impl Theirs {
-    fn of(secret: &Secret) -> Option<Self> {
-        let annotations = secret.metadata.annotations.as_ref()?;
-        let time = |name: &str| -> Option<SystemTime> {
-            let text = annotations.get(name)?;
-            Some(OffsetDateTime::parse(text, &Rfc3339).ok()?.into())
-        };
-        let entries = secret.metadata.managed_fields.iter().flatten();
-        let ours = entries.filter(|entry| entry.manager.as_deref() == Some(FIELD_MANAGER));
-        let written = ours.filter_map(|entry| Some(entry.time.as_ref()?.0.into()));
-        Some(Self {
-            at: time(ISSUED_AT)?,
-            until: time(EXPIRES_AT)?,
-            id: annotations.get(SPIFFE_ID)?.clone(),
-            written: written.max()?,
-        })
-    }
-
-    /// Whether it is the newer one, and of any use. Both times of writing are the server's:
-    /// the clock of this machine decides nothing of it.
-    fn stays(&self, ours: &Issued) -> bool {
-        self.id == ours.id
-            && self.at > whole_seconds(ours.at)
-            && self.at <= self.written + SKEW
-            && self.until > SystemTime::now()
-    }
-}
-
-/// Whether no key was taken out. What a set has from time to time is not looked for.
-fn has_all(found: &Secret, wanted: &Secret) -> bool {
-    let is_always = |key: &&String| !key.starts_with("federated.") && *key != artifact::CRL;
-    let mut keys = wanted.data.iter().flatten().map(|(key, _)| key);
-    let has = |key: &String| {
-        found
-            .data
-            .as_ref()
-            .is_some_and(|data| data.contains_key(key))
-    };
-    keys.all(|key| !is_always(&key) || has(key))
-}
-
 /// Whether a Secret is as we would apply it. What others put there is not looked at; a key
 /// of an earlier set of ours is something to take away.
 fn holds(found: &Secret, wanted: &Secret) -> bool {
@@ -634,21 +469,6 @@ fn holds(found: &Secret, wanted: &Secret) -> bool {
             .all(|(key, value)| found.data.as_ref().and_then(|found| found.get(key)) == Some(value))
         && contains(&found.metadata.labels, &wanted.metadata.labels)
         && contains(&found.metadata.annotations, &wanted.metadata.annotations)
-}
-
-/// RFC 3339, in whole seconds.
-fn at_text(at: SystemTime) -> String {
-    OffsetDateTime::from(whole_seconds(at))
-        .format(&Rfc3339)
-        .unwrap_or_default()
-}
-
-/// As certificates have it.
-fn whole_seconds(at: SystemTime) -> SystemTime {
-    let since = at
-        .duration_since(SystemTime::UNIX_EPOCH)
-        .unwrap_or_default();
-    SystemTime::UNIX_EPOCH + Duration::from_secs(since.as_secs())
 }
 
 fn is_field_conflict(status: &Status) -> bool {
