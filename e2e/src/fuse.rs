@@ -63,6 +63,15 @@ impl FuseFile {
 impl Drop for FuseFile {
     fn drop(&mut self) {
         self.held.set(false);
+        // Whoever has the file open still, or waits for it, meets the end of it: a plain
+        // unmount would be refused, and the mount would stay.
+        let unmounted = std::process::Command::new("umount")
+            .args(["--force", "--lazy"])
+            .arg(self.directory.path())
+            .status();
+        if !matches!(&unmounted, Ok(status) if status.success()) {
+            eprintln!("{} stays mounted", self.directory.path().display());
+        }
     }
 }
 
