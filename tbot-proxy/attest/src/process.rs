@@ -21,7 +21,7 @@ use std::{
     io,
     os::fd::{AsFd, OwnedFd},
     path::PathBuf,
-    sync::{Arc, OnceLock},
+    sync::{Arc, Mutex, OnceLock, PoisonError},
 };
 
 use rustix::{
@@ -54,6 +54,8 @@ pub struct Process {
     directory: Arc<OwnedFd>,
     /// The pidfd as the reactor of tokio sees it, from the first wait on.
     watched: OnceLock<AsyncFd<Arc<OwnedFd>>>,
+    /// Held by who registers it: a descriptor can be registered once.
+    registering: Mutex<()>,
 }
 
 /// What is the same for every handle of one process and differs between processes,
@@ -159,6 +161,7 @@ impl Process {
             pidfd: Arc::new(pidfd),
             directory: Arc::new(directory.fd),
             watched: OnceLock::new(),
+            registering: Mutex::default(),
         })
     }
 
@@ -205,20 +208,27 @@ impl Process {
 
     async fn wait(&self) -> io::Result<()> {
         while self.is_alive() {
-            let watched = match self.watched.get() {
-                Some(watched) => watched,
-                None => {
-                    let new = sys::readable(Arc::clone(&self.pidfd))?;
-                    // Who lost the race drops its registration again.
-                    self.watched.get_or_init(|| new)
-                }
-            };
-            let mut ready = watched.readable().await?;
+            let mut ready = self.watched()?.readable().await?;
             if self.is_alive() {
                 ready.clear_ready();
             }
         }
         Ok(())
+    }
+
+    fn watched(&self) -> io::Result<&AsyncFd<Arc<OwnedFd>>> {
+        if let Some(watched) = self.watched.get() {
+            return Ok(watched);
+        }
+        let _turn = self
+            .registering
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if let Some(watched) = self.watched.get() {
+            return Ok(watched);
+        }
+        let new = sys::readable(Arc::clone(&self.pidfd))?;
+        Ok(self.watched.get_or_init(|| new))
     }
 
     /// The whole of a file below `/proc/PID`.

@@ -6,6 +6,7 @@ use std::{
     time::Duration,
 };
 
+use futures_util::FutureExt as _;
 use tokio::time::timeout;
 
 use super::*;
@@ -364,4 +365,27 @@ fn the_wait_for_an_end_is_small() {
     let process = Arc::new(Process::of_peer(&ours).unwrap());
     let size = size_of_val(&process.ended());
     assert!(size <= 256, "{size} bytes");
+}
+
+/// Connections of one process are served on several threads, and begin to watch it at one
+/// moment. A descriptor is registered once: who comes second must not take that for an end.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_is_watched_from_several_threads_at_once_has_not_ended() {
+    let child = sleeper();
+    for _ in 0..200 {
+        let process = Arc::new(Process::of_pid(child.id()).unwrap());
+        let start = std::sync::Barrier::new(4);
+        let runtime = tokio::runtime::Handle::current();
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    let ended = process.ended();
+                    start.wait();
+                    let ended = runtime.block_on(async { ended.now_or_never() });
+                    assert_eq!(ended, None);
+                });
+            }
+        });
+    }
+    end(child);
 }
