@@ -201,7 +201,7 @@ fn five_thousand_names_that_are_not_there_are_not_kept_and_harm_no_other() {
             panic!("{world:?}");
         };
         assert_eq!(kept.iter().count(), MOST_ABSENT + 2);
-        world.sent.clear();
+        world.sent.retain(|_| false);
         let one = answer(&mut world, &there).unwrap();
         assert_eq!(names_of(&one), ["ROOTCA", "default"]);
     }
