@@ -509,3 +509,16 @@ async fn who_asks_for_ever_other_tokens_is_stopped_and_keeps_those_that_are_ther
     let token = (asker.set).token(&asker.cache, svid, &audiences, &attested);
     token.await.unwrap();
 }
+
+/// It may be slow to answer, and the answer that it is not granted any more.
+#[tokio::test(start_paused = true)]
+async fn after_an_order_a_slow_issuer_is_waited_for_until_the_call_has_failed() {
+    let issuer = Issuer::new();
+    let asker = Asker::new(&issuer).await;
+    asker.token().await.unwrap();
+    issuer.hangs.store(true, Ordering::Relaxed);
+    asker.cache.keeping().trust.order_now();
+    assert_eq!(asker.all(20).await, CALL);
+    // It has failed under this order: for a while nobody waits again.
+    assert_eq!(asker.all(20).await, Duration::ZERO);
+}

@@ -1,6 +1,7 @@
 //! JWT-SVIDs of a set: issued when they are asked for, and served again until half of
-//! their life, or until policy is another. Then who asks has it renewed, and waits for that,
-//! but not for long ([`LATE`]): while the issuer is away, the one that is there serves until
+//! their life, or until the issuer orders otherwise. Then who asks has it renewed, and waits
+//! for that: at half of its life not for long ([`LATE`]), after an order (policy is another)
+//! until the call has failed. While the issuer is away, the one that is there serves until
 //! it expires.
 //!
 //! What is asked of the issuer goes on when who wanted it has given up, and all who want
@@ -39,7 +40,8 @@ use crate::{
 const TOKENS_MAX: usize = 1_024;
 /// Most bytes of the audiences of a token that is kept.
 const AUDIENCES_MAX: usize = 2_048;
-/// How long a renewal is waited for, from its begin, while there is a token that serves.
+/// How long a renewal is waited for, from its begin, while there is a token that nothing is
+/// known against.
 const LATE: Duration = Duration::from_secs(1);
 /// Default life of JWT-SVIDs (DESIGN section 5).
 const JWT_DEFAULT: Duration = Duration::from_secs(300);
@@ -112,6 +114,12 @@ pub(crate) enum TokenError {
 #[derive(Debug, Clone)]
 struct Refusal(TokenError, Option<Whose>);
 
+impl Refusal {
+    fn unavailable(why: &str) -> Self {
+        Self(TokenError::Unavailable(why.to_owned()), None)
+    }
+}
+
 /// A token to be had.
 struct Wanted<'a> {
     cache: &'a Cache,
@@ -143,27 +151,30 @@ impl Tokens {
         let slot = self.slots.of(&wanted.place);
         loop {
             let order = *cache.keeping.trust.order().borrow();
-            let (asking, there) = match self.look(&slot, &wanted, order)? {
+            let (asking, before) = match self.look(&slot, &wanted, order)? {
                 Look::Serve(token) => return Ok(token.give()),
-                Look::Wait(asking, there) => (asking, there),
+                Look::Wait(asking, before) => (asking, before),
             };
-            let answer = match &there {
-                None => asking.answer.await,
-                Some(token) => match timeout_at(asking.begun + LATE, asking.answer).await {
-                    Ok(Err(Refusal(TokenError::Unavailable(_), _))) | Err(_) => {
-                        return Ok(token.give());
-                    }
-                    Ok(answer) => answer,
-                },
+            let answer = match &before {
+                Some(before) if !before.is_ordered => {
+                    let answer = timeout_at(asking.begun + LATE, asking.answer).await;
+                    answer.unwrap_or_else(|_| Err(Refusal::unavailable("the issuer is late")))
+                }
+                _ => asking.answer.await,
             };
-            // Another workload may have asked, whom another answer is for.
             match answer {
                 Ok(token) if token.whose.is(attested) => return Ok(token.give()),
+                Err(Refusal(error @ TokenError::Unavailable(_), _)) => {
+                    let before = before.map(|before| before.token);
+                    let before = before.filter(|token| token.is_valid());
+                    return before.map(|token| token.give()).ok_or(error);
+                }
                 Err(Refusal(error, whose))
                     if whose.as_ref().is_none_or(|whose| whose.is(attested)) =>
                 {
                     return Err(error);
                 }
+                // Another workload had asked, whom another answer is for.
                 _ => {}
             }
         }
@@ -208,17 +219,15 @@ impl Tokens {
         let asking = state.asking.get_or_insert_with(|| {
             let task = tokio::spawn(wanted.ask(self.slots.clone(), Arc::downgrade(slot), order));
             let answer = task.map(|answer| {
-                answer.unwrap_or_else(|_| {
-                    let why = "the issuance was abandoned".to_owned();
-                    Err(Refusal(TokenError::Unavailable(why), None))
-                })
+                answer.unwrap_or_else(|_| Err(Refusal::unavailable("the issuance was abandoned")))
             });
             Asking {
                 begun: Instant::now(),
                 answer: answer.boxed().shared(),
             }
         });
-        Ok(Look::Wait(asking.clone(), there))
+        let before = there.map(|token| Before { token, is_ordered });
+        Ok(Look::Wait(asking.clone(), before))
     }
 }
 
@@ -226,7 +235,14 @@ impl Tokens {
 enum Look {
     Serve(Arc<Token>),
     /// Wait for this, and what may be served if it does not come.
-    Wait(Asking, Option<Arc<Token>>),
+    Wait(Asking, Option<Before>),
+}
+
+/// A token that is to be renewed.
+struct Before {
+    token: Arc<Token>,
+    /// The issuer wants that: it may not grant it any more.
+    is_ordered: bool,
 }
 
 impl Wanted<'_> {

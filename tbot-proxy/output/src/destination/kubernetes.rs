@@ -386,17 +386,14 @@ impl KubernetesSecret {
             let runtime = Handle::current();
             spawn_blocking(move || runtime.block_on(connect(&config)))
         });
-        let connected = match timeout(CALL, connecting).await {
-            Ok(connected) => connected.map_err(|error| cannot_find(&error))?,
-            // One at a time: it is asked for again at the next write.
-            Err(_) => {
-                return Err(cannot_find(&format!(
-                    "no answer within {CALL:?} from what the kubeconfig names"
-                )));
-            }
+        // One at a time: who is late is waited for at the next write.
+        let Ok(ended) = timeout(CALL, connecting).await else {
+            return Err(cannot_find(&format!(
+                "no answer within {CALL:?} from what the kubeconfig names"
+            )));
         };
         self.connecting = None;
-        let connected = connected?;
+        let connected = ended.map_err(|error| cannot_find(&error))??;
         self.api = Some(connected.clone());
         Ok(connected)
     }

@@ -4,7 +4,7 @@ use config::Document;
 
 use super::*;
 
-fn read(text: &str) -> Result<Config, String> {
+pub(super) fn read(text: &str) -> Result<Config, String> {
     let documents = Document::parse_all("f", text).unwrap();
     documents[0]
         .resolve(attestors)

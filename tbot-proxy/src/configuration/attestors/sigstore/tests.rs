@@ -1,19 +1,8 @@
 use std::{path::Path, time::Duration};
 
-use attest::{
-    Config,
-    sigstore::{Prefix, SigstoreConfig},
-};
-use config::Document;
+use attest::sigstore::{Prefix, SigstoreConfig};
 
-use super::super::attestors;
-
-fn read(text: &str) -> Result<Config, String> {
-    let documents = Document::parse_all("f", text).unwrap();
-    documents[0]
-        .resolve(attestors)
-        .map_err(|mistakes| mistakes.to_string())
-}
+use super::super::tests::read;
 
 #[test]
 fn each_key_is_read() {
